@@ -1,0 +1,1 @@
+//! Names, objects, statuses, selectors, quantities and the resource registry: what every part of Pintle speaks.

@@ -1,0 +1,1 @@
+//! Certificates, tokens and kubeconfigs of a cluster.

@@ -1,0 +1,2 @@
+//! The `pintle` binary: arguments, configuration, wiring.
+fn main() {}

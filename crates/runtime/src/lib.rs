@@ -1,0 +1,1 @@
+//! The embedded container runtime: images, sandboxes, containers, and the shim that keeps them.

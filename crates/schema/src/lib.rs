@@ -1,0 +1,1 @@
+//! The table of every built-in kind and all that is derived from it.
