@@ -1,1 +1,22 @@
-//! The revisioned key-value store under the API server.
+//! The revisioned key-value store under the API server: the trait [`Store`], its implementations, and the
+//! conformance suite that all of them pass.
+//!
+//! * [`MemoryStore`]: nothing outlives the process.
+//!
+//! [`keys`] says where objects are kept, [`snapshot`] how a whole store is written to a file.
+
+mod error;
+mod hub;
+pub mod keys;
+mod memory;
+pub mod snapshot;
+mod store;
+mod types;
+
+pub use error::{Error, Result};
+pub use memory::MemoryStore;
+pub use store::{ProgressRequester, Store, Watch, WatchHandle, WatchSink};
+pub use types::{
+    Change, Compare, Event, Expect, Got, Key, KeyValue, ListRequest, Listed, Op, Outcome, Revision, Size, SnapshotInfo,
+    Txn, WatchBatch, WatchRequest,
+};
