@@ -1,1 +1,16 @@
-//! The embedded container runtime: images, sandboxes, containers, and the shim that keeps them.
+//! The node's container runtime: sandboxes, containers and images behind [`Runtime`], a trait shaped like CRI v1.
+//!
+//! The crate knows nothing of Kubernetes beyond CRI's terms. [`fake::FakeRuntime`] keeps everything in memory for tests
+//! of what drives a runtime.
+
+mod cri;
+pub mod fake;
+
+pub use cri::config::*;
+pub use cri::error::{Code, Error, Result};
+pub use cri::event::{Event, EventKind, EventStream};
+pub use cri::image::*;
+pub use cri::network::*;
+pub use cri::service::{ImageService, Runtime};
+pub use cri::status::*;
+pub use cri::stream::*;
