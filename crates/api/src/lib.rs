@@ -1,3 +1,17 @@
 //! Names, objects, statuses, selectors, quantities and the resource registry: what every part of Pintle speaks.
+//!
+//! No sockets, files, threads or clock here.
 
+pub mod names;
+pub mod object;
 pub mod quantity;
+pub mod resources;
+pub mod scan;
+pub mod selector;
+pub mod service;
+pub mod status;
+pub mod time;
+
+pub use k8s_openapi;
+pub use object::Object;
+pub use status::Status;

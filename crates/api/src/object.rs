@@ -1,0 +1,358 @@
+//! `Object`: a stored or watched object as immutable canonical JSON bytes with a small index.
+//!
+//! Stored bytes carry no `metadata.resourceVersion`, for it is known only when the write commits; [`Object::from_stored`]
+//! puts it in. Bytes that came over the wire have it already: [`Object::from_wire`].
+
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use serde::Deserialize;
+
+use crate::scan::{self, Span};
+
+/// A field that field selectors may name: its selector name and where it stands, such as
+/// `("spec.nodeName", &["spec", "nodeName"])`.
+pub type SelectableField = (&'static str, &'static [&'static str]);
+
+/// Why bytes are no object.
+#[derive(Debug, thiserror::Error)]
+#[error("not a Kubernetes object: {0}")]
+pub struct ObjectError(&'static str);
+
+/// An immutable object. Share it as `Arc<Object>`; it is never changed.
+pub struct Object {
+    bytes: Bytes,
+    resource_version: u64,
+    name: Span,
+    namespace: Span,
+    uid: Span,
+    labels: Span,
+    metadata: Span,
+    deleting: bool,
+    fields: Box<[Span]>,
+    selectable: &'static [SelectableField],
+    protobuf: OnceLock<Bytes>,
+    row: OnceLock<Bytes>,
+}
+
+/// What one pass over the text found.
+#[derive(Default)]
+struct Index {
+    name: Span,
+    generate_name: Span,
+    namespace: Span,
+    uid: Span,
+    labels: Span,
+    resource_version: Span,
+    metadata: Span,
+    deleting: bool,
+}
+
+fn index(text: &[u8]) -> Result<Index, ObjectError> {
+    let mut ix = Index::default();
+    ix.metadata = scan::find(text, 0, &["metadata"]).ok_or(ObjectError("it has no metadata"))?;
+    scan::members(text, ix.metadata.start as usize, |key, span| {
+        match key {
+            b"name" => ix.name = scan::unquoted(text, span),
+            b"generateName" => ix.generate_name = scan::unquoted(text, span),
+            b"namespace" => ix.namespace = scan::unquoted(text, span),
+            b"uid" => ix.uid = scan::unquoted(text, span),
+            b"resourceVersion" => ix.resource_version = scan::unquoted(text, span),
+            b"labels" if span.of(text).first() == Some(&b'{') => ix.labels = span,
+            b"deletionTimestamp" => ix.deleting = span.of(text) != b"null",
+            _ => {}
+        }
+        true
+    })
+    .ok_or(ObjectError("its metadata does not parse"))?;
+    if std::str::from_utf8(text).is_err() {
+        return Err(ObjectError("it is not UTF-8"));
+    }
+    Ok(ix)
+}
+
+impl Object {
+    /// From stored bytes (canonical JSON without a resourceVersion) and the revision they were written at.
+    ///
+    /// # Errors
+    /// When the bytes are no JSON object with metadata.
+    pub fn from_stored(stored: &[u8], revision: u64, selectable: &'static [SelectableField]) -> Result<Self, ObjectError> {
+        let ix = index(stored)?;
+        let mut out = BytesMut::with_capacity(stored.len() + 32);
+        if ix.resource_version.is_empty() {
+            // Upstream prints it after name, generateName, namespace and uid.
+            let after = [ix.uid, ix.namespace, ix.generate_name, ix.name].into_iter().find(|s| !s.is_empty());
+            if let Some(span) = after {
+                let at = span.end as usize + 1;
+                out.put_slice(&stored[..at]);
+                put_version(&mut out, b',', revision);
+                out.put_slice(&stored[at..]);
+            } else {
+                let at = ix.metadata.start as usize + 1;
+                out.put_slice(&stored[..at]);
+                put_version(&mut out, b' ', revision);
+                if ix.metadata.of(stored) != b"{}" {
+                    out.put_u8(b',');
+                }
+                out.put_slice(&stored[at..]);
+            }
+        } else {
+            out.put_slice(&stored[..ix.resource_version.start as usize]);
+            out.put_slice(revision.to_string().as_bytes());
+            out.put_slice(&stored[ix.resource_version.end as usize..]);
+        }
+        Self::from_wire(out.freeze(), selectable)
+    }
+
+    /// From bytes as the API printed them, with their resourceVersion.
+    ///
+    /// # Errors
+    /// When the bytes are no JSON object with metadata.
+    pub fn from_wire(bytes: Bytes, selectable: &'static [SelectableField]) -> Result<Self, ObjectError> {
+        let ix = index(&bytes)?;
+        let resource_version =
+            std::str::from_utf8(ix.resource_version.of(&bytes)).ok().and_then(|s| s.parse().ok()).unwrap_or(0);
+        let fields = selectable
+            .iter()
+            .map(|(_, path)| scan::find(&bytes, 0, path).map_or(Span::default(), |s| scan::unquoted(&bytes, s)))
+            .collect();
+        Ok(Self {
+            resource_version,
+            name: ix.name,
+            namespace: ix.namespace,
+            uid: ix.uid,
+            labels: ix.labels,
+            metadata: ix.metadata,
+            deleting: ix.deleting,
+            fields,
+            selectable,
+            bytes,
+            protobuf: OnceLock::new(),
+            row: OnceLock::new(),
+        })
+    }
+
+    /// The same object as of another revision: the last state of a deleted object carries the delete's revision.
+    ///
+    /// # Errors
+    /// Never for an object that was made by this type; the signature is that of [`Object::from_stored`].
+    pub fn at_revision(&self, revision: u64) -> Result<Self, ObjectError> {
+        Self::from_stored(&self.bytes, revision, self.selectable)
+    }
+
+    fn str(&self, span: Span) -> &str {
+        // The whole text was checked to be UTF-8, and spans end at ASCII quotes, so this never falls back.
+        std::str::from_utf8(span.of(&self.bytes)).unwrap_or_default()
+    }
+
+    /// Its JSON text.
+    #[must_use]
+    pub fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    /// `metadata.name`.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.str(self.name)
+    }
+
+    /// `metadata.namespace`; empty for cluster-scoped objects.
+    #[must_use]
+    pub fn namespace(&self) -> &str {
+        self.str(self.namespace)
+    }
+
+    /// `metadata.uid`.
+    #[must_use]
+    pub fn uid(&self) -> &str {
+        self.str(self.uid)
+    }
+
+    /// `metadata.resourceVersion` as a number; 0 when it has none.
+    #[must_use]
+    pub fn resource_version(&self) -> u64 {
+        self.resource_version
+    }
+
+    /// Whether `metadata.deletionTimestamp` is set.
+    #[must_use]
+    pub fn is_deleting(&self) -> bool {
+        self.deleting
+    }
+
+    /// JSON text of `metadata`.
+    #[must_use]
+    pub fn metadata(&self) -> &[u8] {
+        self.metadata.of(&self.bytes)
+    }
+
+    /// Its labels, in the order of the text. Valid labels hold nothing that JSON escapes.
+    pub fn labels(&self) -> impl Iterator<Item = (&str, &str)> {
+        let text = &self.bytes[..];
+        let mut at = if self.labels.is_empty() { usize::MAX } else { self.labels.start as usize + 1 };
+        std::iter::from_fn(move || {
+            at = scan::skip_space(text, at);
+            let key_end = (*text.get(at)? == b'"').then(|| scan::skip_value(text, at)).flatten()?;
+            let key = text.get(at + 1..key_end - 1)?;
+            let mut v = scan::skip_space(text, key_end);
+            v = scan::skip_space(text, v + 1);
+            let end = scan::skip_value(text, v)?;
+            let value = text.get(v + 1..end.max(v + 2) - 1).unwrap_or_default();
+            at = scan::skip_space(text, end);
+            at = if text.get(at) == Some(&b',') { at + 1 } else { usize::MAX };
+            Some((std::str::from_utf8(key).ok()?, std::str::from_utf8(value).ok()?))
+        })
+    }
+
+    /// The value of one label.
+    #[must_use]
+    pub fn label(&self, key: &str) -> Option<&str> {
+        self.labels().find(|(k, _)| *k == key).map(|(_, v)| v)
+    }
+
+    /// The value of a selectable field (empty when the object lacks it); `None` when the resource does not know the
+    /// field.
+    #[must_use]
+    pub fn field(&self, name: &str) -> Option<&str> {
+        match name {
+            "metadata.name" => Some(self.name()),
+            "metadata.namespace" => Some(self.namespace()),
+            _ => self.selectable.iter().position(|(n, _)| *n == name).map(|i| self.str(self.fields[i])),
+        }
+    }
+
+    /// JSON text of the value at a path of keys; a pass over the text, so not for hot paths.
+    #[must_use]
+    pub fn at(&self, path: &[&str]) -> Option<&[u8]> {
+        scan::find(&self.bytes, 0, path).map(|s| s.of(&self.bytes))
+    }
+
+    /// Decodes it, or a narrow view of it: a struct that names only the fields its user needs.
+    ///
+    /// # Errors
+    /// When the object does not fit the type.
+    pub fn view<'a, T: Deserialize<'a>>(&'a self) -> serde_json::Result<T> {
+        serde_json::from_slice(&self.bytes)
+    }
+
+    /// `namespace/name`, or the name alone: how work queues and stores key it.
+    #[must_use]
+    pub fn key(&self) -> String {
+        if self.namespace.is_empty() { self.name().to_owned() } else { format!("{}/{}", self.namespace(), self.name()) }
+    }
+
+    /// Its protobuf form, made once.
+    pub fn protobuf(&self, make: impl FnOnce() -> Bytes) -> &Bytes {
+        self.protobuf.get_or_init(make)
+    }
+
+    /// Its Table row, made once.
+    pub fn row(&self, make: impl FnOnce() -> Bytes) -> &Bytes {
+        self.row.get_or_init(make)
+    }
+}
+
+fn put_version(out: &mut BytesMut, lead: u8, revision: u64) {
+    if lead == b',' {
+        out.put_u8(lead);
+    }
+    out.put_slice(b"\"resourceVersion\":\"");
+    out.put_slice(revision.to_string().as_bytes());
+    out.put_u8(b'"');
+}
+
+impl fmt::Debug for Object {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Never the bytes: an object may be a Secret.
+        write!(f, "Object({} @{})", self.key(), self.resource_version)
+    }
+}
+
+/// What happened to an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EventType {
+    /// It appeared, or started to match the selector.
+    Added,
+    /// It changed.
+    Modified,
+    /// It is gone, or stopped matching the selector; the object is its last state.
+    Deleted,
+    /// Only a revision: everything before it has been sent.
+    Bookmark,
+}
+
+impl EventType {
+    /// As the wire names it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Added => "ADDED",
+            Self::Modified => "MODIFIED",
+            Self::Deleted => "DELETED",
+            Self::Bookmark => "BOOKMARK",
+        }
+    }
+}
+
+/// One watch event.
+#[derive(Clone, Debug)]
+pub struct WatchEvent {
+    /// What happened.
+    pub kind: EventType,
+    /// The object; for a bookmark one that holds little more than a resourceVersion.
+    pub object: Arc<Object>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const POD: &str = r#"{"kind":"Pod","apiVersion":"v1","metadata":{"name":"a","namespace":"b","uid":"u","generation":1,"labels":{"app":"x","tier":"y"}},"spec":{"nodeName":"n1"}}"#;
+    const FIELDS: &[SelectableField] = &[("spec.nodeName", &["spec", "nodeName"]), ("status.phase", &["status", "phase"])];
+
+    #[test]
+    fn splices_the_version_after_the_uid() {
+        let o = Object::from_stored(POD.as_bytes(), 42, FIELDS).unwrap();
+        assert!(std::str::from_utf8(o.bytes()).unwrap().contains(r#""uid":"u","resourceVersion":"42","generation":1"#));
+        assert_eq!((o.name(), o.namespace(), o.uid(), o.resource_version()), ("a", "b", "u", 42));
+        assert_eq!(o.field("spec.nodeName"), Some("n1"));
+        assert_eq!(o.field("status.phase"), Some(""));
+        assert_eq!(o.field("spec.other"), None);
+        assert_eq!(o.field("metadata.name"), Some("a"));
+        assert_eq!(o.labels().collect::<Vec<_>>(), [("app", "x"), ("tier", "y")]);
+        assert_eq!(o.label("tier"), Some("y"));
+        assert!(!o.is_deleting());
+        let later = o.at_revision(50).unwrap();
+        assert_eq!(later.resource_version(), 50);
+        assert_eq!(later.bytes().len(), o.bytes().len());
+    }
+
+    #[test]
+    fn splices_where_there_is_little() {
+        for (text, want) in [
+            (r#"{"metadata":{}}"#, r#"{"metadata":{"resourceVersion":"7"}}"#),
+            (r#"{"metadata":{"labels":{}}}"#, r#"{"metadata":{"resourceVersion":"7","labels":{}}}"#),
+            (r#"{"metadata":{"name":"n"}}"#, r#"{"metadata":{"name":"n","resourceVersion":"7"}}"#),
+        ] {
+            assert_eq!(Object::from_stored(text.as_bytes(), 7, &[]).unwrap().bytes(), want);
+        }
+    }
+
+    #[test]
+    fn refuses_what_is_no_object() {
+        for text in ["", "[]", "{}", r#"{"metadata":3}"#, "{\"metadata\":{\"name\":\"\u{0}"] {
+            assert!(Object::from_stored(text.as_bytes(), 1, &[]).is_err(), "{text}");
+        }
+        assert!(Object::from_stored(b"{\"metadata\":{\"name\":\"\xff\"}}", 1, &[]).is_err());
+    }
+
+    #[test]
+    fn no_labels() {
+        let o = Object::from_stored(br#"{"metadata":{"name":"n","labels":{}}}"#, 1, &[]).unwrap();
+        assert_eq!(o.labels().count(), 0);
+        let o = Object::from_stored(br#"{"metadata":{"name":"n"}}"#, 1, &[]).unwrap();
+        assert_eq!(o.labels().count(), 0);
+    }
+}
