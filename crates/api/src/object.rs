@@ -77,7 +77,11 @@ impl Object {
     ///
     /// # Errors
     /// When the bytes are no JSON object with metadata.
-    pub fn from_stored(stored: &[u8], revision: u64, selectable: &'static [SelectableField]) -> Result<Self, ObjectError> {
+    pub fn from_stored(
+        stored: &[u8],
+        revision: u64,
+        selectable: &'static [SelectableField],
+    ) -> Result<Self, ObjectError> {
         let ix = index(stored)?;
         let mut out = BytesMut::with_capacity(stored.len() + 32);
         if ix.resource_version.is_empty() {
@@ -310,7 +314,8 @@ mod tests {
     use super::*;
 
     const POD: &str = r#"{"kind":"Pod","apiVersion":"v1","metadata":{"name":"a","namespace":"b","uid":"u","generation":1,"labels":{"app":"x","tier":"y"}},"spec":{"nodeName":"n1"}}"#;
-    const FIELDS: &[SelectableField] = &[("spec.nodeName", &["spec", "nodeName"]), ("status.phase", &["status", "phase"])];
+    const FIELDS: &[SelectableField] =
+        &[("spec.nodeName", &["spec", "nodeName"]), ("status.phase", &["status", "phase"])];
 
     #[test]
     fn splices_the_version_after_the_uid() {

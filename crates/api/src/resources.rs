@@ -128,8 +128,11 @@ impl Resource {
     /// when it is `None` or the resource is cluster-scoped.
     #[must_use]
     pub fn path(&self, namespace: Option<&str>) -> String {
-        let mut path =
-            if self.group.is_empty() { format!("/api/{}", self.version) } else { format!("/apis/{}/{}", self.group, self.version) };
+        let mut path = if self.group.is_empty() {
+            format!("/api/{}", self.version)
+        } else {
+            format!("/apis/{}/{}", self.group, self.version)
+        };
         if let (true, Some(ns)) = (self.namespaced, namespace) {
             path.push_str("/namespaces/");
             path.push_str(ns);

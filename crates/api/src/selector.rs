@@ -59,14 +59,21 @@ impl Requirement {
                 return Err("values: Invalid value: []: for 'in', 'notin' operators, values set can't be empty".into());
             }
             Op::Exists | Op::DoesNotExist if !values.is_empty() => {
-                return Err(format!("values: Invalid value: {values:?}: values set must be empty for exists and does not exist"));
+                return Err(format!(
+                    "values: Invalid value: {values:?}: values set must be empty for exists and does not exist"
+                ));
             }
             Op::Gt | Op::Lt => {
                 if values.len() != 1 {
-                    return Err(format!("values: Invalid value: {values:?}: for 'Gt', 'Lt' operators, exactly one value is required"));
+                    return Err(format!(
+                        "values: Invalid value: {values:?}: for 'Gt', 'Lt' operators, exactly one value is required"
+                    ));
                 }
                 if values[0].parse::<i64>().is_err() {
-                    return Err(format!("values[0]: Invalid value: {:?}: for 'Gt', 'Lt' operators, the value must be an integer", values[0]));
+                    return Err(format!(
+                        "values[0]: Invalid value: {:?}: for 'Gt', 'Lt' operators, the value must be an integer",
+                        values[0]
+                    ));
                 }
             }
             _ => {}
@@ -89,7 +96,8 @@ impl Requirement {
             (Op::Exists, v) => v.is_some(),
             (Op::DoesNotExist, v) => v.is_none(),
             (Op::Gt | Op::Lt, v) => {
-                let (Some(have), Some(want)) = (v.and_then(|v| v.parse::<i64>().ok()), self.values.first().and_then(|v| v.parse().ok()))
+                let (Some(have), Some(want)) =
+                    (v.and_then(|v| v.parse::<i64>().ok()), self.values.first().and_then(|v| v.parse().ok()))
                 else {
                     return false;
                 };

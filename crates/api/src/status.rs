@@ -147,7 +147,11 @@ impl Status {
     /// Adds a cause.
     #[must_use]
     pub fn cause(mut self, reason: &str, message: impl Into<String>, field: impl Into<String>) -> Self {
-        self.details_mut().causes.push(StatusCause { reason: reason.into(), message: message.into(), field: field.into() });
+        self.details_mut().causes.push(StatusCause {
+            reason: reason.into(),
+            message: message.into(),
+            field: field.into(),
+        });
         self
     }
 
@@ -172,7 +176,8 @@ impl Status {
     /// 404 for an object.
     #[must_use]
     pub fn not_found(group: &str, resource: &str, name: &str) -> Self {
-        Self::failure(404, "NotFound", format!("{} \"{name}\" not found", qualified(group, resource))).about(group, resource, name)
+        Self::failure(404, "NotFound", format!("{} \"{name}\" not found", qualified(group, resource)))
+            .about(group, resource, name)
     }
 
     /// 404 for a path no handler knows.
@@ -316,7 +321,10 @@ impl Status {
         Self::failure(
             415,
             "UnsupportedMediaType",
-            format!("the body of the request was in an unknown format - accepted media types include: {}", accepted.join(", ")),
+            format!(
+                "the body of the request was in an unknown format - accepted media types include: {}",
+                accepted.join(", ")
+            ),
         )
     }
 
@@ -364,7 +372,11 @@ mod tests {
 
     #[test]
     fn invalid_lists_causes() {
-        let cause = |f: &str| StatusCause { reason: "FieldValueRequired".into(), message: "Required value".into(), field: f.into() };
+        let cause = |f: &str| StatusCause {
+            reason: "FieldValueRequired".into(),
+            message: "Required value".into(),
+            field: f.into(),
+        };
         let one = Status::invalid("", "Pod", "a", vec![cause("spec")]);
         assert_eq!(one.message, "Pod \"a\" is invalid: spec: Required value");
         let two = Status::invalid("apps", "Deployment", "a", vec![cause("spec.x"), cause("spec.y")]);
