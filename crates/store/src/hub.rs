@@ -114,14 +114,10 @@ impl Hub {
     pub(crate) fn watch(self: &Arc<Self>, history: Arc<dyn History>, request: WatchRequest) -> Watch {
         let wanted = Arc::new(Wanted::default());
         let after = request.from_revision.map_or_else(|| self.published(), |from| from.max(1) - 1);
-        let reader = Reader {
-            hub: self.clone(),
-            history,
-            request: Arc::new(request),
-            after,
-            live: None,
-            wanted: wanted.clone(),
-        };
+        let request = Arc::new(request);
+        let mut reader = Reader { hub: self.clone(), history, request, after, live: None, wanted: wanted.clone() };
+        // An error shows when the stream is read.
+        let _ = reader.go_live();
         let stream = futures::stream::unfold(Some(reader), |reader| async move {
             let mut reader = reader?;
             match reader.next().await {
@@ -182,18 +178,24 @@ struct Reader {
 }
 
 impl Reader {
+    /// Receives changes as they happen, if everything before them has been returned.
+    fn go_live(&mut self) -> Result<bool> {
+        let queue = Arc::new(Queue::default());
+        let id = self.hub.subscribe(&self.request, self.after, queue.clone())?;
+        self.live = id.map(|id| (id, queue));
+        Ok(id.is_some())
+    }
+
     async fn next(&mut self) -> Result<WatchBatch> {
         loop {
             let Some((id, queue)) = &self.live else {
-                let queue = Arc::new(Queue::default());
-                match self.hub.subscribe(&self.request, self.after, queue.clone())? {
-                    Some(id) => self.live = Some((id, queue)),
-                    None => {
-                        let batch = self.history.history(self.after, &self.request).await?;
-                        self.after = batch.revision;
-                        if !batch.events.is_empty() {
-                            return Ok(batch);
-                        }
+                if !self.go_live()? {
+                    let batch = self.history.history(self.after, &self.request).await?;
+                    self.after = batch.revision;
+                    // Once up to date, a watch must not depend on history that may be compacted before it is read on.
+                    self.go_live()?;
+                    if !batch.events.is_empty() {
+                        return Ok(batch);
                     }
                 }
                 continue;

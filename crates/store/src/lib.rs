@@ -5,6 +5,8 @@
 //!
 //! [`keys`] says where objects are kept, [`snapshot`] how a whole store is written to a file.
 
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
 mod error;
 mod hub;
 pub mod keys;

@@ -384,14 +384,13 @@ mod tests {
         assert!(store.compacted_revision().await.unwrap() > 0);
     }
 
-    #[tokio::test]
-    async fn writes_reads_and_watches() {
-        use futures::StreamExt;
-        let store = MemoryStore::new();
-        let mut watch = store.watch(WatchRequest::prefix("/a")).await.unwrap();
-        assert_eq!(store.txn(Txn::create("/a", "1")).await.unwrap(), Outcome::Succeeded { revision: 2 });
-        assert!(matches!(store.txn(Txn::create("/a", "1")).await.unwrap(), Outcome::Failed { revision: 2, .. }));
-        let batch = watch.next().await.unwrap().unwrap();
-        assert_eq!((batch.revision, batch.events.len()), (2, 1));
+    mod conformance {
+        use super::super::MemoryStore;
+        use crate::conformance::Fixture;
+
+        async fn fixture() -> Fixture {
+            Fixture::new(MemoryStore::new())
+        }
+        crate::conformance_tests!(fixture);
     }
 }
