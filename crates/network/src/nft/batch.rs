@@ -2,9 +2,9 @@
 
 use std::fmt;
 
+use super::SUBSYSTEM;
 use super::expr::Rule;
 use super::object::{Chain, Element, Set, Table, remark};
-use super::SUBSYSTEM;
 use crate::nl::{Nack, Writer, flags};
 
 const BATCH_BEGIN: u16 = 0x10;
@@ -70,7 +70,9 @@ impl Refusal {
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.subject {
-            Some(Subject { what, table, name }) => write!(f, "{what} {name:?} (table {:?} {}): ", table.family, table.name)?,
+            Some(Subject { what, table, name }) => {
+                write!(f, "{what} {name:?} (table {:?} {}): ", table.family, table.name)?
+            }
             None => f.write_str("batch: ")?,
         }
         if let Some(reason) = &self.reason {
@@ -107,9 +109,23 @@ impl Batch {
         self.generation = Some(generation);
     }
 
-    fn message(&mut self, op: Op, extra: u16, table: Table, what: &'static str, name: &str, fill: impl FnOnce(&mut Writer)) {
+    fn message(
+        &mut self,
+        op: Op,
+        extra: u16,
+        table: Table,
+        what: &'static str,
+        name: &str,
+        fill: impl FnOnce(&mut Writer),
+    ) {
         let seq = u32::try_from(self.subjects.len() + 1).unwrap_or(u32::MAX);
-        let mark = self.writer.begin_netfilter(SUBSYSTEM << 8 | op as u16, flags::REQUEST | extra, seq, table.family.number(), 0);
+        let mark = self.writer.begin_netfilter(
+            SUBSYSTEM << 8 | op as u16,
+            flags::REQUEST | extra,
+            seq,
+            table.family.number(),
+            0,
+        );
         fill(&mut self.writer);
         self.writer.end(mark);
         self.subjects.push(Subject { what, table, name: name.to_owned() });
@@ -228,7 +244,15 @@ impl Batch {
         self.elements(Op::DelElem, 0, table, "deleting elements of", set, elements);
     }
 
-    fn elements<'e>(&mut self, op: Op, extra: u16, table: Table, what: &'static str, set: &str, elements: impl IntoIterator<Item = &'e Element>) {
+    fn elements<'e>(
+        &mut self,
+        op: Op,
+        extra: u16,
+        table: Table,
+        what: &'static str,
+        set: &str,
+        elements: impl IntoIterator<Item = &'e Element>,
+    ) {
         let mut elements = elements.into_iter().peekable();
         while elements.peek().is_some() {
             self.message(op, extra, table, what, set, |w| {

@@ -28,6 +28,16 @@ pub enum CtKey {
     State = 0,
     /// The status bits: destination NAT is 0x20.
     Status = 2,
+    /// The port the connection was opened to.
+    OriginalDport = 12,
+    /// The IPv4 address that opened the connection.
+    OriginalSaddr = 19,
+    /// The IPv4 address the connection was opened to.
+    OriginalDaddr = 20,
+    /// The IPv6 address that opened the connection.
+    OriginalSaddr6 = 21,
+    /// The IPv6 address the connection was opened to.
+    OriginalDaddr6 = 22,
 }
 
 /// How registers are compared.
@@ -81,6 +91,12 @@ pub enum Field {
     Sport,
     /// The destination port.
     Dport,
+    /// The source address before any translation.
+    OriginalSaddr(Family),
+    /// The destination address before any translation.
+    OriginalDaddr(Family),
+    /// The destination port before any translation.
+    OriginalDport,
     /// The interface it came in by.
     IifName,
     /// The interface it leaves by.
@@ -91,7 +107,12 @@ impl Field {
     /// The registers it fills.
     fn registers(self) -> u32 {
         match self {
-            Self::Saddr(Family::Ip6) | Self::Daddr(Family::Ip6) | Self::IifName | Self::OifName => 4,
+            Self::Saddr(Family::Ip6)
+            | Self::Daddr(Family::Ip6)
+            | Self::OriginalSaddr(Family::Ip6)
+            | Self::OriginalDaddr(Family::Ip6)
+            | Self::IifName
+            | Self::OifName => 4,
             _ => 1,
         }
     }
@@ -107,6 +128,11 @@ impl Field {
             Self::Daddr(_) => payload(NETWORK, 16, 4),
             Self::Sport => payload(TRANSPORT, 0, 2),
             Self::Dport => payload(TRANSPORT, 2, 2),
+            Self::OriginalSaddr(Family::Ip6) => Expr::Ct { key: CtKey::OriginalSaddr6, dreg },
+            Self::OriginalSaddr(_) => Expr::Ct { key: CtKey::OriginalSaddr, dreg },
+            Self::OriginalDaddr(Family::Ip6) => Expr::Ct { key: CtKey::OriginalDaddr6, dreg },
+            Self::OriginalDaddr(_) => Expr::Ct { key: CtKey::OriginalDaddr, dreg },
+            Self::OriginalDport => Expr::Ct { key: CtKey::OriginalDport, dreg },
             Self::L4Proto => Expr::Meta { key: MetaKey::L4Proto, dreg },
             Self::IifName => Expr::Meta { key: MetaKey::IifName, dreg },
             Self::OifName => Expr::Meta { key: MetaKey::OifName, dreg },
@@ -191,6 +217,9 @@ impl Expr {
             Self::Ct { key, dreg } => {
                 w.u32(2, *key as u32);
                 w.u32(1, reg(*dreg));
+                if !matches!(key, CtKey::State | CtKey::Status) {
+                    w.put(3, &[0]); // the original direction
+                }
             }
             Self::Numgen { modulus, dreg } => {
                 w.u32(1, reg(*dreg));
@@ -380,7 +409,12 @@ impl Rule {
     pub fn mark_set(self, bit: u32, on: bool) -> Self {
         let xor = if on { bit } else { 0 };
         self.with(Expr::Meta { key: MetaKey::Mark, dreg: 0 })
-            .with(Expr::Bitwise { sreg: 0, dreg: 0, mask: (!bit).to_ne_bytes().to_vec(), xor: xor.to_ne_bytes().to_vec() })
+            .with(Expr::Bitwise {
+                sreg: 0,
+                dreg: 0,
+                mask: (!bit).to_ne_bytes().to_vec(),
+                xor: xor.to_ne_bytes().to_vec(),
+            })
             .with(Expr::MetaSet { key: MetaKey::Mark, sreg: 0 })
     }
 

@@ -143,7 +143,9 @@ impl Kind {
 fn concat(parts: &[Kind]) -> (u32, u32) {
     match parts {
         [one] => (one.number(), one.len()),
-        _ => parts.iter().fold((0, 0), |(ty, len), part| (ty << 6 | part.number(), len + part.len().next_multiple_of(4))),
+        _ => {
+            parts.iter().fold((0, 0), |(ty, len), part| (ty << 6 | part.number(), len + part.len().next_multiple_of(4)))
+        }
     }
 }
 

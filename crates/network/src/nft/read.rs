@@ -48,7 +48,13 @@ impl Nft {
         found.ok_or_else(|| io::Error::other("the kernel told no generation of its rules"))
     }
 
-    fn list(&mut self, kind: u16, table: Option<Table>, set: Option<&str>, mut each: impl FnMut(Attrs<'_>)) -> io::Result<()> {
+    fn list(
+        &mut self,
+        kind: u16,
+        table: Option<Table>,
+        set: Option<&str>,
+        mut each: impl FnMut(Attrs<'_>),
+    ) -> io::Result<()> {
         let mut w = Writer::new();
         let family = table.map_or(0, |table| table.family.number());
         let mark = w.begin_netfilter(SUBSYSTEM << 8 | kind, flags::REQUEST | flags::DUMP, 1, family, 0);
@@ -113,7 +119,13 @@ impl Nft {
                     out.sets.push(name.to_owned());
                 }
             })
-            .or_else(|err| if err.raw_os_error() == Some(libc::ENOENT) || err.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(err) })?;
+            .or_else(|err| {
+                if err.raw_os_error() == Some(libc::ENOENT) || err.kind() == io::ErrorKind::NotFound {
+                    Ok(())
+                } else {
+                    Err(err)
+                }
+            })?;
             Ok(out)
         })
     }
@@ -129,7 +141,10 @@ impl Nft {
                 for (_, element) in attrs.inside(3) {
                     let element = Attrs(element);
                     if let Some(key) = element.inside(1).get(1) {
-                        out.push(ReadElement { key: Key::from_bytes(key), value: element.inside(2).get(1).map(Key::from_bytes) });
+                        out.push(ReadElement {
+                            key: Key::from_bytes(key),
+                            value: element.inside(2).get(1).map(Key::from_bytes),
+                        });
                     }
                 }
             })?;

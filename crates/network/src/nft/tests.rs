@@ -10,7 +10,7 @@ const SERVICE: [Kind; 3] = [Kind::IpAddr, Kind::InetProto, Kind::InetService];
 const FIELDS: [Field; 3] = [IP, Field::L4Proto, Field::Dport];
 
 fn list(ns: &NetNs) -> String {
-    let out = ns.run(|| Command::new("nft").args(["-y", "list", "ruleset"]).output().unwrap()).unwrap();
+    let out = ns.run(|| Command::new("nft").args(["list", "ruleset"]).output().unwrap()).unwrap();
     assert!(out.status.success(), "nft list failed: {}", String::from_utf8_lossy(&out.stderr));
     String::from_utf8(out.stdout).unwrap()
 }
@@ -33,16 +33,17 @@ fn expressions_are_written_as_the_kernel_reads_them() {
     check(
         &Expr::Payload { base: 1, offset: 16, len: 4, dreg: 0 },
         &[
-            52, 0, 1, 128, 12, 0, 1, 0, b'p', b'a', b'y', b'l', b'o', b'a', b'd', 0, 36, 0, 2, 128, 8, 0, 1, 0, 0, 0, 0, 8, 8, 0, 2, 0, 0, 0, 0, 1, 8, 0, 3,
-            0, 0, 0, 0, 16, 8, 0, 4, 0, 0, 0, 0, 4,
+            52, 0, 1, 128, 12, 0, 1, 0, b'p', b'a', b'y', b'l', b'o', b'a', b'd', 0, 36, 0, 2, 128, 8, 0, 1, 0, 0, 0,
+            0, 8, 8, 0, 2, 0, 0, 0, 0, 1, 8, 0, 3, 0, 0, 0, 0, 16, 8, 0, 4, 0, 0, 0, 0, 4,
         ],
     );
     check(
         &Expr::Verdict(Verdict::goto("x")),
         &[
-            60, 0, 1, 128, 14, 0, 1, 0, b'i', b'm', b'm', b'e', b'd', b'i', b'a', b't', b'e', 0, 0, 0, 40, 0, 2, 128, 8, 0, 1, 0, 0, 0, 0, 0, 28, 0, 2,
-            128, 24, 0, 2, 128, 8, 0, 1, 0, 255, 255, 255, 252, 6, 0, 2, 0, b'x', 0, 0, 0,
-        ][..56],
+            56, 0, 1, 128, 14, 0, 1, 0, b'i', b'm', b'm', b'e', b'd', b'i', b'a', b't', b'e', 0, 0, 0, 36, 0, 2, 128,
+            8, 0, 1, 0, 0, 0, 0, 0, 24, 0, 2, 128, 20, 0, 2, 128, 8, 0, 1, 0, 255, 255, 255, 252, 6, 0, 2, 0, b'x', 0,
+            0, 0,
+        ],
     );
 }
 
@@ -53,8 +54,15 @@ fn everything() -> Batch {
     b.add_set(T, &Set::vmap("services", &SERVICE[..]));
     b.add_set(T, &Set::vmap("pick", &[Kind::Integer][..]));
     b.add_set(T, &Set::map("eps", &SERVICE[..], &[Kind::IpAddr, Kind::InetService][..]));
-    b.add_set(T, &Set::map("aff", &[Kind::IpAddr, Kind::IpAddr, Kind::InetProto, Kind::InetService][..], &[Kind::IpAddr, Kind::InetService][..])
-        .filled_by_rules(Duration::from_secs(10800), 65535));
+    b.add_set(
+        T,
+        &Set::map(
+            "aff",
+            &[Kind::IpAddr, Kind::IpAddr, Kind::InetProto, Kind::InetService][..],
+            &[Kind::IpAddr, Kind::InetService][..],
+        )
+        .filled_by_rules(Duration::from_secs(10800), 65535),
+    );
     b.add_set(T, &Set::set("blocks", &[Kind::IpAddr][..]).with_intervals());
     b.add_set(T, &Set::set("ports", &[Kind::IpAddr, Kind::InetProto, Kind::InetService][..]).with_intervals());
     for name in ["lb", "sel"] {
@@ -70,12 +78,28 @@ fn everything() -> Batch {
     b.add_rule(T, "lb", &lb);
     let eps = Expr::Lookup { set: "eps".into(), sreg: 0, dreg: Some(8), verdict: false, invert: false };
     let affinity = Rule::new()
-        .load(&FIELDS)
-        .with(eps.clone())
-        .load_at(0, &[Field::Saddr(Family::Ip), IP, Field::L4Proto, Field::Dport])
-        .with(Expr::Dynset { set: "aff".into(), op: DynsetOp::Update, key: 0, data: Some(8), timeout: Some(Duration::from_secs(60)) });
+        .load(&[
+            Field::OriginalSaddr(Family::Ip),
+            Field::OriginalDaddr(Family::Ip),
+            Field::L4Proto,
+            Field::OriginalDport,
+            IP,
+            Field::Dport,
+        ])
+        .with(Expr::Dynset {
+            set: "aff".into(),
+            op: DynsetOp::Update,
+            key: 0,
+            data: Some(4),
+            timeout: Some(Duration::from_secs(60)),
+        });
     b.add_rule(T, "sel", &affinity);
-    let dnat = Rule::new().load(&FIELDS).with(eps).with(Expr::Nat { kind: NatKind::Destination, family: Family::Ip, addr: 8, port: Some(9) });
+    let dnat = Rule::new().load(&FIELDS).with(eps).with(Expr::Nat {
+        kind: NatKind::Destination,
+        family: Family::Ip,
+        addr: 8,
+        port: Some(9),
+    });
     b.add_rule(T, "sel", &dnat);
     let pre = Chain { name: "pre", hook: Some(Hook::new("nat", Hook::PREROUTING, -100)) };
     b.chain(
@@ -83,7 +107,11 @@ fn everything() -> Batch {
         &pre,
         &[
             Rule::new().vmap(&FIELDS, "services"),
-            Rule::new().fib_local(false).not_in_loopback(Family::Ip).in_set(&[Field::Saddr(Family::Ip)], "blocks", false).verdict(Verdict::jump("lb")),
+            Rule::new()
+                .fib_local(false)
+                .not_in_loopback(Family::Ip)
+                .in_set(&[Field::Saddr(Family::Ip)], "blocks", false)
+                .verdict(Verdict::jump("lb")),
         ],
     );
     let post = Chain { name: "post", hook: Some(Hook::new("nat", Hook::POSTROUTING, 100)) };
@@ -114,10 +142,18 @@ fn everything() -> Batch {
         .with(Expr::Immediate { dreg: 0, data: Key::new().port(53) })
         .with(Expr::Redirect { port: 0 });
     b.chain(T, &Chain { name: "out", hook: Some(Hook::new("nat", Hook::OUTPUT, -100)) }, &[redirect]);
-    b.add_elements(T, "services", &[Element::verdict(key("10.0.0.1", 6, 80), Verdict::goto("lb")).commented("default/web:http")]);
+    b.add_elements(
+        T,
+        "services",
+        &[Element::verdict(key("10.0.0.1", 6, 80), Verdict::goto("lb")).commented("default/web:http")],
+    );
     b.add_elements(T, "pick", &[Element::verdict(Key::new().number(2), Verdict::goto("sel"))]);
     b.add_elements(T, "eps", &[Element::value(key("10.0.0.1", 6, 80), dest("10.1.0.5", 8080))]);
-    b.add_elements(T, "blocks", &[Element::block("192.168.0.0/16".parse().unwrap()), Element::block("255.0.0.0/8".parse().unwrap())]);
+    b.add_elements(
+        T,
+        "blocks",
+        &[Element::block("192.168.0.0/16".parse().unwrap()), Element::block("255.0.0.0/8".parse().unwrap())],
+    );
     b.add_elements(T, "ports", &[Element::ranges(key("10.0.0.0", 6, 80), key("10.0.0.255", 6, 90))]);
     b
 }
@@ -137,7 +173,7 @@ fn the_kernel_takes_it_and_nft_prints_it() {
         "10.0.0.1 . tcp . 80 : 10.1.0.5 . 8080",
         "numgen random mod 3 vmap @pick",
         "dnat ip to ip daddr . meta l4proto . th dport map @eps",
-        "update @aff { ip saddr . ip daddr . meta l4proto . th dport timeout 1m : ip daddr . meta l4proto . th dport map @eps }",
+        "update @aff { ct original ip saddr . ct original ip daddr . meta l4proto . ct original proto-dst timeout 1m : ip daddr . th dport }",
         "ip daddr . meta l4proto . th dport vmap @services",
         "fib daddr type local ip daddr != 127.0.0.0/8 ip saddr != @blocks jump lb",
         "192.168.0.0/16",
@@ -176,7 +212,10 @@ fn contents_are_read_back() {
     assert_eq!(contents.base_chains, ["in", "out", "post", "pre", "raw"]);
     assert_eq!(contents.chains, ["lb", "sel"]);
     assert_eq!(contents.sets, ["aff", "blocks", "eps", "pick", "ports", "services"]);
-    let want = ReadElement { key: Key::from_bytes(&[10, 0, 0, 1, 6, 0, 0, 0, 0, 80, 0, 0]), value: Some(Key::from_bytes(&[10, 1, 0, 5, 31, 144, 0, 0])) };
+    let want = ReadElement {
+        key: Key::from_bytes(&[10, 0, 0, 1, 6, 0, 0, 0, 0, 80, 0, 0]),
+        value: Some(Key::from_bytes(&[10, 1, 0, 5, 31, 144, 0, 0])),
+    };
     assert_eq!(nft.elements(T, "eps").unwrap(), [want]);
     assert!(nft.elements(T, "none").is_err());
 }
@@ -233,7 +272,9 @@ fn elements_are_replaced_and_deleted_in_one_batch() {
 fn many_elements_are_split_over_messages() {
     let ns = NetNs::new().unwrap();
     let mut nft = Nft::open(&ns).unwrap();
-    let elements: Vec<Element> = (0..20_000u32).map(|n| Element::value(key(&format!("10.{}.{}.1", n >> 8, n & 255), 6, 80), dest("10.1.0.5", 8080))).collect();
+    let elements: Vec<Element> = (0..20_000u32)
+        .map(|n| Element::value(key(&format!("10.{}.{}.1", n >> 8, n & 255), 6, 80), dest("10.1.0.5", 8080)))
+        .collect();
     let mut b = everything();
     b.flush_set(T, "eps");
     b.add_elements(T, "eps", &elements);
@@ -258,7 +299,14 @@ fn ipv6_tables() {
     let t = Table { family: Family::Ip6, name: "six" };
     let mut b = Batch::new();
     b.add_table(t, "");
-    b.add_set(t, &Set::map("eps", &[Kind::Ip6Addr, Kind::InetProto, Kind::InetService][..], &[Kind::Ip6Addr, Kind::InetService][..]));
+    b.add_set(
+        t,
+        &Set::map(
+            "eps",
+            &[Kind::Ip6Addr, Kind::InetProto, Kind::InetService][..],
+            &[Kind::Ip6Addr, Kind::InetService][..],
+        ),
+    );
     b.add_set(t, &Set::set("blocks", &[Kind::Ip6Addr][..]).with_intervals());
     b.add_elements(t, "blocks", &[Element::block("fd00::/48".parse().unwrap())]);
     b.add_elements(t, "eps", &[Element::value(key("fd00::1", 17, 53), dest("fd00::2", 53))]);
@@ -273,7 +321,12 @@ fn ipv6_tables() {
     b.chain(t, &forward, &[Rule::new().with(Expr::Reject(Reject::PortUnreachable, Family::Ip6))]);
     nft.apply(b).unwrap();
     let text = list(&ns);
-    for want in ["fd00::1 . udp . 53 : fd00::2 . 53", "fd00::/48", "ip6 daddr != ::1 dnat ip6 to ip6 daddr . meta l4proto . th dport map @eps", "reject"] {
+    for want in [
+        "fd00::1 . udp . 53 : fd00::2 . 53",
+        "fd00::/48",
+        "ip6 daddr != ::1 dnat ip6 to ip6 daddr . meta l4proto . th dport map @eps",
+        "reject",
+    ] {
         assert!(text.contains(want), "{want}\nis not in\n{text}");
     }
 }

@@ -152,12 +152,6 @@ impl<'a> Attrs<'a> {
     pub fn u32(self, kind: u16) -> Option<u32> {
         Some(u32::from_be_bytes(self.get(kind)?.try_into().ok()?))
     }
-
-    /// A 64-bit number in network order.
-    #[must_use]
-    pub fn u64(self, kind: u16) -> Option<u64> {
-        Some(u64::from_be_bytes(self.get(kind)?.try_into().ok()?))
-    }
 }
 
 #[cfg(test)]

@@ -15,8 +15,6 @@ pub mod flags {
     pub const REQUEST: u16 = 0x1;
     /// Answer also on success.
     pub const ACK: u16 = 0x4;
-    /// Fail when it exists already.
-    pub const EXCL: u16 = 0x200;
     /// Return every object.
     pub const DUMP: u16 = 0x300;
     /// Create when absent.

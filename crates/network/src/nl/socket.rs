@@ -6,7 +6,9 @@ use std::os::fd::OwnedFd;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::net::netlink::{NETFILTER, SocketAddrNetlink};
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind, recv, sendto, socket_with, sockopt};
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind, recv, sendto, socket_with, sockopt,
+};
 
 use super::attr::{Attrs, HEADER};
 use crate::netns::NetNs;
@@ -64,7 +66,8 @@ impl Socket {
         set_netlink_option(&fd, libc::NETLINK_EXT_ACK)?;
         set_netlink_option(&fd, libc::NETLINK_CAP_ACK)?;
         // Room for the answers of a large batch that is refused message by message.
-        sockopt::set_socket_recv_buffer_size_force(&fd, 4 << 20).or_else(|_| sockopt::set_socket_recv_buffer_size(&fd, 4 << 20))?;
+        sockopt::set_socket_recv_buffer_size_force(&fd, 4 << 20)
+            .or_else(|_| sockopt::set_socket_recv_buffer_size(&fd, 4 << 20))?;
         Ok(Self { fd, send_buffer: 0 })
     }
 
@@ -75,12 +78,16 @@ impl Socket {
     pub fn batch(&mut self, bytes: &[u8]) -> io::Result<Vec<Nack>> {
         self.send(bytes)?;
         let mut nacks = Vec::new();
+        let mut overflow = None;
         // Everything was handled inside `send`; answers, if any, are waiting already.
         while self.waiting()? {
             let data = match self.receive() {
                 Ok(data) => data,
-                // More refusals than the buffer holds: those read so far say enough.
-                Err(err) if err.raw_os_error() == Some(libc::ENOBUFS) && !nacks.is_empty() => break,
+                // More refusals than the buffer holds: those that fitted say enough.
+                Err(err) if err.raw_os_error() == Some(libc::ENOBUFS) => {
+                    overflow = Some(err);
+                    continue;
+                }
                 Err(err) => return Err(err),
             };
             for message in Messages(&data) {
@@ -91,7 +98,10 @@ impl Socket {
                 }
             }
         }
-        Ok(nacks)
+        match overflow {
+            Some(err) if nacks.is_empty() => Err(err),
+            _ => Ok(nacks),
+        }
     }
 
     /// Sends one dump request and gives the body (after the netlink header) of every answer to `each`.
@@ -132,7 +142,8 @@ impl Socket {
     fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         if bytes.len() + 4096 > self.send_buffer {
             let want = (bytes.len() + 4096).next_power_of_two().max(1 << 18);
-            sockopt::set_socket_send_buffer_size_force(&self.fd, want).or_else(|_| sockopt::set_socket_send_buffer_size(&self.fd, want))?;
+            sockopt::set_socket_send_buffer_size_force(&self.fd, want)
+                .or_else(|_| sockopt::set_socket_send_buffer_size(&self.fd, want))?;
             self.send_buffer = want;
         }
         let sent = sendto(&self.fd, bytes, SendFlags::empty(), &SocketAddrNetlink::new(0, 0))?;
@@ -185,7 +196,11 @@ impl<'a> Iterator for Messages<'a> {
         let len = u32::from_ne_bytes(head[..4].try_into().ok()?) as usize;
         let body = self.0.get(HEADER..len)?;
         self.0 = self.0.get((len + 3) & !3..).unwrap_or_default();
-        Some(Message { kind: u16::from_ne_bytes([head[4], head[5]]), flags: u16::from_ne_bytes([head[6], head[7]]), body })
+        Some(Message {
+            kind: u16::from_ne_bytes([head[4], head[5]]),
+            flags: u16::from_ne_bytes([head[6], head[7]]),
+            body,
+        })
     }
 }
 
