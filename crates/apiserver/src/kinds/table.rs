@@ -1,0 +1,131 @@
+//! Tables: what `kubectl get` shows of each kind.
+
+use jiff::Timestamp;
+use pintle_api::time;
+use pintle_schema::cursor::Cursor;
+use serde_json::Value;
+
+/// A column of a Table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Column {
+    /// The heading.
+    pub name: &'static str,
+    /// `string`, `integer`, `number`, `boolean` or `date`.
+    pub kind: &'static str,
+    /// `name` for the object's name.
+    pub format: &'static str,
+    /// 0 always shown, 1 shown with `-o wide`.
+    pub priority: i32,
+    /// What it means.
+    pub description: &'static str,
+}
+
+impl Column {
+    /// The object's name.
+    pub const NAME: Column = Column {
+        name: "Name",
+        kind: "string",
+        format: "name",
+        priority: 0,
+        description: "Name must be unique within a namespace. Is required when creating resources, although some resources may allow a client to request the generation of an appropriate name automatically. Name is primarily intended for creation idempotence and configuration definition. Cannot be updated. More info: https://kubernetes.io/docs/concepts/overview/working-with-objects/names#names",
+    };
+    /// How long ago the object was created.
+    pub const AGE: Column = text("Age", CREATED);
+    /// When the object was created.
+    pub const CREATED_AT: Column = Column { kind: "date", ..text("Created At", CREATED) };
+
+    /// The same column, shown only with `-o wide`.
+    pub const fn wide(self) -> Column {
+        Column { priority: 1, ..self }
+    }
+}
+
+const CREATED: &str = "CreationTimestamp is a timestamp representing the server time when this object was created. It is not guaranteed to be set in happens-before order across separate operations. Clients may not set this value. It is represented in RFC3339 form and is in UTC.\n\nPopulated by the system. Read-only. Null for lists. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#metadata";
+
+/// A column of text.
+pub const fn text(name: &'static str, description: &'static str) -> Column {
+    Column { name, kind: "string", format: "", priority: 0, description }
+}
+
+/// A column of whole numbers.
+pub const fn integer(name: &'static str, description: &'static str) -> Column {
+    Column { kind: "integer", ..text(name, description) }
+}
+
+/// A column of booleans.
+pub const fn boolean(name: &'static str, description: &'static str) -> Column {
+    Column { kind: "boolean", ..text(name, description) }
+}
+
+/// The columns of kinds that have none of their own.
+pub const DEFAULT_COLUMNS: &[Column] = &[Column::NAME, Column::CREATED_AT];
+
+/// The row of kinds that have no columns of their own.
+pub fn default_row(object: &Cursor<'_>, _now: Timestamp) -> Vec<Value> {
+    vec![name(object), object.get("metadata").get("creationTimestamp").str().into()]
+}
+
+/// The cell of [`Column::NAME`].
+pub fn name(object: &Cursor<'_>) -> Value {
+    object.get("metadata").get("name").str().into()
+}
+
+/// The cell of [`Column::AGE`].
+pub fn age(object: &Cursor<'_>, now: Timestamp) -> Value {
+    since(&object.get("metadata").get("creationTimestamp"), now).into()
+}
+
+/// How long ago a time was, or `<unknown>`.
+pub fn since(at: &Cursor<'_>, now: Timestamp) -> String {
+    time::parse(at.str()).map_or_else(|| "<unknown>".to_owned(), |t| time::human_duration(seconds(t, now)))
+}
+
+/// How long until a time, or `<unknown>`.
+pub fn until(at: &Cursor<'_>, now: Timestamp) -> String {
+    time::parse(at.str()).map_or_else(|| "<unknown>".to_owned(), |t| time::human_duration(seconds(now, t)))
+}
+
+/// Whole seconds from one time to another, rounded towards zero.
+pub fn seconds(from: Timestamp, to: Timestamp) -> i64 {
+    i64::try_from((to.as_nanosecond() - from.as_nanosecond()) / 1_000_000_000).unwrap_or(i64::MAX)
+}
+
+/// `a=b,c=d`, or `<none>`.
+pub fn label_pairs(map: &Cursor<'_>) -> String {
+    let pairs: Vec<String> = map.entries().map(|(k, v)| format!("{k}={}", v.str())).collect();
+    or_none(pairs.join(","))
+}
+
+/// The text, or `<none>` when empty.
+pub fn or_none(text: String) -> String {
+    if text.is_empty() { "<none>".to_owned() } else { text }
+}
+
+/// The text, or `<unset>` when empty.
+pub fn or_unset(text: &str) -> String {
+    if text.is_empty() { "<unset>".to_owned() } else { text.to_owned() }
+}
+
+/// A `LabelSelector` as text, as upstream's `FormatLabelSelector`: `<none>` when it says nothing or is invalid.
+pub fn selector(selector: &Cursor<'_>) -> String {
+    or_none(selector.value().map(super::scale::selector_text).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn cells() {
+        let object =
+            json!({"metadata": {"name": "a", "creationTimestamp": "2024-01-01T00:00:00Z"}, "l": {"b": "c", "a": "x"}});
+        let root = Cursor::root(&object);
+        let now = time::parse("2024-01-01T00:03:02Z").unwrap();
+        assert_eq!(default_row(&root, now), [json!("a"), json!("2024-01-01T00:00:00Z")]);
+        assert_eq!(age(&root, now), "3m2s");
+        assert_eq!(since(&root.get("nothing"), now), "<unknown>");
+        assert_eq!(label_pairs(&root.get("l")), "a=x,b=c");
+        assert_eq!(label_pairs(&root.get("nothing")), "<none>");
+    }
+}
