@@ -1,0 +1,28 @@
+# `make run` builds Pintle, starts a cluster, deploys the sample and shows it answering; `make test` runs every test.
+# Both set up what they need on Debian or Ubuntu: see `scripts/setup`, which says what it installs.
+
+CARGO ?= cargo
+TARGET := target/$(shell rustc -vV | sed -n 's/^host: //p')
+BIN := $(TARGET)/release/pintle
+
+.PHONY: run test build check setup bench clean
+
+run: build
+	$(BIN) up --demo
+
+build: ; $(CARGO) build --release --locked -p pintle
+
+setup: ; scripts/setup
+
+check:
+	$(CARGO) fmt --all -- --check
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+
+test: setup
+	$(CARGO) build --locked -p pintle
+	PINTLE_BIN=$(abspath $(TARGET)/debug/pintle) $(CARGO) test --workspace --locked
+
+bench: setup build
+	PINTLE_BIN=$(abspath $(BIN)) $(CARGO) bench --workspace --locked
+
+clean: ; $(CARGO) clean
