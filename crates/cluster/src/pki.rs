@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 
 use jiff::{SignedDuration, Timestamp};
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    SanType,
 };
 
 use crate::files::{self, FileError};
@@ -287,15 +288,14 @@ impl ClusterPki {
         api_sans.push(format!("kubernetes.default.svc.{cluster_domain}"));
         api_sans.extend_from_slice(sans);
         api_sans.dedup();
-        let client = |file, common_name, organizations| Leaf { file, common_name, organizations, sans: &[], client: true };
+        let client =
+            |file, common_name, organizations| Leaf { file, common_name, organizations, sans: &[], client: true };
         let node_user = format!("system:node:{node_name}");
         let server = |file, common_name, sans| Leaf { file, common_name, organizations: &[], sans, client: false };
         Ok(Self {
             apiserver: pki.leaf(&ca, &server("apiserver", "kube-apiserver", &api_sans))?,
-            apiserver_kubelet_client: pki.leaf(
-                &ca,
-                &client("apiserver-kubelet-client", "kube-apiserver-kubelet-client", &["system:masters"]),
-            )?,
+            apiserver_kubelet_client: pki
+                .leaf(&ca, &client("apiserver-kubelet-client", "kube-apiserver-kubelet-client", &["system:masters"]))?,
             front_proxy_client: pki.leaf(&front_proxy_ca, &client("front-proxy-client", "front-proxy-client", &[]))?,
             admin: pki.leaf(&ca, &client("admin", "kubernetes-admin", &["system:masters"]))?,
             kubelet_client: pki.leaf(&ca, &client("kubelet-client", &node_user, &["system:nodes"]))?,
