@@ -3,3 +3,6 @@
 pub mod cursor;
 pub mod errors;
 pub mod quote;
+pub mod table;
+
+pub use table::{Base, Field, Form, ListKind, Type, Written, kind, named};
