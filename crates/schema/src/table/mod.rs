@@ -304,6 +304,12 @@ impl Type {
         self.field("items").and_then(Field::struct_type)
     }
 
+    /// Whether an empty list stays one. Protobuf, the form in which upstream stores most kinds, cannot tell an empty
+    /// list from none; these packages are stored as JSON.
+    pub fn keeps_empty_lists(&self) -> bool {
+        matches!(self.package, "apiextensions/v1" | "apiregistration/v1")
+    }
+
     /// What Go writes for an empty struct of this type.
     pub fn zero(&self) -> &Value {
         self.zero.get_or_init(|| {
