@@ -289,19 +289,19 @@ impl<'a, 's, S: Source<'a>> Decoder<'s, S> {
             Form::List => match token {
                 Token::Null => Ok(Value::Null),
                 Token::Array => self.list(field),
-                _ => self.wrong(token, field, false),
+                _ => self.wrong(&token, field, false),
             },
             Form::Map => match token {
                 Token::Null => Ok(Value::Null),
                 Token::Object => self.map(field),
-                _ => self.wrong(token, field, false),
+                _ => self.wrong(&token, field, false),
             },
         }
     }
 
-    fn wrong(&mut self, token: Token<'a>, field: &'static Field, item: bool) -> Result<Value, DecodeError> {
-        self.mismatch(describe(&token), || if item { field.go_item_type() } else { field.go_type() });
-        skip_rest(self.source, &token)?;
+    fn wrong(&mut self, token: &Token<'a>, field: &'static Field, item: bool) -> Result<Value, DecodeError> {
+        self.mismatch(describe(token), || if item { field.go_item_type() } else { field.go_type() });
+        skip_rest(self.source, token)?;
         Ok(Value::Null)
     }
 
@@ -374,13 +374,13 @@ impl<'a, 's, S: Source<'a>> Decoder<'s, S> {
             (Base::StringList, Token::Array) => self.strings(),
             (Base::Time, token) => self.time(token, false),
             (Base::MicroTime, token) => self.time(token, true),
-            (Base::Quantity, token) => self.quantity(token),
+            (Base::Quantity, token) => self.quantity(&token),
             (Base::IntOrString, token) => self.int_or_string(token),
             (Base::Raw | Base::Fields | Base::Json, token) => self.own(|d| d.any(token, false)),
             (Base::SchemaOrArray | Base::SchemaOrBool | Base::SchemaOrStrings, token) => {
                 self.own(|d| d.schema_or(field.base, token))
             }
-            (_, token) => self.wrong(token, field, item),
+            (_, token) => self.wrong(&token, field, item),
         }
     }
 
@@ -461,8 +461,8 @@ impl<'a, 's, S: Source<'a>> Decoder<'s, S> {
         })
     }
 
-    fn quantity(&mut self, token: Token<'a>) -> Result<Value, DecodeError> {
-        let text = match &token {
+    fn quantity(&mut self, token: &Token<'a>) -> Result<Value, DecodeError> {
+        let text = match token {
             Token::Str(s) => s.trim(),
             Token::Number(n) => n,
             // Upstream's reader is given the raw text of whatever else it is, which is no quantity.
@@ -473,7 +473,7 @@ impl<'a, 's, S: Source<'a>> Decoder<'s, S> {
             self.fatal(e.to_string());
             Value::Null
         });
-        skip_rest(self.source, &token)?;
+        skip_rest(self.source, token)?;
         Ok(value)
     }
 
