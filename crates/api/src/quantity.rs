@@ -456,7 +456,6 @@ impl std::ops::Add for Quantity {
 
 impl std::ops::Sub for Quantity {
     type Output = Quantity;
-    #[allow(clippy::suspicious_arithmetic_impl, reason = "a difference is the sum with the negated")]
     fn sub(self, other: Quantity) -> Quantity {
         self + other.negated()
     }
