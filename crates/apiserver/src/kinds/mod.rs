@@ -13,6 +13,7 @@
 //!
 //! Objects are decoded, defaulted `serde_json::Value`s in canonical form.
 
+pub mod bootstrap;
 pub mod lookup;
 pub mod meta;
 pub mod names;

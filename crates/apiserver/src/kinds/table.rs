@@ -16,19 +16,14 @@ pub struct Column {
     pub format: &'static str,
     /// 0 always shown, 1 shown with `-o wide`.
     pub priority: i32,
-    /// What it means.
+    /// What it means; `@Type.field` stands for the documentation of that field.
     pub description: &'static str,
 }
 
 impl Column {
     /// The object's name.
-    pub const NAME: Column = Column {
-        name: "Name",
-        kind: "string",
-        format: "name",
-        priority: 0,
-        description: "Name must be unique within a namespace. Is required when creating resources, although some resources may allow a client to request the generation of an appropriate name automatically. Name is primarily intended for creation idempotence and configuration definition. Cannot be updated. More info: https://kubernetes.io/docs/concepts/overview/working-with-objects/names#names",
-    };
+    pub const NAME: Column =
+        Column { name: "Name", kind: "string", format: "name", priority: 0, description: "@ObjectMeta.name" };
     /// How long ago the object was created.
     pub const AGE: Column = text("Age", CREATED);
     /// When the object was created.
@@ -40,7 +35,7 @@ impl Column {
     }
 }
 
-const CREATED: &str = "CreationTimestamp is a timestamp representing the server time when this object was created. It is not guaranteed to be set in happens-before order across separate operations. Clients may not set this value. It is represented in RFC3339 form and is in UTC.\n\nPopulated by the system. Read-only. Null for lists. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#metadata";
+const CREATED: &str = "@ObjectMeta.creationTimestamp";
 
 /// A column of text.
 pub const fn text(name: &'static str, description: &'static str) -> Column {
