@@ -13,14 +13,34 @@
 //!
 //! Objects are decoded, defaulted `serde_json::Value`s in canonical form.
 
+pub mod admissionregistration;
+pub mod apiextensions;
+pub mod apiregistration;
+pub mod apps;
+pub mod autoscaling;
+pub mod batch;
 pub mod bootstrap;
+pub mod certificates;
+pub mod coordination;
+pub mod core;
+pub mod flowcontrol;
 pub mod lookup;
 pub mod meta;
 pub mod names;
+pub mod networking;
+pub mod node;
+pub mod policy;
+pub mod rbac;
+pub mod resource;
 pub mod scale;
+pub mod scheduling;
+pub mod storage;
 pub mod strategy;
 pub mod table;
 pub mod value;
+
+#[cfg(test)]
+pub(crate) mod testing;
 
 pub use lookup::{CUSTOM, strategy};
 pub use names::NameRule;

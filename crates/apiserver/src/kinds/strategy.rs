@@ -49,6 +49,8 @@ pub struct Strategy {
     pub name: NameRule,
     /// Fields that field selectors may name, beside `metadata.name` and `metadata.namespace`.
     pub selectable: &'static [SelectableField],
+    /// What a selectable field that is absent reads as where that is not "": `("spec.unschedulable", "false")`.
+    pub selectable_zero: &'static [(&'static str, &'static str)],
     /// The fields whose change raises `metadata.generation`, each a path; with none, generation is not kept.
     pub generation: &'static [&'static [&'static str]],
     /// Whether a PUT to a name that is not there creates it.
@@ -57,9 +59,8 @@ pub struct Strategy {
     pub unconditional_update: bool,
     /// What happens to dependents when the caller does not say.
     pub propagation: Propagation,
-    /// Whether create drops `status` and update keeps the old one; only looked at for kinds that have a status
-    /// sub-resource.
-    pub reset_status: bool,
+    /// Whether create drops `status`; only looked at for kinds that have a status sub-resource.
+    pub create_resets_status: bool,
     /// The kind's own changes before create.
     pub on_create: fn(&Ctx<'_>, &mut Value),
     /// The kind's own changes before update: `(new, old)`.
@@ -108,11 +109,12 @@ impl Strategy {
     pub const DEFAULT: Strategy = Strategy {
         name: names::subdomain,
         selectable: &[],
+        selectable_zero: &[],
         generation: &[],
         create_on_update: false,
         unconditional_update: true,
         propagation: Propagation::Background,
-        reset_status: true,
+        create_resets_status: true,
         on_create: |_, _| {},
         on_update: |_, _, _| {},
         validate: |_, _, _, _| {},
@@ -130,7 +132,7 @@ impl Strategy {
 
     /// Changes an object before it is checked and created. The registry has filled the system's metadata.
     pub fn prepare_create(&self, ctx: &Ctx<'_>, object: &mut Value) {
-        if self.resets_status(ctx) {
+        if self.create_resets_status && has_status(ctx) {
             value::remove(object, &["status"]);
         }
         if self.generation.is_empty() {
@@ -143,7 +145,7 @@ impl Strategy {
 
     /// Changes the new state of an object before it is checked and stored.
     pub fn prepare_update(&self, ctx: &Ctx<'_>, new: &mut Value, old: &Value) {
-        if self.resets_status(ctx) {
+        if has_status(ctx) {
             value::copy(new, old, &["status"]);
         }
         value::copy(new, old, &["metadata", "generation"]);
@@ -174,10 +176,10 @@ impl Strategy {
     pub fn subresource(&self, name: &str) -> Option<&'static Sub> {
         self.subresources.iter().find(|(n, _)| *n == name).map(|(_, sub)| sub)
     }
+}
 
-    fn resets_status(&self, ctx: &Ctx<'_>) -> bool {
-        self.reset_status && ctx.resource.subresource("status").is_some()
-    }
+fn has_status(ctx: &Ctx<'_>) -> bool {
+    ctx.resource.subresource("status").is_some()
 }
 
 impl Sub {

@@ -101,6 +101,44 @@ pub fn or_unset(text: &str) -> String {
     if text.is_empty() { "<unset>".to_owned() } else { text.to_owned() }
 }
 
+/// The names and the images of a pod spec's containers, each joined by commas.
+pub fn containers(spec: &Cursor<'_>) -> [Value; 2] {
+    let join =
+        |field| spec.get("containers").items().map(|c| c.get(field).str().to_owned()).collect::<Vec<_>>().join(",");
+    [join("name").into(), join("image").into()]
+}
+
+/// `ready/total`.
+pub fn ratio(part: i64, of: i64) -> Value {
+    format!("{part}/{of}").into()
+}
+
+/// The first three, and how many more there are.
+pub fn first_three(mut list: Vec<String>, empty: &str) -> String {
+    let count = list.len();
+    list.truncate(3);
+    match (count, list.join(",")) {
+        (4.., shown) => format!("{shown} + {} more...", count - 3),
+        (_, shown) if shown.is_empty() => empty.to_owned(),
+        (_, shown) => shown,
+    }
+}
+
+/// An int-or-string as text.
+pub fn int_or_string(value: &Cursor<'_>) -> Option<String> {
+    value.opt_str().map(str::to_owned).or_else(|| value.opt_int().map(|i| i.to_string()))
+}
+
+/// Whether a condition of this type has the status `True`.
+pub fn has_condition(object: &Cursor<'_>, kind: &str) -> bool {
+    condition(object, kind).is_some_and(|c| c.get("status").str() == "True")
+}
+
+/// The first condition of this type.
+pub fn condition<'a>(object: &Cursor<'a>, kind: &str) -> Option<Cursor<'a>> {
+    object.get("status").get("conditions").items().find(|c| c.get("type").str() == kind)
+}
+
 /// A `LabelSelector` as text, as upstream's `FormatLabelSelector`: `<none>` when it says nothing or is invalid.
 pub fn selector(selector: &Cursor<'_>) -> String {
     or_none(selector.value().map(super::scale::selector_text).unwrap_or_default())

@@ -1,0 +1,109 @@
+//! Events.
+
+use jiff::Timestamp;
+use pintle_schema::cursor::Cursor;
+use serde_json::Value;
+
+use crate::kinds::Strategy;
+use crate::kinds::table::{self, Column, text};
+
+/// The strategy of events; they are stored in the core group's form.
+pub static EVENT: Strategy = Strategy {
+    selectable: &[
+        ("involvedObject.kind", &["involvedObject", "kind"]),
+        ("involvedObject.namespace", &["involvedObject", "namespace"]),
+        ("involvedObject.name", &["involvedObject", "name"]),
+        ("involvedObject.uid", &["involvedObject", "uid"]),
+        ("involvedObject.apiVersion", &["involvedObject", "apiVersion"]),
+        ("involvedObject.resourceVersion", &["involvedObject", "resourceVersion"]),
+        ("involvedObject.fieldPath", &["involvedObject", "fieldPath"]),
+        ("reason", &["reason"]),
+        ("reportingComponent", &["reportingComponent"]),
+        ("source", &["source", "component"]),
+        ("type", &["type"]),
+    ],
+    create_on_update: true,
+    columns: &[
+        text("Last Seen", "@Event.lastTimestamp"),
+        text("Type", "@Event.type"),
+        text("Reason", "@Event.reason"),
+        text("Object", "@Event.involvedObject"),
+        text("Subobject", "@ObjectReference.fieldPath").wide(),
+        text("Source", "@Event.source").wide(),
+        text("Message", "@Event.message"),
+        text("First Seen", "@Event.firstTimestamp").wide(),
+        text("Count", "@Event.count").wide(),
+        Column::NAME.wide(),
+    ],
+    row,
+    ..Strategy::DEFAULT
+};
+
+fn row(event: &Cursor<'_>, now: Timestamp) -> Vec<Value> {
+    let at = |field| event.get(field);
+    let first = if at("firstTimestamp").is_empty() { at("eventTime") } else { at("firstTimestamp") };
+    let first = table::since(&first, now);
+    let series = at("series");
+    let (last, count) = if series.is_present() {
+        (table::since(&series.get("lastObservedTime"), now), series.get("count").int())
+    } else {
+        let last = if at("lastTimestamp").is_empty() { first.clone() } else { table::since(&at("lastTimestamp"), now) };
+        (last, at("count").int().max(1))
+    };
+    let involved = at("involvedObject");
+    let kind = involved.get("kind").str().to_lowercase();
+    let target = match involved.get("name").str() {
+        "" => kind,
+        name => format!("{kind}/{name}"),
+    };
+    let either = |one: Cursor<'_>, other: Cursor<'_>| if one.is_empty() { other.str() } else { one.str() }.to_owned();
+    let component = either(at("source").get("component"), at("reportingComponent"));
+    let instance = either(at("source").get("host"), at("reportingInstance"));
+    let source = if instance.is_empty() { component } else { format!("{component}, {instance}") };
+    vec![
+        last.into(),
+        at("type").str().into(),
+        at("reason").str().into(),
+        target.into(),
+        involved.get("fieldPath").str().into(),
+        source.into(),
+        at("message").str().trim().into(),
+        first.into(),
+        count.into(),
+        table::name(event),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::kinds::testing;
+    use serde_json::json;
+
+    #[test]
+    fn rows() {
+        let event = json!({
+            "apiVersion": "v1", "kind": "Event", "metadata": {"name": "e"}, "type": "Normal", "reason": "Started",
+            "message": "Started it\n", "involvedObject": {"kind": "Pod", "name": "p", "fieldPath": "spec.containers{a}"},
+            "source": {"component": "kubelet", "host": "n"},
+            "firstTimestamp": "2024-01-01T00:00:00Z", "lastTimestamp": "2024-01-01T00:00:30Z", "count": 4,
+        });
+        assert_eq!(
+            testing::row(&event, 60),
+            [
+                json!("30s"),
+                json!("Normal"),
+                json!("Started"),
+                json!("pod/p"),
+                json!("spec.containers{a}"),
+                json!("kubelet, n"),
+                json!("Started it"),
+                json!("60s"),
+                json!(4),
+                json!("e")
+            ]
+        );
+        let series = json!({"count": 9, "lastObservedTime": "2024-01-01T00:00:50.000000Z"});
+        let row = testing::row(&testing::changed(&event, "series", series), 60);
+        assert_eq!((&row[0], &row[8]), (&json!("10s"), &json!(9)));
+    }
+}

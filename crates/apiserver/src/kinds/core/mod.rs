@@ -1,0 +1,12 @@
+//! The core group.
+
+pub mod config;
+pub mod endpoints;
+pub mod event;
+pub mod namespace;
+pub mod node;
+pub mod pod;
+pub mod quota;
+pub mod replication;
+pub mod service;
+pub mod volume;
