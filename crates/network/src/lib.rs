@@ -6,9 +6,11 @@ pub mod netns;
 pub mod nft;
 mod nl;
 pub mod podnet;
+pub mod proxy;
 mod sysctl;
 #[cfg(test)]
 mod testnet;
+pub mod views;
 
 /// Deletes a table of rules; that it is not there is no error.
 ///

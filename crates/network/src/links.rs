@@ -9,7 +9,7 @@ use futures::TryStreamExt;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags};
 use rtnetlink::packet_route::link::{InfoData, InfoVeth, LinkAttribute, LinkMessage};
 use rtnetlink::packet_route::route::{RouteMessage, RouteProtocol, RouteScope};
-use rtnetlink::{Handle, LinkDummy, LinkMessageBuilder, LinkUnspec, LinkVeth, LinkVxlan, RouteMessageBuilder};
+use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec, LinkVeth, LinkVxlan, RouteMessageBuilder};
 
 use crate::addr::Net;
 use crate::netns::NetNs;
@@ -161,15 +161,6 @@ impl Links {
             .up()
             .build();
         self.handle.link().add(message).execute().await.explain(|| format!("making the veth pair {}", pair.name))
-    }
-
-    /// Makes a dummy link, up.
-    ///
-    /// # Errors
-    /// When the kernel refuses.
-    pub async fn add_dummy(&self, name: &str) -> Result<(), Error> {
-        let message = LinkDummy::new(name).up().build();
-        self.handle.link().add(message).execute().await.explain(|| format!("making the dummy link {name}"))
     }
 
     /// Makes a VXLAN link, up.

@@ -46,7 +46,9 @@ impl World {
         run(
             &node,
             &format!(
-                "ip link set lo up; ip link add up0 type veth peer name down0 netns {}
+                // Redirects would use up what the kernel grants a caller of ICMP answers.
+                "sysctl -qw net.ipv4.conf.all.send_redirects=0 net.ipv4.conf.default.send_redirects=0
+                 ip link set lo up; ip link add up0 type veth peer name down0 netns {}
                  ip addr add {NODE4}/24 dev up0; ip addr add {NODE6}/64 dev up0 nodad; ip link set up0 up
                  ip route add default via {OUTSIDE4}; ip route add default via {OUTSIDE6}",
                 path(&outside).display().to_string().replace("self", &std::process::id().to_string())

@@ -169,14 +169,14 @@ pub struct Set<'a> {
 impl<'a> Set<'a> {
     /// A plain set.
     #[must_use]
-    pub fn set(name: &'a str, key: impl Into<Cow<'static, [Kind]>>) -> Self {
+    pub fn plain(name: &'a str, key: impl Into<Cow<'static, [Kind]>>) -> Self {
         Self { name, key: key.into(), data: Cow::Borrowed(&[]), interval: false, dynamic: None, size: None }
     }
 
     /// A map.
     #[must_use]
     pub fn map(name: &'a str, key: impl Into<Cow<'static, [Kind]>>, data: impl Into<Cow<'static, [Kind]>>) -> Self {
-        Self { data: data.into(), ..Self::set(name, key) }
+        Self { data: data.into(), ..Self::plain(name, key) }
     }
 
     /// A map to verdicts.

@@ -63,8 +63,8 @@ fn everything() -> Batch {
         )
         .filled_by_rules(Duration::from_secs(10800), 65535),
     );
-    b.add_set(T, &Set::set("blocks", &[Kind::IpAddr][..]).with_intervals());
-    b.add_set(T, &Set::set("ports", &[Kind::IpAddr, Kind::InetProto, Kind::InetService][..]).with_intervals());
+    b.add_set(T, &Set::plain("blocks", &[Kind::IpAddr][..]).with_intervals());
+    b.add_set(T, &Set::plain("ports", &[Kind::IpAddr, Kind::InetProto, Kind::InetService][..]).with_intervals());
     for name in ["lb", "sel"] {
         b.add_chain(T, &Chain { name, hook: None });
     }
@@ -307,7 +307,7 @@ fn ipv6_tables() {
             &[Kind::Ip6Addr, Kind::InetService][..],
         ),
     );
-    b.add_set(t, &Set::set("blocks", &[Kind::Ip6Addr][..]).with_intervals());
+    b.add_set(t, &Set::plain("blocks", &[Kind::Ip6Addr][..]).with_intervals());
     b.add_elements(t, "blocks", &[Element::block("fd00::/48".parse().unwrap())]);
     b.add_elements(t, "eps", &[Element::value(key("fd00::1", 17, 53), dest("fd00::2", 53))]);
     let pre = Chain { name: "pre", hook: Some(Hook::new("nat", Hook::PREROUTING, -100)) };

@@ -109,9 +109,9 @@ fn skeleton(batch: &mut Batch, table: Table, local: &[Element]) {
     let addr = family.addr();
     let (saddr, daddr) = (Field::Saddr(family), Field::Daddr(family));
     batch.fresh_table(table, "Pintle: the pod network");
-    batch.add_set(table, &Set::set(CLUSTER, vec![addr]).with_intervals());
-    batch.add_set(table, &Set::set(LOCAL, vec![addr]).with_intervals());
-    batch.add_set(table, &Set::set(HAIRPIN, vec![addr, addr]));
+    batch.add_set(table, &Set::plain(CLUSTER, vec![addr]).with_intervals());
+    batch.add_set(table, &Set::plain(LOCAL, vec![addr]).with_intervals());
+    batch.add_set(table, &Set::plain(HAIRPIN, vec![addr, addr]));
     let to = vec![addr, Kind::InetService];
     batch.add_set(table, &Set::map(PORTS, vec![Kind::InetProto, Kind::InetService], to.clone()));
     batch.add_set(table, &Set::map(PORTS_IP, vec![addr, Kind::InetProto, Kind::InetService], to));
