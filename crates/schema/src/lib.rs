@@ -1,5 +1,15 @@
 //! The table of every built-in kind and all that is derived from it.
 
 pub mod cursor;
+pub mod decode;
+pub mod defaults;
+pub mod encode;
 pub mod errors;
 pub mod quote;
+pub mod table;
+pub mod time;
+
+pub use decode::{DecodeError, Decoded, Mode};
+pub use defaults::apply_defaults;
+pub use encode::encode;
+pub use table::{Base, Field, Form, ListKind, Type, Written, kind, named};
