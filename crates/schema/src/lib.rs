@@ -5,6 +5,7 @@ pub mod decode;
 pub mod defaults;
 pub mod encode;
 pub mod errors;
+pub mod patch;
 pub mod quote;
 pub mod table;
 pub mod time;

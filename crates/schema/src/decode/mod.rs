@@ -8,6 +8,7 @@ mod source;
 mod typed;
 mod yaml;
 
+use crate::patch::Operation;
 use crate::table::Type;
 use serde_json::Value;
 use std::fmt;
@@ -91,6 +92,14 @@ fn finish(
     let decoded = decoded?;
     source.end()?;
     decoded
+}
+
+/// Decodes the operations of a JSON patch.
+pub(crate) fn json_patch_operations(data: &[u8], mode: Mode) -> Result<(Vec<Operation>, Vec<String>), DecodeError> {
+    let mut source = json::Json::new(data);
+    let operations = typed::operations(&mut source, mode)?;
+    source.end()?;
+    operations
 }
 
 /// Decodes a value in memory as a type of the table: what a patch has made, for example.

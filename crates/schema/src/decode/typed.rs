@@ -2,6 +2,7 @@
 
 use super::source::{Source, Token, skip, skip_rest};
 use super::{DecodeError, Decoded, Mode, TypeMeta};
+use crate::patch::Operation;
 use crate::quote::quoted;
 use crate::table::{Base, Field, Form, Type, Written, named};
 use crate::time;
@@ -71,6 +72,45 @@ pub(super) fn decode_untyped<'a, S: Source<'a>>(source: &mut S, mode: Mode) -> O
         }
     };
     Ok(d.finish(value))
+}
+
+type Operations = (Vec<Operation>, Vec<String>);
+
+/// Decodes the operations of a JSON patch.
+pub(super) fn operations<'a, S: Source<'a>>(
+    source: &mut S,
+    mode: Mode,
+) -> Result<Result<Operations, DecodeError>, DecodeError> {
+    let mut d = Decoder::new(source, mode);
+    let mut all = vec![];
+    let mut wrong = |found: &'static str, field: Option<&str>, ty: &str| {
+        let place = field.map_or_else(|| "value".to_owned(), |f| format!("struct field jsonPatchOp.{f}"));
+        format!("json: cannot unmarshal {found} into Go {place} of type {ty}")
+    };
+    match d.source.value()? {
+        Token::Null => {}
+        Token::Array => {
+            while d.source.item(all.is_empty())? {
+                d.path.push(Segment::Index(all.len()));
+                let mut operation = Operation::default();
+                match d.source.value()? {
+                    Token::Null => {}
+                    Token::Object => d.operation(&mut operation, &mut wrong)?,
+                    token => {
+                        d.save(wrong(describe(&token), None, "handlers.jsonPatchOp"));
+                        skip_rest(d.source, &token)?;
+                    }
+                }
+                d.path.pop();
+                all.push(operation);
+            }
+        }
+        token => {
+            d.save(wrong(describe(&token), None, "[]handlers.jsonPatchOp"));
+            skip_rest(d.source, &token)?;
+        }
+    }
+    Ok(d.finish(Value::Null).map(|decoded| (all, decoded.strict)))
 }
 
 /// Reads `kind` and `apiVersion` of the outermost map.
@@ -208,8 +248,8 @@ impl<'a, 's, S: Source<'a>> Decoder<'s, S> {
         };
         if self.own_reader.is_some() {
             self.fatal(message);
-        } else if matches!(self.trouble, Trouble::None) {
-            self.trouble = Trouble::Saved(message);
+        } else {
+            self.save(message);
         }
     }
 
@@ -231,6 +271,54 @@ impl<'a, 's, S: Source<'a>> Decoder<'s, S> {
         }
         self.mismatch(what, || go_type.to_owned());
         self.own_reader = before;
+    }
+
+    fn save(&mut self, message: String) {
+        if matches!(self.trouble, Trouble::None) {
+            self.trouble = Trouble::Saved(message);
+        }
+    }
+
+    fn operation(
+        &mut self,
+        operation: &mut Operation,
+        wrong: &mut impl FnMut(&'static str, Option<&str>, &str) -> String,
+    ) -> Result<(), DecodeError> {
+        let mut seen: Vec<String> = vec![];
+        let mut first = true;
+        while let Some(key) = self.source.key(first)? {
+            first = false;
+            let known = matches!(&*key, "op" | "path" | "from" | "value");
+            if self.strict && !known {
+                self.strict_error("json patch unknown field", &key);
+            } else if self.strict && seen.iter().any(|s| *s == key) {
+                self.strict_error("json patch duplicate field", &key);
+            }
+            seen.push(key.clone().into_owned());
+            let token = self.source.value()?;
+            let slot = match &*key {
+                "op" => &mut operation.op,
+                "path" => &mut operation.path,
+                "from" => &mut operation.from,
+                "value" => {
+                    operation.value = Some(self.own(|d| d.any(token, false))?);
+                    continue;
+                }
+                _ => {
+                    skip_rest(self.source, &token)?;
+                    continue;
+                }
+            };
+            match token {
+                Token::Str(s) => *slot = Some(s.into_owned()),
+                Token::Null => {}
+                token => {
+                    self.save(wrong(describe(&token), Some(&key), "string"));
+                    skip_rest(self.source, &token)?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The fields of a struct whose opening brace has been read.
@@ -415,9 +503,7 @@ impl<'a, 's, S: Source<'a>> Decoder<'s, S> {
                     base64::DecodeError::InvalidByte(at, _) | base64::DecodeError::InvalidLastSymbol(at, _) => at,
                     base64::DecodeError::InvalidLength(_) | base64::DecodeError::InvalidPadding => text.len(),
                 };
-                if matches!(self.trouble, Trouble::None) {
-                    self.trouble = Trouble::Saved(format!("illegal base64 data at input byte {at}"));
-                }
+                self.save(format!("illegal base64 data at input byte {at}"));
                 Value::Null
             }
         }
