@@ -1,0 +1,199 @@
+//! One informer a resource (and selectors) in a process, whoever asks, and the narrow views made from it.
+
+use std::any::{Any, TypeId};
+use std::collections::HashMap;
+use std::fmt;
+use std::ops::Deref;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use pintle_api::Object;
+use pintle_api::resources::Resource;
+use serde::de::DeserializeOwned;
+use tokio_util::sync::CancellationToken;
+
+use crate::cache::{Cache, Change, Notice};
+use crate::client::{Client, ListParams};
+use crate::meta;
+use crate::reflector::Reflector;
+
+/// Which part of a resource an informer follows; by default all of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Scope {
+    /// Namespace; empty for all.
+    pub namespace: String,
+    /// Label selector.
+    pub labels: String,
+    /// Field selector, such as `spec.nodeName=n1`.
+    pub fields: String,
+}
+
+/// The index that every informer and view of [`meta::HasMeta`] things offers: by the uid of the managing controller.
+pub const BY_CONTROLLER: &str = "controller";
+
+/// A shared informer's cache of whole objects.
+#[derive(Clone, Debug)]
+pub struct Informer {
+    cache: Cache<Object>,
+    views: Arc<Mutex<HashMap<TypeId, Box<dyn Any + Send + Sync>>>>,
+    resource: &'static Resource,
+}
+
+impl Deref for Informer {
+    type Target = Cache<Object>;
+    fn deref(&self) -> &Cache<Object> {
+        &self.cache
+    }
+}
+
+/// A cache of narrow forms, each decoded once an event.
+pub type View<T> = Cache<T>;
+
+impl Informer {
+    /// The resource it follows.
+    #[must_use]
+    pub fn resource(&self) -> &'static Resource {
+        self.resource
+    }
+
+    /// The view of type `T`, decoded by its `Deserialize`; shared by all who ask for the same type. What does not
+    /// decode is left out and logged.
+    #[must_use]
+    pub fn view<T: DeserializeOwned + Send + Sync + 'static>(&self) -> View<T> {
+        self.view_with(|o: &Object| o.view::<T>())
+    }
+
+    /// The view of type `T`, decoded by `decode`; shared by all who ask for the same type, so a type must always come
+    /// with the same function.
+    #[must_use]
+    pub fn view_with<T: Send + Sync + 'static>(
+        &self,
+        decode: impl Fn(&Object) -> serde_json::Result<T> + Send + Sync + 'static,
+    ) -> View<T> {
+        let mut views = self.views.lock();
+        if let Some(view) = views.get(&TypeId::of::<T>()).and_then(|v| v.downcast_ref::<View<T>>()) {
+            return view.clone();
+        }
+        let view = View::<T>::default();
+        let into = view.clone();
+        let resource = self.resource;
+        self.cache.attach(Box::new(move |notice| match notice {
+            Notice::Synced => into.set_synced(),
+            Notice::Change(Change::Deleted(key, _)) => into.apply(key, None),
+            Notice::Change(Change::Added(key, object) | Change::Modified(key, _, object)) => match decode(object) {
+                Ok(value) => into.apply(key, Some(Arc::new(value))),
+                Err(error) => {
+                    tracing::error!(resource = resource.resource, %key, %error, "object does not decode");
+                    into.apply(key, None);
+                }
+            },
+        }));
+        views.insert(TypeId::of::<T>(), Box::new(view.clone()));
+        view
+    }
+}
+
+struct Entry {
+    informer: Informer,
+    stop: CancellationToken,
+}
+
+struct Inner {
+    client: Client,
+    entries: Mutex<HashMap<(String, Scope), Entry>>,
+    shutdown: CancellationToken,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.shutdown.cancel();
+    }
+}
+
+/// The informers of a process. Cheap to clone; when the last clone goes, they stop.
+#[derive(Clone)]
+pub struct Informers(Arc<Inner>);
+
+impl fmt::Debug for Informers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Informers({})", self.0.entries.lock().len())
+    }
+}
+
+impl Informers {
+    /// Informers that read by this client.
+    #[must_use]
+    pub fn new(client: Client) -> Self {
+        Self(Arc::new(Inner { client, entries: Mutex::default(), shutdown: CancellationToken::new() }))
+    }
+
+    /// The client they read by.
+    #[must_use]
+    pub fn client(&self) -> &Client {
+        &self.0.client
+    }
+
+    /// The informer of all objects of a resource; started when it is asked for the first time.
+    #[must_use]
+    pub fn get(&self, resource: &'static Resource) -> Informer {
+        self.scoped(resource, &Scope::default())
+    }
+
+    /// The informer of a part of a resource.
+    #[must_use]
+    pub fn scoped(&self, resource: &'static Resource, scope: &Scope) -> Informer {
+        let mut entries = self.0.entries.lock();
+        let id = (resource.path(None), scope.clone());
+        if let Some(entry) = entries.get(&id) {
+            return entry.informer.clone();
+        }
+        let cache = Cache::default();
+        let stop = self.0.shutdown.child_token();
+        let reflector = Reflector {
+            client: self.0.client.clone(),
+            resource,
+            namespace: scope.namespace.clone(),
+            params: ListParams { labels: scope.labels.clone(), fields: scope.fields.clone(), ..ListParams::default() },
+            cache: cache.clone(),
+        };
+        tokio::spawn(stop.clone().run_until_cancelled_owned(reflector.run()));
+        let informer = Informer { cache, views: Arc::default(), resource };
+        entries.insert(id, Entry { informer: informer.clone(), stop });
+        informer
+    }
+
+    /// The informer of a typed kind.
+    #[must_use]
+    pub fn of<T: k8s_openapi::Resource>(&self) -> Informer {
+        self.get(crate::typed::resource_of::<T>())
+    }
+
+    /// The view of type `T` of a typed kind `K`, with the index [`BY_CONTROLLER`].
+    #[must_use]
+    pub fn view<K: k8s_openapi::Resource, T: DeserializeOwned + meta::HasMeta + Send + Sync + 'static>(
+        &self,
+    ) -> View<T> {
+        let view = self.of::<K>().view::<T>();
+        view.add_index(BY_CONTROLLER, |v| v.meta().controller().map(|o| o.uid.clone()).into_iter().collect());
+        view
+    }
+
+    /// Ends the informers of a resource that is no longer served.
+    pub fn stop(&self, resource: &'static Resource) {
+        let path = resource.path(None);
+        self.0.entries.lock().retain(|(p, _), entry| {
+            if *p == path {
+                entry.stop.cancel();
+            }
+            *p != path
+        });
+    }
+
+    /// Waits until every informer asked for so far is synced.
+    pub async fn synced(&self) {
+        let all: Vec<Informer> = self.0.entries.lock().values().map(|e| e.informer.clone()).collect();
+        for informer in all {
+            informer.synced().await;
+        }
+    }
+}
