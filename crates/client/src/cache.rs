@@ -44,7 +44,7 @@ impl<T> Change<T> {
 
     /// The state before, when there was one.
     #[must_use]
-    pub fn old(&self) -> Option<&Arc<T>> {
+    pub fn before(&self) -> Option<&Arc<T>> {
         match self {
             Self::Added(..) => None,
             Self::Modified(_, old, _) | Self::Deleted(_, old) => Some(old),
@@ -53,7 +53,7 @@ impl<T> Change<T> {
 
     /// The state now, when there is one.
     #[must_use]
-    pub fn new(&self) -> Option<&Arc<T>> {
+    pub fn now(&self) -> Option<&Arc<T>> {
         match self {
             Self::Added(_, new) | Self::Modified(_, _, new) => Some(new),
             Self::Deleted(..) => None,
