@@ -1,3 +1,4 @@
 //! The Kubernetes API over HTTP.
 
+pub mod cache;
 pub mod kinds;
