@@ -1,4 +1,138 @@
 //! The Kubernetes API over HTTP.
+//!
+//! [`ApiServer::new`] makes a server of a [`Config`]; [`ApiServer::service`] is it in process, [`ApiServer::serve`]
+//! over TLS. Requests in process carry [`pintle_api::service::InProcessUser`]; they skip authentication, never
+//! authorization.
+#![allow(clippy::result_large_err, reason = "an error is the answer of the request: made once, never in a hot loop")]
 
+mod admission;
+mod authn;
+mod authz;
+mod bootstrap;
 pub mod cache;
+mod clock;
+mod codec;
+mod config;
+mod discovery;
+mod http;
 pub mod kinds;
+mod metrics;
+mod registry;
+
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+pub use authz::AuthorizationMode;
+pub use clock::{Clock, SystemClock};
+pub use config::{Config, Pem};
+use pintle_api::service::{ApiService, InProcessUser, UserInfo};
+use registry::Registry;
+
+/// What goes wrong when a server is set up.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct SetupError(pub String);
+
+/// Everything requests share.
+pub(crate) struct Server {
+    pub(crate) config: Config,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) registry: Registry,
+    pub(crate) admission: admission::Chain,
+    pub(crate) rbac: authz::rbac::Rbac,
+    pub(crate) client_ca: Option<authn::x509::ClientCa>,
+    pub(crate) front_proxy: Option<authn::x509::FrontProxy>,
+    pub(crate) static_tokens: Vec<authn::tokens::StaticToken>,
+    pub(crate) discovery: discovery::Discovery,
+    pub(crate) inflight: http::inflight::InFlight,
+    pub(crate) metrics: metrics::Metrics,
+    /// Set when no new watch may start and running ones must end.
+    pub(crate) stopping: CancellationToken,
+    /// What the server still has to do before it is ready.
+    pub(crate) hooks: bootstrap::Hooks,
+}
+
+/// An API server.
+#[derive(Clone)]
+pub struct ApiServer {
+    inner: Arc<Server>,
+}
+
+impl ApiServer {
+    /// Sets a server up. Call [`ApiServer::start`] to let it fill its store and keep its indexes.
+    ///
+    /// # Errors
+    /// When the configuration makes no sense or names files that cannot be read.
+    pub fn new(config: Config) -> Result<Self, SetupError> {
+        let read = |pem: &Option<Pem>| pem.as_ref().map(Pem::read).transpose();
+        let err = SetupError;
+        let registry = Registry::new(&config.store, &config.storage_prefix, |r| config.serves(r));
+        let client_ca =
+            read(&config.client_ca).and_then(|p| p.map(|p| authn::x509::ClientCa::new(&p)).transpose()).map_err(err)?;
+        let proxy_ca = read(&config.request_header_ca)
+            .and_then(|p| p.map(|p| authn::x509::ClientCa::new(&p)).transpose())
+            .map_err(err)?;
+        let front_proxy =
+            proxy_ca.map(|ca| authn::x509::FrontProxy { ca, names: config.request_header_allowed_names.clone() });
+        let static_tokens = match &config.token_auth_file {
+            Some(path) => {
+                let text = std::fs::read_to_string(path)
+                    .map_err(|e| SetupError(format!("cannot read {}: {e}", path.display())))?;
+                authn::tokens::parse_file(&text).map_err(err)?
+            }
+            None => Vec::new(),
+        };
+        let admission =
+            admission::Chain::new(&config.enable_admission_plugins, &config.disable_admission_plugins).map_err(err)?;
+        let discovery = discovery::Discovery::new(&registry);
+        let inflight = http::inflight::InFlight::new(config.max_requests_inflight, config.max_mutating_requests_inflight);
+        let server = Server {
+            clock: Arc::clone(&config.clock),
+            registry,
+            admission,
+            rbac: authz::rbac::Rbac::default(),
+            client_ca,
+            front_proxy,
+            static_tokens,
+            discovery,
+            inflight,
+            metrics: metrics::Metrics::default(),
+            stopping: CancellationToken::new(),
+            hooks: bootstrap::Hooks::default(),
+            config,
+        };
+        Ok(Self { inner: Arc::new(server) })
+    }
+
+    /// Fills the store with what every cluster has, and starts to follow the objects the server decides by. Returns
+    /// when the server is ready.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn start(&self) -> Result<(), SetupError> {
+        bootstrap::start(&self.inner).await.map_err(|s| SetupError(s.message))
+    }
+
+    /// The server as a service of this process.
+    #[must_use]
+    pub fn service(&self) -> ApiService {
+        let inner = Arc::clone(&self.inner);
+        tower::util::BoxCloneSyncService::new(tower::service_fn(move |request| {
+            let inner = Arc::clone(&inner);
+            async move { Ok(inner.handle(request).await) }
+        }))
+    }
+
+    /// Ends watches, and lets `/readyz` fail.
+    pub fn shutdown(&self) {
+        self.inner.hooks.stop();
+        self.inner.stopping.cancel();
+    }
+
+    /// A request extension that makes a request that of a user of this process.
+    #[must_use]
+    pub fn identity(user: UserInfo) -> InProcessUser {
+        InProcessUser(Arc::new(user))
+    }
+}

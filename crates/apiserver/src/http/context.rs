@@ -1,0 +1,96 @@
+//! What is known of a request while it is served.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, Method};
+use parking_lot::Mutex;
+use pintle_api::service::UserInfo;
+
+use super::info::RequestInfo;
+use super::query::Query;
+
+/// One request on its way through the server.
+#[derive(Debug)]
+pub(crate) struct Ctx {
+    /// HTTP method.
+    pub(crate) method: Method,
+    /// Path as the client sent it.
+    pub(crate) raw_path: String,
+    /// Query as the client sent it.
+    pub(crate) raw_query: Option<String>,
+    /// Parsed query.
+    pub(crate) query: Query,
+    /// Request headers.
+    pub(crate) headers: HeaderMap,
+    /// Verb and target.
+    pub(crate) info: RequestInfo,
+    /// Who asks.
+    pub(crate) user: Arc<UserInfo>,
+    /// The caller runs in this process and takes shared objects instead of a body.
+    pub(crate) want_objects: bool,
+    /// Identifies the request in audit logs.
+    pub(crate) audit_id: String,
+    /// The connection itself, for requests that switch protocols.
+    pub(crate) upgrade: Mutex<Option<hyper::upgrade::OnUpgrade>>,
+    warnings: Mutex<Vec<String>>,
+}
+
+impl Ctx {
+    /// A request of this user.
+    pub(crate) fn new(parts: http::request::Parts, query: Query, info: RequestInfo, audit_id: String) -> Self {
+        Self {
+            method: parts.method,
+            raw_path: parts.uri.path().to_owned(),
+            raw_query: parts.uri.query().map(str::to_owned),
+            query,
+            headers: parts.headers,
+            info,
+            user: Arc::new(UserInfo::default()),
+            want_objects: parts.extensions.get::<pintle_api::service::WantObjects>().is_some(),
+            audit_id,
+            upgrade: Mutex::new(None),
+            warnings: Mutex::new(Vec::new()),
+        }
+    }
+
+    /// A request the server makes to itself (bootstrap, admission), as the all-powerful loopback user.
+    pub(crate) fn loopback() -> Self {
+        Self {
+            method: Method::GET,
+            raw_path: String::new(),
+            raw_query: None,
+            query: Query::default(),
+            headers: HeaderMap::new(),
+            info: RequestInfo::default(),
+            user: loopback_user(),
+            want_objects: false,
+            audit_id: String::new(),
+            upgrade: Mutex::new(None),
+            warnings: Mutex::new(Vec::new()),
+        }
+    }
+
+    /// Adds a `Warning` header to the answer; the same text is sent once.
+    pub(crate) fn warn(&self, text: impl Into<String>) {
+        let text = text.into();
+        let mut all = self.warnings.lock();
+        if !text.is_empty() && !all.contains(&text) {
+            all.push(text);
+        }
+    }
+
+    /// The warnings so far.
+    pub(crate) fn take_warnings(&self) -> Vec<String> {
+        std::mem::take(&mut *self.warnings.lock())
+    }
+
+    /// The `User-Agent` header.
+    pub(crate) fn user_agent(&self) -> &str {
+        self.headers.get(http::header::USER_AGENT).and_then(|v| v.to_str().ok()).unwrap_or_default()
+    }
+}
+
+/// The identity of the server's own calls.
+pub(crate) fn loopback_user() -> Arc<UserInfo> {
+    Arc::new(UserInfo::authenticated("system:apiserver", &["system:masters"]))
+}

@@ -1,0 +1,125 @@
+//! The filters around every request, in upstream's order.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use futures::FutureExt;
+use http::header::{CACHE_CONTROL, HeaderName, HeaderValue, WARNING};
+use http::{Request, Response};
+use pintle_api::Status;
+use pintle_api::service::{Body, InProcessUser};
+
+use super::context::Ctx;
+use super::info::RequestInfo;
+use super::query::Query;
+use super::respond;
+use crate::Server;
+
+const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
+
+impl Server {
+    /// Serves one request; whatever goes wrong is an answer.
+    pub(crate) async fn handle(self: Arc<Self>, request: Request<Body>) -> Response<Body> {
+        let (mut parts, body) = request.into_parts();
+        let query = Query::parse(parts.uri.query());
+        let info = RequestInfo::new(&parts.method, parts.uri.path(), &query);
+        let audit_id = parts
+            .headers
+            .get(&AUDIT_ID)
+            .and_then(|v| v.to_str().ok())
+            .filter(|v| !v.is_empty() && v.len() <= 64)
+            .map_or_else(|| uuid::Uuid::new_v4().to_string(), str::to_owned);
+        let head = parts.method == http::Method::HEAD;
+        let in_process = parts.extensions.remove::<InProcessUser>();
+        let peer = parts.extensions.remove::<crate::authn::Peer>().unwrap_or_default();
+        let upgrade = parts.extensions.remove::<hyper::upgrade::OnUpgrade>();
+        let mut ctx = Ctx::new(parts, query, info, audit_id);
+        ctx.upgrade = parking_lot::Mutex::new(upgrade);
+        let started = std::time::Instant::now();
+
+        let outcome = AssertUnwindSafe(self.filtered(&mut ctx, in_process, &peer, body)).catch_unwind().await;
+        let mut response = match outcome {
+            Ok(Ok(response)) => response,
+            Ok(Err(status)) => respond::error(&status, &ctx.headers, &ctx.query),
+            Err(_) => {
+                tracing::error!(path = %ctx.raw_path, "panic while serving a request");
+                let text = format!("This request caused apiserver to panic. Look in the logs for details. (audit id {})", ctx.audit_id);
+                let mut s = Status::failure(500, "InternalError", text);
+                s.details_mut();
+                respond::error(&s, &ctx.headers, &ctx.query)
+            }
+        };
+        self.metrics.observe(&ctx, response.status().as_u16(), started.elapsed());
+        let headers = response.headers_mut();
+        if let Ok(v) = HeaderValue::from_str(&ctx.audit_id) {
+            headers.insert(AUDIT_ID, v);
+        }
+        headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache, private"));
+        for text in ctx.take_warnings() {
+            if let Some(v) = warning(&text) {
+                headers.append(WARNING, v);
+            }
+        }
+        if head {
+            *response.body_mut() = pintle_api::service::full(bytes::Bytes::new());
+        }
+        response
+    }
+
+    async fn filtered(
+        self: &Arc<Self>,
+        ctx: &mut Ctx,
+        in_process: Option<InProcessUser>,
+        peer: &crate::authn::Peer,
+        body: Body,
+    ) -> Result<Response<Body>, Status> {
+        ctx.user = match in_process {
+            Some(InProcessUser(user)) => user,
+            None => Arc::new(self.authenticate(ctx, peer).await?),
+        };
+        self.impersonate(ctx).await?;
+        let long = ctx.info.is_long_running();
+        let _guard = if long { None } else { Some(self.inflight.enter(ctx)?) };
+        self.authorize(ctx).await?;
+        let ctx = &*ctx;
+        if long || ctx.info.verb == "deletecollection" {
+            return self.route(ctx, body).await;
+        }
+        let limit = self.config.request_timeout;
+        tokio::time::timeout(limit, self.route(ctx, body)).await.unwrap_or_else(|_| {
+            Err(Status::timeout("request did not complete within the allotted timeout", 0))
+        })
+    }
+
+    async fn route(self: &Arc<Self>, ctx: &Ctx, body: Body) -> Result<Response<Body>, Status> {
+        if ctx.info.is_resource { self.resource(ctx, body).await } else { self.other(ctx, body).await }
+    }
+}
+
+/// The value of a `Warning` header.
+fn warning(text: &str) -> Option<HeaderValue> {
+    let mut out = String::from("299 - \"");
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => {
+                out.push('\\');
+                out.push(c);
+            }
+            c if c.is_control() => {}
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+    HeaderValue::from_bytes(out.as_bytes()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn warnings() {
+        assert_eq!(warning("a \"b\"\n").unwrap(), "299 - \"a \\\"b\\\"\"");
+        assert!(warning("é").is_some());
+    }
+}

@@ -1,0 +1,369 @@
+//! Requests about resources: decoding, the registry's verbs, encoding.
+
+use std::sync::Arc;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use http::Response;
+use pintle_api::object::Object;
+use pintle_api::service::{Body, ObjectList};
+use pintle_api::status::Status;
+use serde_json::{Value, json};
+
+use super::context::Ctx;
+use super::negotiate::{self, Accepted, Media};
+use super::{body, respond, watch};
+use crate::registry::create::Write;
+use crate::registry::list::Listed;
+use crate::registry::options::{DeleteOptions, FieldValidation, ListOptions, WriteOptions, parse_version};
+use crate::registry::patch::PatchType;
+use crate::registry::update::Change;
+use crate::registry::{Res, list, meta, table};
+use crate::{Server, codec};
+
+/// What an object endpoint can write.
+fn accepted(ctx: &Ctx) -> Result<Accepted, Status> {
+    negotiate::output(&ctx.headers, &ctx.query, Media::ALL, false, negotiate::resource_allows)
+}
+
+impl Server {
+    /// Serves one request about a resource.
+    ///
+    /// # Errors
+    /// The `Status` to answer with.
+    pub(crate) async fn resource(self: &Arc<Self>, ctx: &Ctx, body: Body) -> Result<Response<Body>, Status> {
+        let i = &ctx.info;
+        let Some(res) = self.registry.get(&i.group, &i.version, &i.resource) else {
+            if self.registry.serves(&i.group, &i.version) {
+                return Err(Status::path_not_found());
+            }
+            return Ok(respond::page_not_found());
+        };
+        // A namespaced resource is listed across namespaces without one, but nothing else is done so.
+        let collection = i.name.is_empty() || matches!(i.verb.as_str(), "list" | "watch" | "deletecollection");
+        let scoped_wrong = if res.def.namespaced {
+            i.namespace.is_empty() && !matches!(i.verb.as_str(), "list" | "watch")
+        } else {
+            !i.namespace.is_empty() && i.resource != "namespaces"
+        };
+        if scoped_wrong || (i.subresource.is_empty() && i.parts.len() > 2) {
+            return Err(Status::path_not_found());
+        }
+        if !i.subresource.is_empty() {
+            return self.subresource(ctx, res, body).await;
+        }
+        if !res.def.has_verb(&i.verb) || (collection != i.name.is_empty() && !matches!(i.verb.as_str(), "list" | "watch")) {
+            return Err(method_not_allowed());
+        }
+        match i.verb.as_str() {
+            "get" => self.get(ctx, res).await,
+            "list" => self.list(ctx, res).await,
+            "watch" => watch::serve(self, ctx, res).await,
+            "create" => self.post(ctx, res, body).await,
+            "update" => self.put(ctx, res, body, "").await,
+            "patch" => self.patch(ctx, res, body, "").await,
+            "delete" => self.delete_one(ctx, res, body).await,
+            "deletecollection" => self.delete_many(ctx, res, body).await,
+            _ => Err(method_not_allowed()),
+        }
+    }
+
+    async fn subresource(self: &Arc<Self>, ctx: &Ctx, res: &Arc<Res>, body: Body) -> Result<Response<Body>, Status> {
+        let i = &ctx.info;
+        let Some(sub) = res.def.subresource(&i.subresource) else { return Err(Status::path_not_found()) };
+        if !sub.verbs.contains(&i.verb.as_str()) {
+            return Err(method_not_allowed());
+        }
+        match (i.subresource.as_str(), i.verb.as_str()) {
+            (name, "get") if res.strategy.subresource(name).is_some() => self.get(ctx, res).await,
+            (name, "update") if res.strategy.subresource(name).is_some() => self.put(ctx, res, body, name).await,
+            (name, "patch") if res.strategy.subresource(name).is_some() => self.patch(ctx, res, body, name).await,
+            _ => Err(Status::path_not_found()),
+        }
+    }
+
+    async fn get(&self, ctx: &Ctx, res: &Arc<Res>) -> Result<Response<Body>, Status> {
+        let accepted = accepted(ctx)?;
+        let version = ctx.query.non_empty("resourceVersion").map(parse_version).transpose()?;
+        let object = list::get(res, &namespace(ctx, res), &ctx.info.name, version).await?;
+        self.object(200, ctx, res, &accepted, &object)
+    }
+
+    async fn list(&self, ctx: &Ctx, res: &Arc<Res>) -> Result<Response<Body>, Status> {
+        let accepted = accepted(ctx)?;
+        let mut o = ListOptions::parse(&ctx.query, false)?;
+        name_selector(ctx, &mut o)?;
+        let found = list::list(res, &namespace(ctx, res), &o).await?;
+        self.listed(ctx, res, &accepted, found)
+    }
+
+    fn listed(&self, ctx: &Ctx, res: &Arc<Res>, accepted: &Accepted, mut found: Listed) -> Result<Response<Body>, Status> {
+        if res.converts() {
+            found.items = found.items.iter().map(|o| res.shown(o)).collect::<Result<_, _>>()?;
+        }
+        if ctx.want_objects {
+            let mut r = respond::bytes(200, Media::Json.name(), Bytes::new());
+            r.extensions_mut().insert(ObjectList {
+                items: Arc::new(found.items),
+                resource_version: found.revision,
+                continue_token: found.continue_token,
+            });
+            return Ok(r);
+        }
+        let metadata = list_metadata(&found);
+        let bytes = match &accepted.target {
+            None => {
+                let size: usize = found.items.iter().map(|o| o.bytes().len() + 2).sum();
+                let mut out = BytesMut::with_capacity(size + 256);
+                out.put_slice(
+                    format!("{{\"kind\":\"{}\",\"apiVersion\":\"{}\",\"metadata\":{metadata},\"items\":[", res.list_kind(), res.api_version)
+                        .as_bytes(),
+                );
+                for (i, object) in found.items.iter().enumerate() {
+                    out.put_slice(if i > 0 { b",{" } else { b"{" });
+                    out.put_slice(res.item(object));
+                }
+                out.put_slice(b"]}");
+                out.freeze()
+            }
+            Some(t) if t.kind == "Table" => table::table(
+                res,
+                &t.version,
+                &metadata,
+                found.items.iter().map(|o| &**o),
+                table::include(&ctx.query)?,
+                ctx.query.flag("noHeaders") != Some(true),
+                self.clock.now(),
+            )?
+            .into(),
+            Some(t) if t.kind == "PartialObjectMetadataList" => {
+                let mut out = BytesMut::new();
+                out.put_slice(
+                    format!("{{\"kind\":\"PartialObjectMetadataList\",\"apiVersion\":\"meta.k8s.io/{}\",\"metadata\":{metadata},\"items\":[", t.version)
+                        .as_bytes(),
+                );
+                for (i, object) in found.items.iter().enumerate() {
+                    if i > 0 {
+                        out.put_u8(b',');
+                    }
+                    out.put_slice(&table::partial(object, &t.version));
+                }
+                out.put_slice(b"]}");
+                out.freeze()
+            }
+            Some(_) => {
+                return Err(Status::failure(
+                    406,
+                    "NotAcceptable",
+                    format!("you requested PartialObjectMetadata, but the requested object is a list (*{}.{})", res.def.version, res.list_kind()),
+                ));
+            }
+        };
+        Ok(respond::json(200, accepted, &ctx.headers, &bytes))
+    }
+
+    /// One object as the answer.
+    pub(crate) fn object(
+        &self,
+        code: u16,
+        ctx: &Ctx,
+        res: &Arc<Res>,
+        accepted: &Accepted,
+        object: &Arc<Object>,
+    ) -> Result<Response<Body>, Status> {
+        let object = res.shown(object)?;
+        match &accepted.target {
+            None => Ok(respond::json(code, accepted, &ctx.headers, object.bytes())),
+            Some(t) if t.kind == "Table" => {
+                let metadata = json!({"resourceVersion": object.resource_version().to_string()});
+                let head = ctx.query.flag("noHeaders") != Some(true);
+                let include = table::include(&ctx.query)?;
+                let bytes =
+                    table::table(res, &t.version, &metadata, std::iter::once(&*object), include, head, self.clock.now())?;
+                Ok(respond::json(code, accepted, &ctx.headers, &bytes))
+            }
+            Some(t) if t.kind == "PartialObjectMetadata" => {
+                Ok(respond::json(code, accepted, &ctx.headers, &table::partial(&object, &t.version)))
+            }
+            Some(_) => Err(Status::failure(
+                406,
+                "NotAcceptable",
+                format!("you requested PartialObjectMetadataList, but the requested object is not a list (*{}.{})", res.def.version, res.def.kind),
+            )),
+        }
+    }
+
+    /// Decodes and defaults an object of this resource, in the stored version.
+    fn decode(&self, ctx: &Ctx, res: &Res, body: &[u8], validation: FieldValidation) -> Result<Value, Status> {
+        let media = negotiate::input(&ctx.headers, Media::ALL)?;
+        let (mut object, complaints) = codec::decode(media, body, &res.api_version, res.def.kind, validation)?;
+        for text in complaints {
+            ctx.warn(text);
+        }
+        crate::registry::versions::convert(&mut object, res.def, res.storage);
+        res.default(&mut object);
+        Ok(object)
+    }
+
+    async fn post(self: &Arc<Self>, ctx: &Ctx, res: &Arc<Res>, body: Body) -> Result<Response<Body>, Status> {
+        let accepted = accepted(ctx)?;
+        let body = body::read(body).await?;
+        let options = WriteOptions::parse(&ctx.query, "CreateOptions", false)?;
+        let object = self.decode(ctx, res, &body, options.validation)?;
+        let w = Write { ctx, res, namespace: &ctx.info.namespace, subresource: "", options: &options };
+        let created = self.create(&w, object).await?;
+        self.object(201, ctx, res, &accepted, &created)
+    }
+
+    async fn put(
+        self: &Arc<Self>,
+        ctx: &Ctx,
+        res: &Arc<Res>,
+        body: Body,
+        subresource: &str,
+    ) -> Result<Response<Body>, Status> {
+        let accepted = accepted(ctx)?;
+        let body = body::read(body).await?;
+        let options = WriteOptions::parse(&ctx.query, "UpdateOptions", false)?;
+        let object = self.decode(ctx, res, &body, options.validation)?;
+        let name = ctx.info.name.as_str();
+        if meta::name(&object) != name {
+            return Err(Status::bad_request(format!(
+                "the name of the object ({}) does not match the name on the URL ({name})",
+                meta::name(&object)
+            )));
+        }
+        let uid = Some(meta::get(&object, "uid").to_owned()).filter(|u| !u.is_empty());
+        let w = Write { ctx, res, namespace: &namespace(ctx, res), subresource, options: &options };
+        let mut change = Change {
+            name,
+            allow_create: res.strategy.create_on_update && subresource.is_empty(),
+            uid,
+            make: &mut |_| Ok(object.clone()),
+        };
+        let (object, created) = self.update(&w, &mut change).await?;
+        self.object(if created { 201 } else { 200 }, ctx, res, &accepted, &object)
+    }
+
+    async fn patch(
+        self: &Arc<Self>,
+        ctx: &Ctx,
+        res: &Arc<Res>,
+        body: Body,
+        subresource: &str,
+    ) -> Result<Response<Body>, Status> {
+        let content_type = ctx.headers.get(http::header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
+        let patch_type = PatchType::parse(content_type)?;
+        let accepted = accepted(ctx)?;
+        let body = body::read(body).await?;
+        let options = WriteOptions::parse(&ctx.query, "PatchOptions", patch_type == PatchType::Apply)?;
+        let w = Write { ctx, res, namespace: &namespace(ctx, res), subresource, options: &options };
+        let mut make = |current: Option<&Value>| -> Result<Value, Status> {
+            let Some(current) = current else { return Err(res.not_found(&ctx.info.name)) };
+            let (object, complaints) = codec::patched(patch_type, current, &body, res, options.validation)?;
+            for text in complaints {
+                ctx.warn(text);
+            }
+            Ok(object)
+        };
+        let mut change = Change { name: &ctx.info.name, allow_create: false, uid: None, make: &mut make };
+        let (object, created) = self.update(&w, &mut change).await?;
+        self.object(if created { 201 } else { 200 }, ctx, res, &accepted, &object)
+    }
+
+    async fn delete_one(self: &Arc<Self>, ctx: &Ctx, res: &Arc<Res>, body: Body) -> Result<Response<Body>, Status> {
+        let accepted = accepted(ctx)?;
+        let o = delete_options(ctx, body).await?;
+        let options = WriteOptions { dry_run: o.dry_run, ..WriteOptions::default() };
+        let w = Write { ctx, res, namespace: &namespace(ctx, res), subresource: "", options: &options };
+        let done = self.delete(&w, &ctx.info.name, &o).await?;
+        let code = if !done.gone && o.orphan_dependents == Some(false) { 202 } else { 200 };
+        // An object that still exists, and some kinds always, are shown; else a Status says it is done.
+        if !done.gone || returns_deleted(res) {
+            return self.object(code, ctx, res, &accepted, &done.object);
+        }
+        let mut s = Status::success(res.def.group, res.def.resource, done.object.name(), done.object.uid());
+        s.code = 0;
+        Ok(respond::json(code, &Accepted { target: None, ..accepted }, &ctx.headers, &s.to_json()))
+    }
+
+    async fn delete_many(self: &Arc<Self>, ctx: &Ctx, res: &Arc<Res>, body: Body) -> Result<Response<Body>, Status> {
+        let accepted = accepted(ctx)?;
+        let mut lo = ListOptions::parse(&ctx.query, false)?;
+        name_selector(ctx, &mut lo)?;
+        let o = delete_options(ctx, body).await?;
+        let options = WriteOptions { dry_run: o.dry_run, ..WriteOptions::default() };
+        let w = Write { ctx, res, namespace: &namespace(ctx, res), subresource: "", options: &options };
+        let (items, revision) = self.delete_collection(&w, &lo, &o).await?;
+        self.listed(ctx, res, &accepted, Listed { items, revision, continue_token: String::new(), remaining: None })
+    }
+}
+
+/// The namespace in whose keys the object stands.
+pub(crate) fn namespace(ctx: &Ctx, res: &Res) -> String {
+    if res.def.namespaced { ctx.info.namespace.clone() } else { String::new() }
+}
+
+/// A name in the path or in `fieldSelector` of a list narrows it to that object.
+pub(crate) fn name_selector(ctx: &Ctx, o: &mut ListOptions) -> Result<(), Status> {
+    if ctx.info.name.is_empty() {
+        return Ok(());
+    }
+    if o.fields.is_everything() {
+        o.fields.terms.push(("metadata.name".into(), ctx.info.name.clone(), true));
+    } else if o.fields.exact("metadata.name") != Some(&ctx.info.name) {
+        return Err(Status::bad_request("fieldSelector metadata.name doesn't match requested name"));
+    }
+    Ok(())
+}
+
+fn list_metadata(found: &Listed) -> Value {
+    let mut m = json!({"resourceVersion": found.revision.to_string()});
+    if !found.continue_token.is_empty() {
+        m["continue"] = found.continue_token.as_str().into();
+    }
+    if let Some(n) = found.remaining {
+        m["remainingItemCount"] = n.into();
+    }
+    m
+}
+
+/// `DeleteOptions` of the body or the query.
+pub(crate) async fn delete_options(ctx: &Ctx, body: Body) -> Result<DeleteOptions, Status> {
+    let body = body::read(body).await?;
+    if body.is_empty() {
+        return DeleteOptions::parse(&ctx.query, None);
+    }
+    let media = negotiate::input(&ctx.headers, Media::ALL)?;
+    let value = codec::options(media, &body, "DeleteOptions")?;
+    DeleteOptions::parse(&ctx.query, Some(&value))
+}
+
+/// 405 as upstream's router answers it.
+pub(crate) fn method_not_allowed() -> Status {
+    let mut s = Status::failure(
+        405,
+        "MethodNotAllowed",
+        "the server does not allow this method on the requested resource",
+    );
+    s.details_mut();
+    s
+}
+
+/// Kinds whose DELETE answers the object even when it is gone.
+fn returns_deleted(res: &Res) -> bool {
+    match res.def.group {
+        "" => matches!(
+            res.def.resource,
+            "persistentvolumes"
+                | "persistentvolumeclaims"
+                | "pods"
+                | "podtemplates"
+                | "resourcequotas"
+                | "services"
+                | "serviceaccounts"
+        ),
+        "storage.k8s.io" => res.def.resource != "csistoragecapacities",
+        "resource.k8s.io" => true,
+        _ => false,
+    }
+}

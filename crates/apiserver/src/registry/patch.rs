@@ -1,0 +1,83 @@
+//! Applying a patch to an object's present state.
+
+use pintle_api::Status;
+use serde_json::Value;
+
+/// The patch types, by their media types.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PatchType {
+    Json,
+    Merge,
+    Strategic,
+    Apply,
+}
+
+impl PatchType {
+    /// All, in upstream's order.
+    const ALL: &'static [(&'static str, Self)] = &[
+        ("application/json-patch+json", Self::Json),
+        ("application/merge-patch+json", Self::Merge),
+        ("application/strategic-merge-patch+json", Self::Strategic),
+        ("application/apply-patch+yaml", Self::Apply),
+    ];
+
+    /// From a `Content-Type` header.
+    ///
+    /// # Errors
+    /// 415 when it is none.
+    pub(crate) fn parse(content_type: &str) -> Result<Self, Status> {
+        let base = content_type.split(';').next().unwrap_or_default();
+        Self::ALL.iter().find(|(n, _)| *n == base).map(|(_, t)| *t).ok_or_else(|| {
+            Status::unsupported_media_type(&Self::ALL.iter().map(|(n, _)| *n).collect::<Vec<_>>())
+        })
+    }
+}
+
+/// RFC 7386.
+pub(crate) fn merge(target: &mut Value, patch: &Value) {
+    let Value::Object(changes) = patch else {
+        target.clone_from(patch);
+        return;
+    };
+    if !target.is_object() {
+        *target = Value::Object(serde_json::Map::new());
+    }
+    let Some(map) = target.as_object_mut() else { return };
+    for (k, v) in changes {
+        if v.is_null() {
+            map.remove(k);
+        } else {
+            merge(map.entry(k.clone()).or_insert(Value::Null), v);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn merges() {
+        for (target, patch, want) in [
+            (json!({"a": "b"}), json!({"a": "c"}), json!({"a": "c"})),
+            (json!({"a": "b"}), json!({"b": "c"}), json!({"a": "b", "b": "c"})),
+            (json!({"a": "b", "b": "c"}), json!({"a": null}), json!({"b": "c"})),
+            (json!({"a": ["b"]}), json!({"a": "c"}), json!({"a": "c"})),
+            (json!({"a": {"b": "c"}}), json!({"a": {"b": "d", "c": null}}), json!({"a": {"b": "d"}})),
+            (json!({}), json!({"a": {"bb": {"ccc": null}}}), json!({"a": {"bb": {}}})),
+        ] {
+            let mut got = target.clone();
+            merge(&mut got, &patch);
+            assert_eq!(got, want);
+        }
+    }
+
+    #[test]
+    fn types() {
+        assert_eq!(PatchType::parse("application/merge-patch+json; charset=utf-8").unwrap(), PatchType::Merge);
+        let e = PatchType::parse("text/plain").unwrap_err();
+        assert_eq!(e.code, 415);
+        assert!(e.message.contains("application/json-patch+json, application/merge-patch+json"));
+    }
+}
