@@ -118,7 +118,11 @@ impl Res {
     }
 
     /// Defaults and canonical forms of an object in the stored version.
-    pub(crate) fn default(&self, _object: &mut Value) {}
+    pub(crate) fn default(&self, object: &mut Value) {
+        if let Some(ty) = self.storage_ty {
+            pintle_schema::apply_defaults(object, ty);
+        }
+    }
 
     /// The context for the strategy's functions.
     pub(crate) fn strategy_ctx<'a>(

@@ -1,0 +1,41 @@
+//! Real kubectl against the server over TLS.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+mod common;
+
+use common::{Cluster, has};
+
+const KUBECTL: &str = "/usr/bin/kubectl";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn configmaps_from_birth_to_death() {
+    if !has(KUBECTL) {
+        return;
+    }
+    let c = Cluster::start().await;
+    const A: &str = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\ndata: {k: v}\n";
+    let out = c.kubectl_in("create --validate=false -f -", Some(A)).await;
+    assert_eq!(out, "configmap/a created\n");
+    let said = c.refused("admin", "create --validate=false -f -", Some(A)).await;
+    assert!(said.contains("configmaps \"a\" already exists"), "{said}");
+    assert_eq!(c.kubectl("get configmap a -o jsonpath={.data.k}").await, "v");
+    let table = c.kubectl("get configmaps").await;
+    assert!(table.contains("NAME") && table.contains("DATA") && table.contains('a'), "{table}");
+    let out = c.kubectl_in("apply --validate=false -f -", Some("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: b}\ndata: {x: o}\n")).await;
+    assert!(out.contains("configmap/b created"), "{out}");
+    let out = c.kubectl_in("replace --validate=false -f -", Some("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: b}\ndata: {x: p}\n")).await;
+    assert!(out.contains("configmap/b replaced"), "{out}");
+    c.kubectl("patch configmap b --type=merge -p {\"data\":{\"n\":\"1\"}}").await;
+    assert_eq!(c.kubectl("get cm b -o jsonpath={.data.x}{.data.n}").await, "p1");
+    c.kubectl("label cm b l=1").await;
+    assert!(c.kubectl("get cm -l l=1 -o name").await.contains("configmap/b"));
+    let yaml = c.kubectl("get cm b -o yaml").await;
+    assert!(yaml.contains("kind: ConfigMap"), "{yaml}");
+    let watched = c.kubectl("get cm -w --request-timeout=1s -o name").await;
+    assert!(watched.contains("configmap/a"), "{watched}");
+    assert!(c.kubectl("delete cm a").await.contains("configmap \"a\" deleted"));
+    assert!(c.refused("admin", "get cm a", None).await.contains("configmaps \"a\" not found"));
+    assert!(c.kubectl("get ns -o name").await.contains("namespace/kube-system"));
+    assert!(c.kubectl("api-resources").await.contains("deployments"));
+    assert!(c.kubectl("version").await.contains("Server Version: v1.36"));
+}
