@@ -47,7 +47,10 @@ fn internal_package(group: &str) -> &str {
 }
 
 fn unrecognized(kind: &str, why: &impl std::fmt::Display, body: &[u8]) -> Status {
-    Status::bad_request(format!("the object provided is unrecognized (must be of type {kind}): {why} ({})", summary(body)))
+    Status::bad_request(format!(
+        "the object provided is unrecognized (must be of type {kind}): {why} ({})",
+        summary(body)
+    ))
 }
 
 /// Decodes an object of a resource, as one of its sub-resources' kinds when `kind` says so. Unknown and duplicate
@@ -92,7 +95,9 @@ pub(crate) fn decode(
                 internal_package(gv.group)
             )
         } else {
-            format!("no kind \"{have_kind}\" is registered for version \"{given}\" in scheme \"pkg/api/legacyscheme/scheme.go:30\"")
+            format!(
+                "no kind \"{have_kind}\" is registered for version \"{given}\" in scheme \"pkg/api/legacyscheme/scheme.go:30\""
+            )
         };
         return Err(Status::bad_request(format!(
             "{have_kind} in version \"{}\" cannot be handled as a {kind}: {why}",

@@ -86,7 +86,8 @@ impl ApiServer {
         let admission =
             admission::Chain::new(&config.enable_admission_plugins, &config.disable_admission_plugins).map_err(err)?;
         let discovery = discovery::Discovery::new(&registry);
-        let inflight = http::inflight::InFlight::new(config.max_requests_inflight, config.max_mutating_requests_inflight);
+        let inflight =
+            http::inflight::InFlight::new(config.max_requests_inflight, config.max_mutating_requests_inflight);
         let server = Server {
             clock: Arc::clone(&config.clock),
             registry,

@@ -102,11 +102,26 @@ impl Metrics {
 
     /// Requests and durations in Prometheus' text form.
     pub(crate) fn write(&self, out: &mut String) {
-        head(out, "apiserver_request_total", "counter", "[STABLE] Counter of apiserver requests broken out for each verb, dry run value, group, version, resource, scope, component, and HTTP response code.");
+        head(
+            out,
+            "apiserver_request_total",
+            "counter",
+            "[STABLE] Counter of apiserver requests broken out for each verb, dry run value, group, version, resource, scope, component, and HTTP response code.",
+        );
         for ((t, code), n) in &*self.requests.lock() {
-            line(out, "apiserver_request_total", &format!("code=\"{code}\",component=\"apiserver\",dry_run=\"\",{}", labels(t)), n);
+            line(
+                out,
+                "apiserver_request_total",
+                &format!("code=\"{code}\",component=\"apiserver\",dry_run=\"\",{}", labels(t)),
+                n,
+            );
         }
-        head(out, "apiserver_request_duration_seconds", "histogram", "[STABLE] Response latency distribution in seconds for each verb, dry run value, group, version, resource, subresource, scope and component.");
+        head(
+            out,
+            "apiserver_request_duration_seconds",
+            "histogram",
+            "[STABLE] Response latency distribution in seconds for each verb, dry run value, group, version, resource, subresource, scope and component.",
+        );
         for (t, h) in &*self.durations.lock() {
             let labels = format!("component=\"apiserver\",dry_run=\"\",{}", labels(t));
             let mut sum = 0;
@@ -145,5 +160,6 @@ pub(crate) fn head(out: &mut String, name: &str, kind: &str, help: &str) {
 
 /// One sample.
 pub(crate) fn line(out: &mut String, name: &str, labels: &str, value: impl std::fmt::Display) {
-    let _ = if labels.is_empty() { writeln!(out, "{name} {value}") } else { writeln!(out, "{name}{{{labels}}} {value}") };
+    let _ =
+        if labels.is_empty() { writeln!(out, "{name} {value}") } else { writeln!(out, "{name}{{{labels}}} {value}") };
 }

@@ -58,10 +58,7 @@ impl Server {
             return Ok(());
         }
         if w.user.is_empty() {
-            return Err(Status::internal(format!(
-                "requested {:?} without impersonating a user",
-                wanted_list(&w)
-            )));
+            return Err(Status::internal(format!("requested {:?} without impersonating a user", wanted_list(&w))));
         }
         let mut asks: Vec<(&str, &str, &str, &str, &str)> = Vec::new();
         let account = service_account(&w.user);

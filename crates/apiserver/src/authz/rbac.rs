@@ -260,7 +260,12 @@ fn build(objects: &HashMap<(Kind, String), Arc<Object>>) -> Index {
         for subject in view.subjects.unwrap_or_default() {
             let namespace = view.metadata.namespace.clone();
             let grant = |subject: String| {
-                Arc::new(Grant { binding: view.metadata.name.clone(), namespace: namespace.clone(), role: view.role_ref.clone(), subject })
+                Arc::new(Grant {
+                    binding: view.metadata.name.clone(),
+                    namespace: namespace.clone(),
+                    role: view.role_ref.clone(),
+                    subject,
+                })
             };
             match subject.kind.as_str() {
                 "User" => {
@@ -325,7 +330,9 @@ fn break_down(rule: &Rule) -> Vec<Rule> {
                 if rule.resource_names.is_empty() {
                     out.push(one);
                 } else {
-                    out.extend(rule.resource_names.iter().map(|n| Rule { resource_names: vec![n.clone()], ..one.clone() }));
+                    out.extend(
+                        rule.resource_names.iter().map(|n| Rule { resource_names: vec![n.clone()], ..one.clone() }),
+                    );
                 }
             }
         }
@@ -342,9 +349,26 @@ mod tests {
         Arc::new(Object::from_wire(v.to_string().into(), &[]).unwrap())
     }
 
-    fn ask<'a>(user: &'a UserInfo, verb: &'a str, resource: &'a str, namespace: &'a str, name: &'a str) -> Attributes<'a> {
+    fn ask<'a>(
+        user: &'a UserInfo,
+        verb: &'a str,
+        resource: &'a str,
+        namespace: &'a str,
+        name: &'a str,
+    ) -> Attributes<'a> {
         let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
-        Attributes { user, verb, is_resource: true, group: "", version: "v1", resource, subresource, namespace, name, path: "" }
+        Attributes {
+            user,
+            verb,
+            is_resource: true,
+            group: "",
+            version: "v1",
+            resource,
+            subresource,
+            namespace,
+            name,
+            path: "",
+        }
     }
 
     fn rule(v: serde_json::Value) -> Rule {
@@ -365,8 +389,10 @@ mod tests {
         rbac.put(
             Kind::RoleBinding,
             "n/b",
-            Some(object(&json!({"metadata": {"name": "b", "namespace": "n"}, "roleRef": {"kind": "ClusterRole", "name": "view"},
-                "subjects": [{"kind": "ServiceAccount", "name": "sa"}, {"kind": "Group", "name": "g"}]}))),
+            Some(object(
+                &json!({"metadata": {"name": "b", "namespace": "n"}, "roleRef": {"kind": "ClusterRole", "name": "view"},
+                "subjects": [{"kind": "ServiceAccount", "name": "sa"}, {"kind": "Group", "name": "g"}]}),
+            )),
         );
         let sa = UserInfo::service_account("n", "sa");
         let other = UserInfo { name: "u".into(), groups: vec!["g".into()], ..UserInfo::default() };
@@ -387,7 +413,9 @@ mod tests {
         }
         assert_eq!(
             rbac.decide(&ask(&sa, "get", "pods", "n", "")),
-            Decision::Allow(r#"RBAC: allowed by RoleBinding "b/n" of ClusterRole "view" to ServiceAccount "sa/n""#.into())
+            Decision::Allow(
+                r#"RBAC: allowed by RoleBinding "b/n" of ClusterRole "view" to ServiceAccount "sa/n""#.into()
+            )
         );
         rbac.put(Kind::ClusterRole, "view", None);
         assert_eq!(
@@ -399,8 +427,15 @@ mod tests {
     #[test]
     fn covers() {
         let own = [rule(json!({"verbs": ["get", "list"], "apiGroups": ["*"], "resources": ["pods", "*/scale"]}))];
-        assert!(uncovered(&own, &[rule(json!({"verbs": ["get"], "apiGroups": ["", "apps"], "resources": ["pods", "x/scale"]}))]).is_empty());
-        let left = uncovered(&own, &[rule(json!({"verbs": ["get", "watch"], "apiGroups": [""], "resources": ["pods"]}))]);
+        assert!(
+            uncovered(
+                &own,
+                &[rule(json!({"verbs": ["get"], "apiGroups": ["", "apps"], "resources": ["pods", "x/scale"]}))]
+            )
+            .is_empty()
+        );
+        let left =
+            uncovered(&own, &[rule(json!({"verbs": ["get", "watch"], "apiGroups": [""], "resources": ["pods"]}))]);
         assert_eq!(left.len(), 1);
         assert_eq!(left[0].verbs, ["watch"]);
         assert!(url_matches("/logs/*", "/logs/a/b") && !url_matches("/logs", "/logs/a") && url_matches("*", "/x"));

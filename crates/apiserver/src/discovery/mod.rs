@@ -86,7 +86,8 @@ fn version_rank(version: &str) -> (u8, u32, u32) {
         if tail.is_empty() {
             return Some((3, major, 0));
         }
-        let (stage, n) = tail.strip_prefix("beta").map(|n| (2, n)).or_else(|| tail.strip_prefix("alpha").map(|n| (1, n)))?;
+        let (stage, n) =
+            tail.strip_prefix("beta").map(|n| (2, n)).or_else(|| tail.strip_prefix("alpha").map(|n| (1, n)))?;
         Some((stage, major, n.parse().ok()?))
     };
     parse().unwrap_or((0, 0, 0))
@@ -119,7 +120,10 @@ fn groups(registry: &Registry) -> Vec<Group> {
         g.versions.sort_by(|a, b| version_rank(&b.0).cmp(&version_rank(&a.0)));
     }
     out.sort_by(|a, b| {
-        (!a.name.is_empty()).cmp(&!b.name.is_empty()).then_with(|| priority(&b.name).cmp(&priority(&a.name))).then_with(|| a.name.cmp(&b.name))
+        (!a.name.is_empty())
+            .cmp(&!b.name.is_empty())
+            .then_with(|| priority(&b.name).cmp(&priority(&a.name)))
+            .then_with(|| a.name.cmp(&b.name))
     });
     out
 }
@@ -189,7 +193,8 @@ impl Server {
                     r.headers_mut().insert(VARY, HeaderValue::from_static("Accept"));
                     return Ok(r);
                 };
-                let Some((_, _, doc)) = self.discovery.aggregated.iter().find(|(c, v, _)| *c == core && *v == t.version)
+                let Some((_, _, doc)) =
+                    self.discovery.aggregated.iter().find(|(c, v, _)| *c == core && *v == t.version)
                 else {
                     return Ok(respond::page_not_found());
                 };
@@ -204,7 +209,10 @@ impl Server {
                 None => Ok(respond::page_not_found()),
             },
             ["apis", group, version] => {
-                match of(group).filter(|g| !g.name.is_empty()).and_then(|g| g.versions.iter().find(|(v, _)| v == version)) {
+                match of(group)
+                    .filter(|g| !g.name.is_empty())
+                    .and_then(|g| g.versions.iter().find(|(v, _)| v == version))
+                {
                     Some((_, list)) => self.document(ctx, &legacy::resources(&format!("{group}/{version}"), list)),
                     None => Ok(respond::page_not_found()),
                 }
@@ -215,7 +223,11 @@ impl Server {
 
     fn address(&self) -> String {
         let ip = self.config.advertise_address;
-        if ip.is_ipv6() { format!("[{ip}]:{}", self.config.advertise_port) } else { format!("{ip}:{}", self.config.advertise_port) }
+        if ip.is_ipv6() {
+            format!("[{ip}]:{}", self.config.advertise_port)
+        } else {
+            format!("{ip}:{}", self.config.advertise_port)
+        }
     }
 }
 

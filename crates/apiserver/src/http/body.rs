@@ -50,7 +50,10 @@ mod tests {
         };
         assert_eq!(read(frames(vec![])).await.unwrap(), "");
         assert_eq!(read(frames(vec![b"ab".to_vec()])).await.unwrap(), "ab");
-        assert_eq!(read(frames(vec![b"ab".to_vec(), b"".to_vec(), b"cd".to_vec(), b"e".to_vec()])).await.unwrap(), "abcde");
+        assert_eq!(
+            read(frames(vec![b"ab".to_vec(), b"".to_vec(), b"cd".to_vec(), b"e".to_vec()])).await.unwrap(),
+            "abcde"
+        );
         let err = read(frames(vec![vec![0; MAX_BODY], vec![0]])).await.unwrap_err();
         assert_eq!((err.code, err.message.as_str()), (413, "Request entity too large: limit is 3145728"));
     }

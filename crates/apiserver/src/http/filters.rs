@@ -43,7 +43,10 @@ impl Server {
             Ok(Err(status)) => respond::error(&status, &ctx.headers, &ctx.query),
             Err(_) => {
                 tracing::error!(path = %ctx.raw_path, "panic while serving a request");
-                let text = format!("This request caused apiserver to panic. Look in the logs for details. (audit id {})", ctx.audit_id);
+                let text = format!(
+                    "This request caused apiserver to panic. Look in the logs for details. (audit id {})",
+                    ctx.audit_id
+                );
                 let mut s = Status::failure(500, "InternalError", text);
                 s.details_mut();
                 respond::error(&s, &ctx.headers, &ctx.query)
@@ -86,9 +89,9 @@ impl Server {
             return self.route(ctx, body).await;
         }
         let limit = self.config.request_timeout;
-        tokio::time::timeout(limit, self.route(ctx, body)).await.unwrap_or_else(|_| {
-            Err(Status::timeout("request did not complete within the allotted timeout", 0))
-        })
+        tokio::time::timeout(limit, self.route(ctx, body))
+            .await
+            .unwrap_or_else(|_| Err(Status::timeout("request did not complete within the allotted timeout", 0)))
     }
 
     async fn route(self: &Arc<Self>, ctx: &Ctx, body: Body) -> Result<Response<Body>, Status> {

@@ -37,8 +37,7 @@ impl InFlight {
     /// 429 when there are too many. Those of `system:masters` are never refused.
     pub(crate) fn enter(&self, ctx: &Ctx) -> Result<Guard, Status> {
         let reads = matches!(ctx.info.verb.as_str(), "get" | "list" | "watch" | "head" | "options");
-        let (count, max) =
-            if reads { (&self.reading, self.max_reading) } else { (&self.writing, self.max_writing) };
+        let (count, max) = if reads { (&self.reading, self.max_reading) } else { (&self.writing, self.max_writing) };
         let now = count.fetch_add(1, Ordering::Relaxed) + 1;
         let guard = Guard(Arc::clone(count));
         if max > 0 && now > max && !ctx.user.groups.iter().any(|g| g == "system:masters") {

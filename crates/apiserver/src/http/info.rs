@@ -162,12 +162,18 @@ mod tests {
             ("POST", "/api/v1/namespaces/other/pods/foo/exec", "create||v1|other|pods|exec|foo"),
             ("DELETE", "/apis/apps/v1/namespaces/a/deployments", "deletecollection|apps|v1|a|deployments||"),
             ("DELETE", "/apis/apps/v1/namespaces/a/deployments/d", "delete|apps|v1|a|deployments||d"),
-            ("GET", "/apis/rbac.authorization.k8s.io/v1/clusterroles/system%3Anode", "get|rbac.authorization.k8s.io|v1||clusterroles||system:node"),
+            (
+                "GET",
+                "/apis/rbac.authorization.k8s.io/v1/clusterroles/system%3Anode",
+                "get|rbac.authorization.k8s.io|v1||clusterroles||system:node",
+            ),
         ] {
             let (path, query) = p.split_once('?').map_or((p, None), |(a, b)| (a, Some(b)));
             let i = RequestInfo::new(&m.parse().unwrap(), path, &Query::parse(query));
-            let got =
-                format!("{}|{}|{}|{}|{}|{}|{}", i.verb, i.group, i.version, i.namespace, i.resource, i.subresource, i.name);
+            let got = format!(
+                "{}|{}|{}|{}|{}|{}|{}",
+                i.verb, i.group, i.version, i.namespace, i.resource, i.subresource, i.name
+            );
             assert_eq!(got, want, "{m} {p}");
             assert!(i.is_resource);
         }

@@ -197,9 +197,11 @@ pub(crate) fn input(headers: &HeaderMap, offered: &[Media]) -> Result<Media, Sta
         return Ok(Media::Json);
     }
     let base = text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    offered.iter().copied().find(|m| m.name() == base).ok_or_else(|| {
-        Status::unsupported_media_type(&offered.iter().map(|m| m.name()).collect::<Vec<_>>())
-    })
+    offered
+        .iter()
+        .copied()
+        .find(|m| m.name() == base)
+        .ok_or_else(|| Status::unsupported_media_type(&offered.iter().map(|m| m.name()).collect::<Vec<_>>()))
 }
 
 #[cfg(test)]
@@ -225,7 +227,11 @@ mod tests {
             ("text/html, application/xml;q=0.9, */*;q=0.8", Media::Json, None),
             ("application/json;as=Table;v=v1;g=meta.k8s.io,application/json", Media::Json, Some("Table")),
             ("application/json;as=Table;v=v9;g=meta.k8s.io,application/yaml", Media::Yaml, None),
-            ("application/vnd.kubernetes.protobuf;as=PartialObjectMetadata;g=meta.k8s.io;v=v1", Media::Protobuf, Some("PartialObjectMetadata")),
+            (
+                "application/vnd.kubernetes.protobuf;as=PartialObjectMetadata;g=meta.k8s.io;v=v1",
+                Media::Protobuf,
+                Some("PartialObjectMetadata"),
+            ),
         ] {
             let got = accept(text).unwrap();
             assert_eq!((got.media, got.target.as_ref().map(|t| t.kind.as_str())), (media, kind), "{text}");

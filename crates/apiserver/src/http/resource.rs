@@ -51,7 +51,9 @@ impl Server {
         if !i.subresource.is_empty() {
             return self.subresource(ctx, res, body).await;
         }
-        if !res.def.has_verb(&i.verb) || (collection != i.name.is_empty() && !matches!(i.verb.as_str(), "list" | "watch")) {
+        if !res.def.has_verb(&i.verb)
+            || (collection != i.name.is_empty() && !matches!(i.verb.as_str(), "list" | "watch"))
+        {
             return Err(method_not_allowed());
         }
         match i.verb.as_str() {
@@ -96,7 +98,13 @@ impl Server {
         self.listed(ctx, res, &accepted, found)
     }
 
-    fn listed(&self, ctx: &Ctx, res: &Arc<Res>, accepted: &Accepted, mut found: Listed) -> Result<Response<Body>, Status> {
+    fn listed(
+        &self,
+        ctx: &Ctx,
+        res: &Arc<Res>,
+        accepted: &Accepted,
+        mut found: Listed,
+    ) -> Result<Response<Body>, Status> {
         if res.converts() {
             found.items = found.items.iter().map(|o| res.shown(o)).collect::<Result<_, _>>()?;
         }
@@ -115,8 +123,12 @@ impl Server {
                 let size: usize = found.items.iter().map(|o| o.bytes().len() + 2).sum();
                 let mut out = BytesMut::with_capacity(size + 256);
                 out.put_slice(
-                    format!("{{\"kind\":\"{}\",\"apiVersion\":\"{}\",\"metadata\":{metadata},\"items\":[", res.list_kind(), res.api_version)
-                        .as_bytes(),
+                    format!(
+                        "{{\"kind\":\"{}\",\"apiVersion\":\"{}\",\"metadata\":{metadata},\"items\":[",
+                        res.list_kind(),
+                        res.api_version
+                    )
+                    .as_bytes(),
                 );
                 for (i, object) in found.items.iter().enumerate() {
                     out.put_slice(if i > 0 { b",{" } else { b"{" });
@@ -154,7 +166,11 @@ impl Server {
                 return Err(Status::failure(
                     406,
                     "NotAcceptable",
-                    format!("you requested PartialObjectMetadata, but the requested object is a list (*{}.{})", res.def.version, res.list_kind()),
+                    format!(
+                        "you requested PartialObjectMetadata, but the requested object is a list (*{}.{})",
+                        res.def.version,
+                        res.list_kind()
+                    ),
                 ));
             }
         };
@@ -177,8 +193,15 @@ impl Server {
                 let metadata = json!({"resourceVersion": object.resource_version().to_string()});
                 let head = ctx.query.flag("noHeaders") != Some(true);
                 let include = table::include(&ctx.query)?;
-                let bytes =
-                    table::table(res, &t.version, &metadata, std::iter::once(&*object), include, head, self.clock.now())?;
+                let bytes = table::table(
+                    res,
+                    &t.version,
+                    &metadata,
+                    std::iter::once(&*object),
+                    include,
+                    head,
+                    self.clock.now(),
+                )?;
                 Ok(respond::json(code, accepted, &ctx.headers, &bytes))
             }
             Some(t) if t.kind == "PartialObjectMetadata" => {
@@ -187,7 +210,10 @@ impl Server {
             Some(_) => Err(Status::failure(
                 406,
                 "NotAcceptable",
-                format!("you requested PartialObjectMetadataList, but the requested object is not a list (*{}.{})", res.def.version, res.def.kind),
+                format!(
+                    "you requested PartialObjectMetadataList, but the requested object is not a list (*{}.{})",
+                    res.def.version, res.def.kind
+                ),
             )),
         }
     }
@@ -251,7 +277,8 @@ impl Server {
         body: Body,
         subresource: &str,
     ) -> Result<Response<Body>, Status> {
-        let content_type = ctx.headers.get(http::header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
+        let content_type =
+            ctx.headers.get(http::header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
         let patch_type = PatchType::parse(content_type)?;
         let accepted = accepted(ctx)?;
         let body = body::read(body).await?;
@@ -340,11 +367,8 @@ pub(crate) async fn delete_options(ctx: &Ctx, body: Body) -> Result<DeleteOption
 
 /// 405 as upstream's router answers it.
 pub(crate) fn method_not_allowed() -> Status {
-    let mut s = Status::failure(
-        405,
-        "MethodNotAllowed",
-        "the server does not allow this method on the requested resource",
-    );
+    let mut s =
+        Status::failure(405, "MethodNotAllowed", "the server does not allow this method on the requested resource");
     s.details_mut();
     s
 }

@@ -162,7 +162,9 @@ mod tests {
     fn compresses_only_what_is_large() {
         let mut h = HeaderMap::new();
         h.insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip, deflate"));
-        assert!(compressed(200, "a/b", &h, Bytes::from(vec![b'x'; GZIP_OVER])).headers().get(CONTENT_ENCODING).is_none());
+        assert!(
+            compressed(200, "a/b", &h, Bytes::from(vec![b'x'; GZIP_OVER])).headers().get(CONTENT_ENCODING).is_none()
+        );
         assert_eq!(
             compressed(200, "a/b", &h, Bytes::from(vec![b'x'; GZIP_OVER + 1])).headers().get(CONTENT_ENCODING).unwrap(),
             "gzip"

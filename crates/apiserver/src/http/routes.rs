@@ -30,7 +30,9 @@ impl Server {
         match trimmed {
             "/" => Ok(self.plain(ctx, &json!({"paths": self.paths()}))),
             "/version" if reads => Ok(self.plain(ctx, &crate::discovery::version())),
-            "/metrics" => Ok(respond::bytes(200, "text/plain; version=0.0.4; charset=utf-8", self.metrics_text().await)),
+            "/metrics" => {
+                Ok(respond::bytes(200, "text/plain; version=0.0.4; charset=utf-8", self.metrics_text().await))
+            }
             _ => self.health(ctx, path).await.map_or_else(|| Ok(respond::page_not_found()), Ok),
         }
     }
@@ -51,8 +53,18 @@ impl Server {
 
     fn paths(&self) -> Vec<String> {
         let mut all: Vec<String> = [
-            "/.well-known/openid-configuration", "/api", "/apis", "/healthz", "/livez", "/metrics", "/openapi/v2",
-            "/openapi/v3", "/openapi/v3/", "/openid/v1/jwks", "/readyz", "/version",
+            "/.well-known/openid-configuration",
+            "/api",
+            "/apis",
+            "/healthz",
+            "/livez",
+            "/metrics",
+            "/openapi/v2",
+            "/openapi/v3",
+            "/openapi/v3/",
+            "/openid/v1/jwks",
+            "/readyz",
+            "/version",
         ]
         .map(str::to_owned)
         .to_vec();
@@ -74,7 +86,12 @@ impl Server {
         let mut out = String::new();
         self.metrics.write(&mut out);
         let (reading, writing) = self.inflight.now();
-        head(&mut out, "apiserver_current_inflight_requests", "gauge", "[STABLE] Maximal number of currently used inflight request limit of this apiserver per request kind in last second.");
+        head(
+            &mut out,
+            "apiserver_current_inflight_requests",
+            "gauge",
+            "[STABLE] Maximal number of currently used inflight request limit of this apiserver per request kind in last second.",
+        );
         line(&mut out, "apiserver_current_inflight_requests", "request_kind=\"mutating\"", writing);
         line(&mut out, "apiserver_current_inflight_requests", "request_kind=\"readOnly\"", reading);
         out
@@ -110,7 +127,10 @@ impl Server {
         let unknown: Vec<&&str> = excluded.iter().filter(|e| !checks.iter().any(|(n, _)| n == *e)).collect();
         if !unknown.is_empty() {
             let names: Vec<String> = unknown.iter().map(|n| format!("\"{n}\"")).collect();
-            text.push_str(&format!("warn: some health checks cannot be excluded: no matches for {}\n", names.join(", ")));
+            text.push_str(&format!(
+                "warn: some health checks cannot be excluded: no matches for {}\n",
+                names.join(", ")
+            ));
         }
         if !failed.is_empty() {
             return Some(respond::text(500, format!("{text}{endpoint} check failed\n")));

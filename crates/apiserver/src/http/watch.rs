@@ -112,7 +112,10 @@ struct Framer {
 }
 
 impl Framer {
-    fn frames(mut self, events: impl Stream<Item = Result<WatchEvent, Status>> + Send + 'static) -> impl Stream<Item = Bytes> + Send {
+    fn frames(
+        mut self,
+        events: impl Stream<Item = Result<WatchEvent, Status>> + Send + 'static,
+    ) -> impl Stream<Item = Bytes> + Send {
         // What is ready together is written together.
         events.ready_chunks(64).map(move |batch| {
             let mut out = BytesMut::new();

@@ -13,9 +13,9 @@ use serde_json::Value;
 use super::options::{WriteOptions, causes};
 use super::storage::Lost;
 use super::{Res, meta};
+use crate::Server;
 use crate::admission::{Attributes, Operation};
 use crate::http::context::Ctx;
-use crate::Server;
 
 /// Largest stored object, as etcd limits it by default.
 pub(crate) const MAX_OBJECT: usize = 3 * 512 * 1024;
@@ -131,7 +131,8 @@ impl Server {
         ensure_namespace(&mut object, w.res, w.namespace)?;
         dedup_owners(w.ctx, &mut object, false);
         let asked = meta::name(&object).to_owned();
-        let namespace = if w.res.def.group.is_empty() && w.res.def.resource == "namespaces" { &asked } else { w.namespace };
+        let namespace =
+            if w.res.def.group.is_empty() && w.res.def.resource == "namespaces" { &asked } else { w.namespace };
         let w = &Write { namespace, ..*w };
         {
             let a = w.attributes(Operation::Create, &asked, None);

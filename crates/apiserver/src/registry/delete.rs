@@ -13,9 +13,9 @@ use super::list::list;
 use super::options::{DeleteOptions, ListOptions, Propagation};
 use super::storage::Lost;
 use super::{Res, meta};
+use crate::Server;
 use crate::admission::Operation;
 use crate::kinds;
-use crate::Server;
 
 const ORPHAN: &str = "orphan";
 const FOREGROUND: &str = "foregroundDeletion";

@@ -42,7 +42,10 @@ fn decode_token(text: &str) -> Result<Token, Status> {
     let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|e| bad(e.to_string()))?;
     let token: Token = serde_json::from_slice(&bytes).map_err(|e| bad(e.to_string()))?;
     if token.version != "meta.k8s.io/v1" {
-        return Err(bad(format!("server does not recognize this encoded version {}", pintle_schema::quote::quoted(&token.version))));
+        return Err(bad(format!(
+            "server does not recognize this encoded version {}",
+            pintle_schema::quote::quoted(&token.version)
+        )));
     }
     if token.revision == 0 {
         return Err(bad("incorrect encoded start resourceVersion (version meta.k8s.io/v1)".into()));
@@ -94,8 +97,8 @@ pub(crate) async fn list(res: &Res, namespace: &str, o: &ListOptions) -> Result<
     if o.continue_token.is_empty() {
         if let Some(v) = o.version {
             // With a limit and no word on the match, a version means exactly that version, as it always did.
-            let exact = o.version_match == Some(VersionMatch::Exact)
-                || (o.version_match.is_none() && o.limit > 0 && v > 0);
+            let exact =
+                o.version_match == Some(VersionMatch::Exact) || (o.version_match.is_none() && o.limit > 0 && v > 0);
             if exact {
                 at = Some(v);
             } else if v > 0 {

@@ -376,7 +376,10 @@ mod tests {
     fn deletes() {
         let body = serde_json::json!({"gracePeriodSeconds": 0, "preconditions": {"uid": "u"}, "propagationPolicy": "Foreground"});
         let o = DeleteOptions::parse(&Query::default(), Some(&body)).unwrap();
-        assert_eq!((o.grace_period_seconds, o.uid.as_deref(), o.propagation), (Some(0), Some("u"), Some(Propagation::Foreground)));
+        assert_eq!(
+            (o.grace_period_seconds, o.uid.as_deref(), o.propagation),
+            (Some(0), Some("u"), Some(Propagation::Foreground))
+        );
         let e = DeleteOptions::parse(&Query::parse(Some("propagationPolicy=x")), None).unwrap_err();
         assert_eq!(e.code, 422);
     }

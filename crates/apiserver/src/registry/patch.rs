@@ -27,9 +27,11 @@ impl PatchType {
     /// 415 when it is none.
     pub(crate) fn parse(content_type: &str) -> Result<Self, Status> {
         let base = content_type.split(';').next().unwrap_or_default();
-        Self::ALL.iter().find(|(n, _)| *n == base).map(|(_, t)| *t).ok_or_else(|| {
-            Status::unsupported_media_type(&Self::ALL.iter().map(|(n, _)| *n).collect::<Vec<_>>())
-        })
+        Self::ALL
+            .iter()
+            .find(|(n, _)| *n == base)
+            .map(|(_, t)| *t)
+            .ok_or_else(|| Status::unsupported_media_type(&Self::ALL.iter().map(|(n, _)| *n).collect::<Vec<_>>()))
     }
 }
 

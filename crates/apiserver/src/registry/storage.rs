@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
+use pintle_api::Status;
 use pintle_api::object::{EventType, Object, SelectableField, WatchEvent};
 use pintle_api::service::EventStream;
-use pintle_api::Status;
-use pintle_store::{keys, Error, KeyValue, ListRequest, Outcome, Store, Txn, WatchRequest};
+use pintle_store::{Error, KeyValue, ListRequest, Outcome, Store, Txn, WatchRequest, keys};
 
 /// A page of a list.
 pub(crate) struct Page {

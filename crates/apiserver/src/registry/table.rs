@@ -58,7 +58,9 @@ pub(crate) fn table<'a>(
     now: Timestamp,
 ) -> Result<Vec<u8>, Status> {
     let mut out = Vec::with_capacity(4096);
-    out.extend_from_slice(format!("{{\"kind\":\"Table\",\"apiVersion\":\"meta.k8s.io/{version}\",\"metadata\":").as_bytes());
+    out.extend_from_slice(
+        format!("{{\"kind\":\"Table\",\"apiVersion\":\"meta.k8s.io/{version}\",\"metadata\":").as_bytes(),
+    );
     write(&mut out, metadata);
     out.extend_from_slice(b",\"columnDefinitions\":");
     if head {

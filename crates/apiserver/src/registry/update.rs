@@ -13,8 +13,8 @@ use super::create::{Write, check_size, dedup_owners, ensure_namespace};
 use super::meta;
 use super::options::WriteOptions;
 use super::storage::Lost;
-use crate::admission::Operation;
 use crate::Server;
+use crate::admission::Operation;
 
 /// How often a change is made anew on a newer state before giving up.
 const ATTEMPTS: usize = 50;

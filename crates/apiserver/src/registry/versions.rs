@@ -227,9 +227,9 @@ fn hpa_to_v2(object: &mut Value) {
         let cpu = status.remove("currentCPUUtilizationPercentage").filter(|n| !n.is_null());
         let current: Vec<Value> = match (notes.get(CURRENT).and_then(Value::as_array), cpu) {
             (Some(list), _) => list.iter().map(|m| from_v1(m, true)).collect(),
-            (None, Some(n)) => vec![
-                json!({"type": "Resource", "resource": {"name": "cpu", "current": {"averageUtilization": n}}}),
-            ],
+            (None, Some(n)) => {
+                vec![json!({"type": "Resource", "resource": {"name": "cpu", "current": {"averageUtilization": n}}})]
+            }
             (None, None) => Vec::new(),
         };
         if !current.is_empty() {
@@ -257,7 +257,10 @@ mod tests {
         let mut e = original.clone();
         convert(&mut e, core, new);
         assert_eq!(e["regarding"]["name"], "p");
-        assert_eq!((&e["note"], &e["deprecatedCount"], &e["apiVersion"]), (&json!("m"), &json!(2), &json!("events.k8s.io/v1")));
+        assert_eq!(
+            (&e["note"], &e["deprecatedCount"], &e["apiVersion"]),
+            (&json!("m"), &json!(2), &json!("events.k8s.io/v1"))
+        );
         convert(&mut e, new, core);
         assert_eq!(e, original);
     }

@@ -14,8 +14,11 @@ const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
 
 /// A bookmark of this resource at a revision.
 pub(crate) fn bookmark(res: &Res, revision: u64, initial_events_end: bool) -> Result<WatchEvent, Status> {
-    let annotations =
-        if initial_events_end { format!(",\"annotations\":{{\"{INITIAL_EVENTS_END}\":\"true\"}}") } else { String::new() };
+    let annotations = if initial_events_end {
+        format!(",\"annotations\":{{\"{INITIAL_EVENTS_END}\":\"true\"}}")
+    } else {
+        String::new()
+    };
     let text = format!(
         "{{\"kind\":\"{}\",\"apiVersion\":\"{}\",\"metadata\":{{\"resourceVersion\":\"{revision}\"{annotations}}}}}",
         res.def.kind, res.api_version
@@ -52,10 +55,13 @@ pub(crate) async fn watch(res: &Arc<Res>, namespace: &str, o: &ListOptions) -> R
         let page = objects.list(&namespace, None, None, 0, &*matches, false).await?;
         (page.items, page.revision)
     } else {
-        (Vec::new(), match o.version {
-            Some(v) if v > 0 => v,
-            _ => objects.revision().await?,
-        })
+        (
+            Vec::new(),
+            match o.version {
+                Some(v) if v > 0 => v,
+                _ => objects.revision().await?,
+            },
+        )
     };
     let mut first: Vec<Result<WatchEvent, Status>> =
         initial.into_iter().map(|object| Ok(WatchEvent { kind: EventType::Added, object })).collect();

@@ -87,7 +87,8 @@ impl Cluster {
     pub fn kubeconfig(&self, user: &str, groups: &[&str]) -> PathBuf {
         let (cert, key) = self.ca.client(user, groups);
         let d = self.dir.path();
-        for (name, text) in [("ca.crt", &self.ca.pem), (&format!("{user}.crt"), &cert), (&format!("{user}.key"), &key)] {
+        for (name, text) in [("ca.crt", &self.ca.pem), (&format!("{user}.crt"), &cert), (&format!("{user}.key"), &key)]
+        {
             std::fs::write(d.join(name), text).unwrap();
         }
         let path = d.join(format!("{user}.kubeconfig"));
