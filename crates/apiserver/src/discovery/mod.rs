@@ -117,7 +117,7 @@ fn groups(registry: &Registry) -> Vec<Group> {
         }
     }
     for g in &mut out {
-        g.versions.sort_by(|a, b| version_rank(&b.0).cmp(&version_rank(&a.0)));
+        g.versions.sort_by_key(|(v, _)| std::cmp::Reverse(version_rank(v)));
     }
     out.sort_by(|a, b| {
         (!a.name.is_empty())

@@ -139,9 +139,11 @@ pub(crate) fn output(
             continue;
         }
         for &media in offered {
-            let fits = (clause.kind == "application" && clause.subtype == media.subtype())
-                || (clause.kind == "application" && clause.subtype == "*")
-                || (clause.kind == "*" && clause.subtype == "*");
+            let fits = match clause.kind {
+                "application" => clause.subtype == "*" || clause.subtype == media.subtype(),
+                "*" => clause.subtype == "*",
+                _ => false,
+            };
             if !fits {
                 continue;
             }
@@ -213,7 +215,7 @@ mod tests {
         if !text.is_empty() {
             h.insert(ACCEPT, text.parse().unwrap());
         }
-        output(&h, &Query::default(), Media::ALL, false, resource_allows)
+        output(&h, &Query::default(), &[Media::Json, Media::Yaml, Media::Protobuf], false, resource_allows)
     }
 
     #[test]

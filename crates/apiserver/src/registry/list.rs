@@ -21,7 +21,7 @@ pub(crate) struct Listed {
 }
 
 /// What a continue token holds; upstream's form.
-#[derive(Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Token {
     #[serde(rename = "v")]
     version: String,

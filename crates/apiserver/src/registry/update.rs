@@ -55,7 +55,7 @@ impl Server {
                     return Err(res.not_found(change.name));
                 }
                 if let Some(uid) = &change.uid {
-                    return Err(uid_mismatch(res, objects.key(namespace, change.name), change.name, uid, ""));
+                    return Err(uid_mismatch(res, &objects.key(namespace, change.name), change.name, uid, ""));
                 }
                 match self.create_by_update(w, change).await {
                     Err(e) if e.is("AlreadyExists") => {
@@ -107,7 +107,7 @@ impl Server {
             && uid != present.uid()
         {
             let key = objects.key(namespace, change.name);
-            return Err(Lost::Error(uid_mismatch(res, key, change.name, uid, present.uid())));
+            return Err(Lost::Error(uid_mismatch(res, &key, change.name, uid, present.uid())));
         }
         let old: Value = present.view().map_err(|e| Lost::Error(Status::internal(e)))?;
         let mut new = (change.make)(Some(&old)).map_err(Lost::Error)?;
@@ -230,7 +230,7 @@ fn keep_system_fields(new: &mut Value, old: &Value) {
 }
 
 /// 409 about the uid that a write expects.
-fn uid_mismatch(res: &super::Res, key: String, name: &str, wanted: &str, have: &str) -> Status {
+fn uid_mismatch(res: &super::Res, key: &str, name: &str, wanted: &str, have: &str) -> Status {
     Status::conflict(
         res.def.group,
         res.def.resource,
