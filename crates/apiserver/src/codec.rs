@@ -1,6 +1,6 @@
 //! Bytes to objects and back.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use pintle_api::Status;
 use pintle_schema::{Decoded, Mode, decode};
 use serde_json::Value;
@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::http::negotiate::Media;
 use crate::registry::Res;
 use crate::registry::options::FieldValidation;
-use crate::registry::patch::{self, PatchType};
+use crate::registry::patch::PatchType;
 
 /// Decodes a body without a schema: options and other small things.
 ///
@@ -37,8 +37,8 @@ pub(crate) fn json_to_protobuf(_body: &[u8]) -> Result<Bytes, Status> {
 }
 
 /// A watch event as a length-delimited protobuf frame.
-pub(crate) fn protobuf_frame(out: &mut BytesMut, _kind: &str, object: &[u8]) {
-    out.put_slice(object);
+pub(crate) fn protobuf_frame(_kind: &str, object: &[u8]) -> Bytes {
+    Bytes::copy_from_slice(object)
 }
 
 /// Go's package of a group's internal types, as its messages name them.
@@ -170,23 +170,39 @@ pub(crate) fn patched(
     res: &Res,
     validation: FieldValidation,
 ) -> Result<(Value, Vec<String>), Status> {
-    let patch: Value =
-        serde_json::from_slice(body).map_err(|e| Status::bad_request(format!("error decoding patch: {e}")))?;
-    let mut object = current.clone();
-    match patch_type {
-        PatchType::Merge | PatchType::Strategic => patch::merge(&mut object, &patch),
-        _ => return Err(Status::unsupported_media_type(&["application/merge-patch+json"])),
-    }
-    let Some(ty) = res.ty else { return Ok((object, Vec::new())) };
+    use pintle_schema::patch;
     let mode = if validation == FieldValidation::Ignore { Mode::Lenient } else { Mode::Strict };
+    let made = match (patch_type, res.ty) {
+        (PatchType::Json, _) => patch::json_patch(current, body, mode),
+        (PatchType::Merge, _) => patch::merge_patch(current, body, mode),
+        (PatchType::Strategic, Some(ty)) => patch::strategic_merge_patch(current, body, ty, mode),
+        (PatchType::Strategic, None) | (PatchType::Apply, _) => {
+            return Err(Status::unsupported_media_type(&["application/json-patch+json", "application/merge-patch+json"]));
+        }
+    };
+    let patch::Patched { value: object, strict: complaints } = made.map_err(|e| {
+        let reason = match e.code {
+            400 => "BadRequest",
+            413 => "RequestEntityTooLarge",
+            422 => "Invalid",
+            _ => "InternalError",
+        };
+        let text = if e.code == 413 { format!("Request entity too large: {e}") } else { e.to_string() };
+        let mut s = Status::failure(e.code, reason, text);
+        s.details_mut();
+        s
+    })?;
+    let strict_error = |all: &[String]| format!("strict decoding error: {}", all.join(", "));
+    let Some(ty) = res.ty else { return Ok((object, complaints)) };
     let invalid = |object: &Value, why: &str| {
         let mut errors = pintle_schema::errors::Errors::new();
         errors.invalid_value("patch", object.to_string(), why);
         Status::invalid("", "", "", crate::registry::options::causes(&errors))
     };
     let decoded = decode::decode_value(object.clone(), ty, mode).map_err(|e| invalid(&object, &e.to_string()))?;
-    if validation == FieldValidation::Strict && !decoded.strict.is_empty() {
-        return Err(invalid(&object, &format!("strict decoding error: {}", decoded.strict.join(", "))));
+    let all: Vec<String> = complaints.into_iter().chain(decoded.strict).collect();
+    if validation == FieldValidation::Strict && !all.is_empty() {
+        return Err(invalid(&object, &strict_error(&all)));
     }
-    Ok((decoded.value, decoded.strict))
+    Ok((decoded.value, all))
 }

@@ -49,3 +49,19 @@ async fn configmaps_from_birth_to_death() {
     assert!(c.kubectl("api-resources").await.contains("deployments"));
     assert!(c.kubectl("version").await.contains("Server Version: v1.36"));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn strangers_are_refused() {
+    if !has(KUBECTL) {
+        return;
+    }
+    let c = Cluster::start().await;
+    c.kubeconfig("joe", &[]);
+    let said = c.refused("joe", "get pods", None).await;
+    assert!(
+        said.contains(
+            r#"pods is forbidden: User "joe" cannot list resource "pods" in API group "" in the namespace "default""#
+        ),
+        "{said}"
+    );
+}

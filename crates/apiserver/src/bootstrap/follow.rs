@@ -1,6 +1,7 @@
 //! Following objects the server itself decides by.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::StreamExt;
 use pintle_api::Status;
@@ -8,7 +9,6 @@ use pintle_api::object::EventType;
 
 use crate::Server;
 use crate::authz::rbac::Kind;
-use crate::registry::options::ListOptions;
 use crate::registry::watch;
 
 /// Keeps the index of roles and bindings.
@@ -20,8 +20,7 @@ pub(crate) async fn rbac(server: &Arc<Server>) -> Result<(), Status> {
         ("clusterrolebindings", Kind::ClusterRoleBinding),
     ] {
         let Some(res) = server.registry.get("rbac.authorization.k8s.io", "v1", resource).cloned() else { continue };
-        let options = ListOptions { send_initial_events: Some(true), bookmarks: true, ..ListOptions::default() };
-        let mut events = watch::watch(&res, "", &options).await?;
+        let mut events = watch::follow(&res).await?;
         // The state first, before requests are judged by it.
         while let Some(event) = events.next().await {
             let event = event?;
@@ -52,15 +51,17 @@ pub(crate) async fn rbac(server: &Arc<Server>) -> Result<(), Status> {
                     }
                 }
                 // Begin anew; objects that went meanwhile would stay, so the index is emptied first.
-                let options = ListOptions { send_initial_events: Some(true), ..ListOptions::default() };
-                match watch::watch(&res, "", &options).await {
+                match watch::follow(&res).await {
                     Ok(new) => {
                         server.rbac.clear(kind);
                         events = new;
                     }
                     Err(e) => {
                         tracing::warn!(resource, "watch failed: {e}");
-                        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+                        tokio::select! {
+                            () = tokio::time::sleep(Duration::from_secs(1)) => {}
+                            () = server.stopping.cancelled() => return,
+                        }
                     }
                 }
             }

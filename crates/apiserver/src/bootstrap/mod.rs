@@ -2,6 +2,7 @@
 
 mod follow;
 mod namespaces;
+mod policy;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -67,6 +68,7 @@ impl Hooks {
 pub(crate) async fn start(server: &Arc<Server>) -> Result<(), Status> {
     follow::rbac(server).await?;
     namespaces::ensure(server).await?;
+    policy::ensure(server).await?;
     server.hooks.ready.store(true, Ordering::SeqCst);
     Ok(())
 }

@@ -286,10 +286,21 @@ impl Server {
         let w = Write { ctx, res, namespace: &namespace(ctx, res), subresource, options: &options };
         let mut make = |current: Option<&Value>| -> Result<Value, Status> {
             let Some(current) = current else { return Err(res.not_found(&ctx.info.name)) };
-            let (object, complaints) = codec::patched(patch_type, current, &body, res, options.validation)?;
+            let shown;
+            let current = if res.converts() {
+                let mut c = current.clone();
+                crate::registry::versions::convert(&mut c, res.storage, res.def);
+                shown = c;
+                &shown
+            } else {
+                current
+            };
+            let (mut object, complaints) = codec::patched(patch_type, current, &body, res, options.validation)?;
             for text in complaints {
                 ctx.warn(text);
             }
+            crate::registry::versions::convert(&mut object, res.def, res.storage);
+            res.default(&mut object);
             Ok(object)
         };
         let mut change = Change { name: &ctx.info.name, allow_create: false, uid: None, make: &mut make };

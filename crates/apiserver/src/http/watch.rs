@@ -1,17 +1,17 @@
-//! WATCH over HTTP: frames of a chunked answer, or messages of a WebSocket.
+//! WATCH over HTTP: frames of a chunked answer.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use http::Response;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
 use pintle_api::Status;
-use pintle_api::object::WatchEvent;
-use pintle_api::service::{Body, BoxError, EventStream, ObjectStream};
+use pintle_api::object::{EventType, WatchEvent};
+use pintle_api::service::{Body, BoxError, ObjectStream};
 use rand::RngExt;
 use serde_json::json;
 
@@ -20,11 +20,9 @@ use super::negotiate::{self, Accepted, Media};
 use super::resource::{name_selector, namespace};
 use super::respond;
 use crate::Server;
+use crate::cache::{Watch, WatchItem, json_frame};
 use crate::registry::options::ListOptions;
 use crate::registry::{Res, table, watch};
-
-/// How often a watch that asked for bookmarks gets one.
-const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
 
 /// Starts a watch and answers with its stream.
 ///
@@ -42,9 +40,10 @@ pub(crate) async fn serve(server: &Arc<Server>, ctx: &Ctx, res: &Arc<Res>) -> Re
         Some(t) if t.kind == "Table" => table::include(&ctx.query)?,
         _ => table::Include::None,
     };
-    let events = watch::watch(res, &namespace(ctx, res), &o).await?;
-    let events = limited(server, res, events, timeout, o.bookmarks);
+    let items = limited(server, watch::watch(res, &namespace(ctx, res), &o).await?, timeout);
     if ctx.want_objects {
+        let res = Arc::clone(res);
+        let events = items.map(move |item| item.and_then(|i| watch::event(&res, &i)));
         let mut r = respond::bytes(200, Media::Json.name(), Bytes::new());
         r.extensions_mut().insert(ObjectStream::new(events.boxed()));
         return Ok(r);
@@ -53,55 +52,34 @@ pub(crate) async fn serve(server: &Arc<Server>, ctx: &Ctx, res: &Arc<Res>) -> Re
         Media::Protobuf => "application/vnd.kubernetes.protobuf;stream=watch",
         _ => "application/json",
     };
-    let framer = Framer { server: Arc::clone(server), res: Arc::clone(res), accepted, include, head: true };
-    let frames = framer.frames(events);
-    let body = StreamBody::new(frames.map(|b| Ok::<_, BoxError>(Frame::data(b))));
-    let mut r = Response::new(BodyExt::boxed_unsync(body));
+    let mut framer = Framer { server: Arc::clone(server), res: Arc::clone(res), accepted, include, head: true };
+    let frames = items.map(move |item| Ok::<_, BoxError>(Frame::data(framer.frame(item))));
+    let mut r = Response::new(BodyExt::boxed_unsync(StreamBody::new(frames)));
     r.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     Ok(r)
 }
 
-/// Ends the stream at its time, at the first error and when the server stops; adds bookmarks.
+/// Ends the stream at its time, after the first error and when the server stops.
 fn limited(
     server: &Arc<Server>,
-    res: &Arc<Res>,
-    events: EventStream,
+    items: Watch,
     timeout: Duration,
-    bookmarks: bool,
-) -> impl Stream<Item = Result<WatchEvent, Status>> + Send + use<> {
-    let stop = server.stopping.clone();
-    let res = Arc::clone(res);
-    let deadline = tokio::time::Instant::now() + timeout;
-    let next_bookmark = tokio::time::Instant::now() + BOOKMARK_EVERY;
-    futures::stream::unfold((events, false, next_bookmark, 0u64), move |(mut events, done, mut mark, mut seen)| {
-        let (stop, res) = (stop.clone(), Arc::clone(&res));
-        async move {
-            if done {
-                return None;
-            }
-            tokio::select! {
-                biased;
-                event = events.next() => {
-                    let event = event?;
-                    let failed = event.is_err();
-                    if let Ok(e) = &event {
-                        seen = seen.max(e.object.resource_version());
-                    }
-                    Some((event, (events, failed, mark, seen)))
-                }
-                () = tokio::time::sleep_until(deadline) => None,
-                () = stop.cancelled() => None,
-                () = tokio::time::sleep_until(mark), if bookmarks && seen > 0 => {
-                    mark = tokio::time::Instant::now() + BOOKMARK_EVERY;
-                    let event = watch::bookmark(&res, seen, false);
-                    Some((event, (events, false, mark, seen)))
-                }
-            }
-        }
-    })
+) -> impl Stream<Item = Result<WatchItem, Status>> + Send + use<> {
+    let stop = server.stopping.clone().cancelled_owned();
+    let until = Box::pin(async move {
+        tokio::select! { () = tokio::time::sleep(timeout) => {}, () = stop => {} }
+    });
+    let mut failed = false;
+    items
+        .take_while(move |item| {
+            let go_on = !failed;
+            failed = item.is_err();
+            std::future::ready(go_on)
+        })
+        .take_until(until)
 }
 
-/// Turns events into frames of the wire.
+/// Turns items into frames of the wire.
 struct Framer {
     server: Arc<Server>,
     res: Arc<Res>,
@@ -112,48 +90,50 @@ struct Framer {
 }
 
 impl Framer {
-    fn frames(
-        mut self,
-        events: impl Stream<Item = Result<WatchEvent, Status>> + Send + 'static,
-    ) -> impl Stream<Item = Bytes> + Send {
-        // What is ready together is written together.
-        events.ready_chunks(64).map(move |batch| {
-            let mut out = BytesMut::new();
-            for event in batch {
-                self.frame(&mut out, event);
+    fn frame(&mut self, item: Result<WatchItem, Status>) -> Bytes {
+        let made = item.and_then(|item| match &item {
+            // The same frame for all who watch.
+            WatchItem::Event(d) if self.accepted.target.is_none() && !self.res.converts() => {
+                Ok(match self.accepted.media {
+                    Media::Protobuf => d.protobuf_frame(|d| protobuf(d.kind, d.object.bytes())).clone(),
+                    _ => d.json_frame().clone(),
+                })
             }
-            out.freeze()
+            item => watch::event(&self.res, item).and_then(|e| self.own(&e)),
+        });
+        made.unwrap_or_else(|status| {
+            let text = status.to_json();
+            match self.accepted.media {
+                Media::Protobuf => crate::codec::protobuf_frame("ERROR", &text),
+                _ => {
+                    let mut out = b"{\"type\":\"ERROR\",\"object\":".to_vec();
+                    out.extend_from_slice(&text);
+                    out.extend_from_slice(b"}\n");
+                    out.into()
+                }
+            }
         })
     }
 
-    fn frame(&mut self, out: &mut BytesMut, event: Result<WatchEvent, Status>) {
-        let made = event.and_then(|e| {
-            let object: Bytes = match &self.accepted.target {
-                None => e.object.bytes().clone(),
-                Some(t) if t.kind == "Table" => {
-                    let head = std::mem::replace(&mut self.head, false);
-                    let metadata = json!({"resourceVersion": e.object.resource_version().to_string()});
-                    let now = self.server.clock.now();
-                    let one = std::iter::once(&*e.object);
-                    table::table(&self.res, &t.version, &metadata, one, self.include, head, now)?.into()
-                }
-                Some(t) => table::partial(&e.object, &t.version),
-            };
-            Ok((e.kind, object))
-        });
-        let (kind, object) = match made {
-            Ok((kind, object)) => (kind.as_str(), object),
-            Err(status) => ("ERROR", status.to_json().into()),
+    fn own(&mut self, e: &WatchEvent) -> Result<Bytes, Status> {
+        let object: Bytes = match &self.accepted.target {
+            None => e.object.bytes().clone(),
+            Some(t) if t.kind == "Table" => {
+                let head = std::mem::replace(&mut self.head, false);
+                let metadata = json!({"resourceVersion": e.object.resource_version().to_string()});
+                let now = self.server.clock.now();
+                let one = std::iter::once(&*e.object);
+                table::table(&self.res, &t.version, &metadata, one, self.include, head, now)?.into()
+            }
+            Some(t) => table::partial(&e.object, &t.version),
         };
-        if self.accepted.media == Media::Protobuf {
-            crate::codec::protobuf_frame(out, kind, &object);
-            return;
-        }
-        out.reserve(object.len() + 40);
-        out.put_slice(b"{\"type\":\"");
-        out.put_slice(kind.as_bytes());
-        out.put_slice(b"\",\"object\":");
-        out.put_slice(&object);
-        out.put_slice(b"}\n");
+        Ok(match self.accepted.media {
+            Media::Protobuf => protobuf(e.kind, &object),
+            _ => json_frame(e.kind, &object),
+        })
     }
+}
+
+fn protobuf(kind: EventType, object: &[u8]) -> Bytes {
+    crate::codec::protobuf_frame(kind.as_str(), object)
 }

@@ -10,7 +10,6 @@ use serde::{Deserialize, Serialize};
 
 use super::Res;
 use super::options::{ListOptions, VersionMatch};
-use super::storage::Page;
 
 /// A list's outcome.
 pub(crate) struct Listed {
@@ -67,15 +66,11 @@ const CONTINUE_EXPIRED: &str = "The provided continue parameter is too old to di
 /// 404 when it is not there, 504 when the version is in the future.
 pub(crate) async fn get(res: &Res, namespace: &str, name: &str, version: Option<u64>) -> Result<Arc<Object>, Status> {
     let objects = res.objects()?;
-    if let Some(v) = version.filter(|v| *v > 0) {
-        not_in_future(objects.revision().await?, v)?;
-    }
-    objects.get(namespace, name).await?.ok_or_else(|| res.not_found(name))
-}
-
-/// Refuses a resourceVersion that does not exist yet.
-pub(crate) fn not_in_future(current: u64, wanted: u64) -> Result<(), Status> {
-    if wanted > current { Err(Status::too_large_version(wanted, current)) } else { Ok(()) }
+    let found = match version {
+        Some(v) => objects.cache().await?.at_least(v).await?.get(namespace, name).cloned(),
+        None => objects.get(namespace, name).await?,
+    };
+    found.ok_or_else(|| res.not_found(name))
 }
 
 /// Lists objects.
@@ -92,58 +87,61 @@ pub(crate) async fn list(res: &Res, namespace: &str, o: &ListOptions) -> Result<
     {
         namespace = ns;
     }
-    let mut at = None;
+    let cache = objects.cache().await?;
     let mut from = None;
-    if o.continue_token.is_empty() {
-        if let Some(v) = o.version {
+    let snapshot = if o.continue_token.is_empty() {
+        match o.version {
+            None => cache.fresh().await?,
             // With a limit and no word on the match, a version means exactly that version, as it always did.
-            let exact =
-                o.version_match == Some(VersionMatch::Exact) || (o.version_match.is_none() && o.limit > 0 && v > 0);
-            if exact {
-                at = Some(v);
-            } else if v > 0 {
-                not_in_future(objects.revision().await?, v)?;
+            Some(v)
+                if o.version_match == Some(VersionMatch::Exact)
+                    || (o.version_match.is_none() && o.limit > 0 && v > 0) =>
+            {
+                cache.at(v).await.map_err(|e| match e.code {
+                    410 => Status::expired("The resourceVersion for the provided list is too old."),
+                    _ => e,
+                })?
             }
+            Some(v) => cache.at_least(v).await?,
         }
     } else {
         if o.version.is_some_and(|v| v > 0) {
             return Err(Status::bad_request("specifying resource version is not allowed when using continue"));
         }
         let token = decode_token(&o.continue_token)?;
-        at = u64::try_from(token.revision).ok();
-        from = Some(token.start.trim_start_matches('/').to_owned());
-    }
-    let matches = |object: &Object| o.labels.matches_object(object) && o.fields.matches_object(object);
-    if let Some(name) = o.fields.exact("metadata.name").filter(|_| !namespace.is_empty() || !res.def.namespaced)
-        && at.is_none()
-        && from.is_none()
-    {
-        // One name: no need to look at others.
-        let revision = objects.revision().await?;
-        let found = objects.get(namespace, name).await?.filter(|object| matches(object));
-        let revision = found.as_ref().map_or(revision, |f| revision.max(f.resource_version()));
-        return Ok(Listed {
-            items: found.into_iter().collect(),
-            revision,
-            continue_token: String::new(),
-            remaining: None,
-        });
-    }
-    let page = objects.list(namespace, at, from.as_deref(), o.limit, &matches, !o.selects_all()).await;
-    let Page { items, revision, next, remaining } = match page {
-        Ok(p) => p,
-        Err(e) if e.is("Expired") && from.is_some() => {
-            let mut e = Status::expired(CONTINUE_EXPIRED);
-            e.metadata.continue_token = encode_token(-1, &from.unwrap_or_default());
-            return Err(e);
-        }
-        Err(e) if e.is("Expired") => {
-            return Err(Status::expired("The resourceVersion for the provided list is too old."));
-        }
-        Err(e) => return Err(e),
+        let start = token.start.trim_start_matches('/').to_owned();
+        let snapshot = match u64::try_from(token.revision) {
+            Ok(v) => cache.at(v).await.map_err(|e| match e.code {
+                410 => {
+                    let mut e = Status::expired(CONTINUE_EXPIRED);
+                    e.metadata.continue_token = encode_token(-1, &start);
+                    e
+                }
+                _ => e,
+            })?,
+            Err(_) => cache.fresh().await?,
+        };
+        from = Some(start);
+        snapshot
     };
-    let continue_token = next.map(|start| encode_token(i64::try_from(revision).unwrap_or(i64::MAX), &start));
-    Ok(Listed { items, revision, continue_token: continue_token.unwrap_or_default(), remaining })
+    let revision = snapshot.revision();
+    let matches = |object: &Object| o.labels.matches_object(object) && o.fields.matches_object(object);
+    if let Some(name) = o.fields.exact("metadata.name").filter(|_| !namespace.is_empty() || !res.def.namespaced) {
+        // One name: no need to look at others.
+        let found = snapshot.get(namespace, name).filter(|object| matches(object)).cloned();
+        return Ok(Listed { items: found.into_iter().collect(), revision, continue_token: String::new(), remaining: None });
+    }
+    let page = snapshot.page(namespace, from.as_deref(), o.limit, &matches, o.selects_all());
+    let continue_token = page.next.map(|start| {
+        cache.retain(&snapshot);
+        encode_token(i64::try_from(revision).unwrap_or(i64::MAX), &start)
+    });
+    Ok(Listed {
+        items: page.items,
+        revision,
+        continue_token: continue_token.unwrap_or_default(),
+        remaining: page.remaining,
+    })
 }
 
 #[cfg(test)]

@@ -1,7 +1,6 @@
 //! Applying a patch to an object's present state.
 
 use pintle_api::Status;
-use serde_json::Value;
 
 /// The patch types, by their media types.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,45 +34,9 @@ impl PatchType {
     }
 }
 
-/// RFC 7386.
-pub(crate) fn merge(target: &mut Value, patch: &Value) {
-    let Value::Object(changes) = patch else {
-        target.clone_from(patch);
-        return;
-    };
-    if !target.is_object() {
-        *target = Value::Object(serde_json::Map::new());
-    }
-    let Some(map) = target.as_object_mut() else { return };
-    for (k, v) in changes {
-        if v.is_null() {
-            map.remove(k);
-        } else {
-            merge(map.entry(k.clone()).or_insert(Value::Null), v);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
-
-    #[test]
-    fn merges() {
-        for (target, patch, want) in [
-            (json!({"a": "b"}), json!({"a": "c"}), json!({"a": "c"})),
-            (json!({"a": "b"}), json!({"b": "c"}), json!({"a": "b", "b": "c"})),
-            (json!({"a": "b", "b": "c"}), json!({"a": null}), json!({"b": "c"})),
-            (json!({"a": ["b"]}), json!({"a": "c"}), json!({"a": "c"})),
-            (json!({"a": {"b": "c"}}), json!({"a": {"b": "d", "c": null}}), json!({"a": {"b": "d"}})),
-            (json!({}), json!({"a": {"bb": {"ccc": null}}}), json!({"a": {"bb": {}}})),
-        ] {
-            let mut got = target.clone();
-            merge(&mut got, &patch);
-            assert_eq!(got, want);
-        }
-    }
 
     #[test]
     fn types() {
