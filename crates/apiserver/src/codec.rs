@@ -177,7 +177,10 @@ pub(crate) fn patched(
         (PatchType::Merge, _) => patch::merge_patch(current, body, mode),
         (PatchType::Strategic, Some(ty)) => patch::strategic_merge_patch(current, body, ty, mode),
         (PatchType::Strategic, None) | (PatchType::Apply, _) => {
-            return Err(Status::unsupported_media_type(&["application/json-patch+json", "application/merge-patch+json"]));
+            return Err(Status::unsupported_media_type(&[
+                "application/json-patch+json",
+                "application/merge-patch+json",
+            ]));
         }
     };
     let patch::Patched { value: object, strict: complaints } = made.map_err(|e| {

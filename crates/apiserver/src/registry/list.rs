@@ -129,7 +129,12 @@ pub(crate) async fn list(res: &Res, namespace: &str, o: &ListOptions) -> Result<
     if let Some(name) = o.fields.exact("metadata.name").filter(|_| !namespace.is_empty() || !res.def.namespaced) {
         // One name: no need to look at others.
         let found = snapshot.get(namespace, name).filter(|object| matches(object)).cloned();
-        return Ok(Listed { items: found.into_iter().collect(), revision, continue_token: String::new(), remaining: None });
+        return Ok(Listed {
+            items: found.into_iter().collect(),
+            revision,
+            continue_token: String::new(),
+            remaining: None,
+        });
     }
     let page = snapshot.page(namespace, from.as_deref(), o.limit, &matches, o.selects_all());
     let continue_token = page.next.map(|start| {

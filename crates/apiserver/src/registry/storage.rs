@@ -123,12 +123,10 @@ impl Objects {
         }
         .or_get(key);
         match self.store.txn(txn).await {
-            Ok(Outcome::Succeeded { revision }) => {
-                match self.loaded().and_then(|cache| cache.written(key, revision)) {
-                    Some(object) => Ok(object),
-                    None => self.object(&value, revision).map_err(Lost::Error),
-                }
-            }
+            Ok(Outcome::Succeeded { revision }) => match self.loaded().and_then(|cache| cache.written(key, revision)) {
+                Some(object) => Ok(object),
+                None => self.object(&value, revision).map_err(Lost::Error),
+            },
             Ok(Outcome::Failed { current, .. }) => Err(self.lost(&current)),
             Err(e) => Err(Lost::Error(store_error(&e))),
         }

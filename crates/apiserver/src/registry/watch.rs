@@ -18,8 +18,11 @@ const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
 
 /// A bookmark of this resource at a revision.
 pub(crate) fn bookmark(res: &Res, revision: u64, initial_events_end: bool) -> Result<WatchEvent, Status> {
-    let annotations =
-        if initial_events_end { format!(",\"annotations\":{{\"{INITIAL_EVENTS_END}\":\"true\"}}") } else { String::new() };
+    let annotations = if initial_events_end {
+        format!(",\"annotations\":{{\"{INITIAL_EVENTS_END}\":\"true\"}}")
+    } else {
+        String::new()
+    };
     let text = format!(
         "{{\"kind\":\"{}\",\"apiVersion\":\"{}\",\"metadata\":{{\"resourceVersion\":\"{revision}\"{annotations}}}}}",
         res.def.kind, res.api_version
