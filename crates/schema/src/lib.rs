@@ -6,6 +6,7 @@ pub mod defaults;
 pub mod encode;
 pub mod errors;
 pub mod patch;
+pub mod proto;
 pub mod quote;
 pub mod table;
 pub mod time;

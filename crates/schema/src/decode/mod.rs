@@ -13,6 +13,7 @@ use crate::table::Type;
 use serde_json::Value;
 use std::fmt;
 
+pub(crate) use typed::kept;
 pub use yaml::yaml_to_value;
 
 /// How deep lists and maps may nest. Upstream stops at 10,000; whoever reads a stored object here with `serde_json`
@@ -92,6 +93,14 @@ fn finish(
     let decoded = decoded?;
     source.end()?;
     decoded
+}
+
+/// Decodes JSON of any kind, numbers as they are written.
+pub(crate) fn decode_raw(data: &[u8]) -> Result<Value, DecodeError> {
+    let mut source = json::Json::new(data);
+    let value = typed::raw(&mut source)?;
+    source.end()?;
+    value
 }
 
 /// Decodes the operations of a JSON patch.

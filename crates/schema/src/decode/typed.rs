@@ -74,6 +74,14 @@ pub(super) fn decode_untyped<'a, S: Source<'a>>(source: &mut S, mode: Mode) -> O
     Ok(d.finish(value))
 }
 
+/// Reads any value, numbers as they are written.
+pub(super) fn raw<'a, S: Source<'a>>(source: &mut S) -> Result<Result<Value, DecodeError>, DecodeError> {
+    let mut d = Decoder::new(source, Mode::Lenient);
+    let token = d.source.value()?;
+    let value = d.any(token, false)?;
+    Ok(d.finish(value).map(|decoded| decoded.value))
+}
+
 type Operations = (Vec<Operation>, Vec<String>);
 
 /// Decodes the operations of a JSON patch.
@@ -522,7 +530,7 @@ impl<'a, 's, S: Source<'a>> Decoder<'s, S> {
                 }
             });
         }
-        Ok(if items.is_empty() { Value::Null } else { Value::Array(items) })
+        Ok(Value::Array(items))
     }
 
     fn time(&mut self, token: Token<'a>, micro: bool) -> Result<Value, DecodeError> {
@@ -583,7 +591,10 @@ impl<'a, 's, S: Source<'a>> Decoder<'s, S> {
         match (base, token) {
             (_, Token::Object) => Ok(Value::Object(self.object(schema)?)),
             (Base::SchemaOrBool, Token::Bool(b)) => Ok(Value::Bool(b)),
-            (Base::SchemaOrStrings, Token::Array) => self.strings(),
+            (Base::SchemaOrStrings, Token::Array) => {
+                let items = self.strings()?;
+                Ok(if items.as_array().is_some_and(Vec::is_empty) { Value::Null } else { items })
+            }
             (Base::SchemaOrArray, Token::Array) => {
                 let mut items = vec![];
                 while self.source.item(items.is_empty())? {
@@ -673,7 +684,7 @@ fn number(text: &str, go_numbers: bool) -> Option<Value> {
 }
 
 /// What Go would write of a field's value, if anything.
-fn kept(ty: &Type, field: &Field, value: Value) -> Option<Value> {
+pub(crate) fn kept(ty: &Type, field: &Field, value: Value) -> Option<Value> {
     let empty = match (&value, field.form) {
         (Value::Null, _) => true,
         (Value::Array(a), _) => a.is_empty(),

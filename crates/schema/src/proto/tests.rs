@@ -1,0 +1,145 @@
+use super::*;
+use crate::decode::{Mode, decode_value};
+use crate::table::{Base, Form, kind, types};
+use proptest::prelude::*;
+use serde_json::{Map, json};
+
+/// A value of a type with every field set, down to some depth.
+fn filled(ty: &'static Type, depth: usize) -> Value {
+    let mut map = Map::new();
+    for f in &ty.fields {
+        if f.number == 0 || depth == 0 && f.struct_type().is_some() {
+            continue;
+        }
+        let one = match f.base {
+            Base::Str => json!(format!("{}-é<", f.name)),
+            Base::Bool => json!(true),
+            Base::Int32 => json!(-7),
+            Base::Int64 => json!(1i64 << 40),
+            Base::Double => json!(1.5),
+            Base::Bytes => json!("AP8="),
+            Base::Time => json!("2024-02-29T01:02:03Z"),
+            Base::MicroTime => json!("2024-02-29T01:02:03.000456Z"),
+            Base::Quantity => json!("1500m"),
+            Base::IntOrString if f.name.len() % 2 == 0 => json!("80%"),
+            Base::IntOrString => json!(-3),
+            Base::Raw | Base::Json => json!({"b": [1, 1.5, "x"], "a": null}),
+            Base::Fields => json!({"f:a": {".": {}}}),
+            Base::SchemaOrArray | Base::SchemaOrBool | Base::SchemaOrStrings if depth > 0 => {
+                let schema = crate::table::named("apiextensions/v1", "JSONSchemaProps").unwrap();
+                filled(schema, 0)
+            }
+            Base::SchemaOrArray => json!([{"type": "a"}, {"type": "b"}]),
+            Base::SchemaOrBool => json!(true),
+            Base::SchemaOrStrings => json!(["a", "b"]),
+            Base::StringList => json!(["a", ""]),
+            Base::Struct(id) => filled(id.get(), depth - 1),
+        };
+        let value = match f.form {
+            Form::Plain | Form::Pointer => one,
+            Form::List => json!([one.clone(), one]),
+            Form::Map => json!({"k": one.clone(), "": one}),
+        };
+        map.insert(f.name.to_owned(), value);
+    }
+    Value::Object(map)
+}
+
+#[test]
+fn every_kind_round_trips() {
+    for ty in types() {
+        for depth in 0..3 {
+            let value = filled(ty, depth);
+            let value = decode_value(value, ty, Mode::Strict).unwrap_or_else(|e| panic!("{}: {e}", ty.name));
+            assert_eq!(value.strict, Vec::<String>::new());
+            let body = to_body(&value.value, ty);
+            let back = from_body(&body, ty).unwrap_or_else(|e| panic!("{}: {e}", ty.name));
+            assert_eq!(back, value.value, "{} at depth {depth}", ty.name);
+        }
+        assert_eq!(&from_body(&to_body(&json!({}), ty), ty).unwrap(), ty.zero(), "{} empty", ty.name);
+    }
+}
+
+#[test]
+fn bytes_are_upstreams() {
+    let ty = kind("v1", "ConfigMap").unwrap();
+    let config = json!({"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"name": "a"}, "data": {"k": "v"}});
+    let got = to_proto(&config, ty);
+    let expect = b"k8s\0\n\x0f\n\x02v1\x12\tConfigMap\x12\x1b\n\x11\n\x01a\x12\0\x1a\0\"\0*\x002\08\0B\0\x12\x06\n\x01k\x12\x01v\x1a\0\"\0";
+    assert_eq!(got, expect);
+    assert_eq!(from_proto(&got, ty).unwrap(), config);
+    let opened = envelope(&got).unwrap();
+    assert_eq!((opened.api_version.as_str(), opened.kind.as_str()), ("v1", "ConfigMap"));
+}
+
+#[test]
+fn lists_and_frames() {
+    let (pod, list) = (kind("v1", "Pod").unwrap(), kind("v1", "PodList").unwrap());
+    let one =
+        json!({"metadata": {"name": "a"}, "spec": {"containers": [{"name": "c", "resources": {}}]}, "status": {}});
+    let body = to_body(&one, pod);
+    let whole =
+        json!({"kind": "PodList", "apiVersion": "v1", "metadata": {"resourceVersion": "5"}, "items": [one, one]});
+    let got = list_to_proto("v1", "PodList", &json!({"resourceVersion": "5"}), &[&body, &body]);
+    assert_eq!(got, to_proto(&whole, list));
+    assert_eq!(from_proto(&got, list).unwrap(), whole);
+    let object = to_proto(&one, pod);
+    let frame = watch_frame("ADDED", &object);
+    let read = read_watch_frame(&frame).unwrap().unwrap();
+    assert_eq!(read, WatchFrame { event: "ADDED".to_owned(), object: &object, len: frame.len() });
+    for cut in 0..frame.len() {
+        assert_eq!(read_watch_frame(&frame[..cut]), Ok(None));
+    }
+    let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "code": 404, "reason": "NotFound",
+        "details": {"name": "x", "causes": [{"reason": "a", "message": "b", "field": "c"}]}});
+    let ty = kind("v1", "Status").unwrap();
+    assert_eq!(from_proto(&to_proto(&status, ty), ty).unwrap(), status);
+}
+
+#[test]
+fn malformed_input_is_refused() {
+    let pod = kind("v1", "Pod").unwrap();
+    let check = |data: &[u8], expect: &str| assert_eq!(from_proto(data, pod).unwrap_err().to_string(), expect);
+    check(b"", "empty data");
+    check(b"{}", "provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]");
+    check(b"k8s\0", "empty body");
+    check(b"k8s\0\x12\x02\x08", "unexpected EOF");
+    let body = |data: &[u8], expect: &str| assert_eq!(from_body(data, pod).unwrap_err().to_string(), expect);
+    body(b"\x08\x01", "proto: wrong wireType = 0 for field Metadata");
+    body(b"\x00", "proto: Pod: illegal tag 0 (wire type 0)");
+    body(b"\x0c", "proto: Pod: wiretype end group for non-group");
+    body(b"\x0a\xff", "unexpected EOF");
+    body(b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff", "proto: integer overflow");
+    body(b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", "proto: negative length found during unmarshaling");
+    // Unknown fields of every wire type are passed over.
+    assert!(
+        from_body(b"\xf8\x06\x01\xf9\x06\0\0\0\0\0\0\0\0\xfa\x06\x01x\xfb\x06\x08\x01\xfc\x06\xfd\x06\0\0\0\0", pod)
+            .is_ok()
+    );
+    // Schemas within schemas without end.
+    let schema = crate::table::named("apiextensions/v1", "JSONSchemaProps").unwrap();
+    let not = schema.field("not").unwrap().number;
+    let mut deep = vec![];
+    for _ in 0..1000 {
+        let mut writer = wire::Writer::with_capacity(deep.len() + 16);
+        writer.bytes_field(not, &deep);
+        deep = writer.finish();
+    }
+    assert_eq!(from_body(&deep, schema).unwrap_err().to_string(), "exceeded max depth");
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_panic(at in any::<prop::sample::Index>(), edits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6), cut in any::<prop::sample::Index>()) {
+        let kinds: Vec<_> = types().filter(|t| t.is_kind).collect();
+        let ty = kinds[at.index(kinds.len())];
+        let mut data = to_proto(&filled(ty, 3), ty);
+        for (i, byte) in edits {
+            let i = i.index(data.len());
+            data[i] = byte;
+        }
+        let _ = from_proto(&data, ty);
+        data.truncate(cut.index(data.len()));
+        let _ = (from_proto(&data, ty), from_body(&data, ty), read_watch_frame(&data));
+    }
+}
