@@ -17,7 +17,9 @@ const QUALIFIED_MSG: &str =
 const VALUE_FMT: &str = "(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?";
 const VALUE_MSG: &str = "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character";
 
-fn regex_error(msg: &str, fmt: &str, examples: &[&str]) -> String {
+/// What upstream says of a value that does not match a pattern, with examples that do.
+#[must_use]
+pub fn regex_error(msg: &str, fmt: &str, examples: &[&str]) -> String {
     let mut out = format!("{msg} (e.g. ");
     for (i, e) in examples.iter().enumerate() {
         if i > 0 {
@@ -33,9 +35,14 @@ fn regex_error(msg: &str, fmt: &str, examples: &[&str]) -> String {
     out
 }
 
-/// `must be no more than N characters`, as upstream words it.
+/// `must be no more than N characters`: how upstream words it for DNS names.
 #[must_use]
 pub fn max_len_error(n: usize) -> String {
+    format!("must be no more than {n} characters")
+}
+
+/// `must be no more than N bytes`: how upstream words it for qualified names and label values.
+fn max_bytes_error(n: usize) -> String {
     format!("must be no more than {n} bytes")
 }
 
@@ -131,7 +138,7 @@ pub fn qualified_name(s: &str) -> Vec<String> {
     if name.is_empty() {
         errs.push("name part must be non-empty".into());
     } else if name.len() > 63 {
-        errs.push(format!("name part {}", max_len_error(63)));
+        errs.push(format!("name part {}", max_bytes_error(63)));
     }
     if !qualified_chars(name) {
         errs.push(format!(
@@ -147,7 +154,7 @@ pub fn qualified_name(s: &str) -> Vec<String> {
 pub fn label_value(s: &str) -> Vec<String> {
     let mut errs = Vec::new();
     if s.len() > 63 {
-        errs.push(max_len_error(63));
+        errs.push(max_bytes_error(63));
     }
     if !s.is_empty() && !qualified_chars(s) {
         errs.push(regex_error(VALUE_MSG, VALUE_FMT, &["MyValue", "my_value", "12345"]));

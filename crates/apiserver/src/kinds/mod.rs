@@ -21,6 +21,7 @@ pub mod autoscaling;
 pub mod batch;
 pub mod bootstrap;
 pub mod certificates;
+pub mod checks;
 pub mod coordination;
 pub mod core;
 pub mod flowcontrol;

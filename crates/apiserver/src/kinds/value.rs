@@ -1,6 +1,14 @@
 //! Reading and changing JSON trees, as the prepare steps do.
 
+use pintle_schema::cursor::Cursor;
 use serde_json::{Map, Value};
+
+static NULL: Value = Value::Null;
+
+/// A cursor with nothing under it, to stand for an old object where there is none.
+pub fn nothing<'a>() -> Cursor<'a> {
+    Cursor::root(&NULL)
+}
 
 /// The value at a path of fields, unless absent or null.
 pub fn at<'a>(value: &'a Value, path: &[&str]) -> Option<&'a Value> {
