@@ -50,8 +50,8 @@ struct Index {
 }
 
 fn index(text: &[u8]) -> Result<Index, ObjectError> {
-    let mut ix = Index::default();
-    ix.metadata = scan::find(text, 0, &["metadata"]).ok_or(ObjectError("it has no metadata"))?;
+    let metadata = scan::find(text, 0, &["metadata"]).ok_or(ObjectError("it has no metadata"))?;
+    let mut ix = Index { metadata, ..Index::default() };
     scan::members(text, ix.metadata.start as usize, |key, span| {
         match key {
             b"name" => ix.name = scan::unquoted(text, span),

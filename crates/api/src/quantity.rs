@@ -456,6 +456,7 @@ impl std::ops::Add for Quantity {
 
 impl std::ops::Sub for Quantity {
     type Output = Quantity;
+    #[expect(clippy::suspicious_arithmetic_impl, reason = "adding the negated number is how it subtracts")]
     fn sub(self, other: Quantity) -> Quantity {
         self + other.negated()
     }
