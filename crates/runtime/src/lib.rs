@@ -3,8 +3,15 @@
 //! The crate knows nothing of Kubernetes beyond CRI's terms. [`fake::FakeRuntime`] keeps everything in memory for tests
 //! of what drives a runtime.
 
+pub mod cgroup;
 mod cri;
+pub mod embedded;
 pub mod fake;
+pub mod image;
+mod process;
+pub mod seccomp;
+pub mod shim;
+mod sys;
 
 pub use cri::config::*;
 pub use cri::error::{Code, Error, Result};

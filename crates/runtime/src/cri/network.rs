@@ -37,6 +37,12 @@ pub trait SandboxNetwork: Send + Sync + 'static {
     /// Gives back all that `attach` took. The namespace may be gone already; repeated calls are no error.
     async fn detach(&self, sandbox: &NetworkSandbox, netns: Option<&Path>) -> Result<()>;
 
+    /// Tells of a sandbox that lives on from before a restart of this process, so that what is kept in memory about it
+    /// can be made again.
+    async fn restore(&self, _sandbox: &NetworkSandbox, _netns: &Path, _ips: &[IpAddr]) -> Result<()> {
+        Ok(())
+    }
+
     /// `Ok` once pods can be connected; otherwise the reason, for the node's Ready condition.
     async fn ready(&self) -> Result<()> {
         Ok(())

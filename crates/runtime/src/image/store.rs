@@ -1,0 +1,470 @@
+//! What is on disk: blobs by digest, unpacked layers by what lies below them, and one list of images.
+//!
+//! A layer or blob appears under its name by a rename, so what is there is whole. What no image and no container uses
+//! is removed as soon as no pull or import is under way.
+
+use super::manifest::{ConfigDocument, Descriptor, Manifest};
+use super::name::{ImageName, is_digest};
+use super::unpack::{self, Hashing};
+use crate::sys::{self, Context as _};
+use crate::{Error, FilesystemUsage, Image, ImageConfig, Result};
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+use std::collections::{HashMap, HashSet};
+use std::fs::{self, File};
+use std::io::{self, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// The layers of an image, the uppermost first, held against removal under a name.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Layers {
+    /// Their chain ids.
+    pub chain: Vec<String>,
+    /// Their directories.
+    pub dirs: Vec<PathBuf>,
+}
+
+/// An image on disk.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Record {
+    pub id: String,
+    pub tags: Vec<String>,
+    pub digests: Vec<String>,
+    /// Blobs: manifest first, then configuration and layers; empty for images made of our own program.
+    pub blobs: Vec<String>,
+    /// Chain ids, the lowest first.
+    pub layers: Vec<String>,
+    pub size: u64,
+    pub pinned: bool,
+    pub config: ImageConfig,
+    /// Known to have reached the disk.
+    pub durable: bool,
+    /// During which run of the machine it was made.
+    pub boot: String,
+    /// For images made of our own program: from which file.
+    pub origin: String,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    images: Vec<Record>,
+    /// Who holds which layers.
+    held: HashMap<String, Vec<String>>,
+    /// Pulls and imports under way.
+    busy: usize,
+}
+
+/// The store.
+#[derive(Debug)]
+pub struct ImageStore {
+    dir: PathBuf,
+    state: Mutex<State>,
+    next: AtomicU64,
+    boot: String,
+}
+
+/// While it lives nothing is removed.
+pub struct Busy<'a>(&'a ImageStore);
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        self.0.state.lock().busy -= 1;
+        self.0.collect();
+    }
+}
+
+pub(super) fn hex_of(digest: &str) -> Result<&str> {
+    if is_digest(digest) { Ok(&digest[7..]) } else { Err(Error::invalid(format!("unsupported digest {digest:?}"))) }
+}
+
+pub(super) fn digest_of(data: &[u8]) -> String {
+    format!("sha256:{}", hex::encode(Sha256::digest(data)))
+}
+
+/// The name of a layer over what lies below it.
+pub fn chain_id(below: Option<&str>, diff_id: &str) -> String {
+    below.map_or_else(|| diff_id.to_string(), |b| digest_of(format!("{b} {diff_id}").as_bytes()))
+}
+
+impl ImageStore {
+    /// Opens the store in a directory, which is made if it is missing.
+    pub fn open(dir: impl Into<PathBuf>) -> Result<Self> {
+        let dir = dir.into();
+        // What was being made when the last run ended is worth nothing.
+        let _ = fs::remove_dir_all(dir.join("tmp"));
+        for sub in ["blobs/sha256", "layers", "tmp"] {
+            fs::create_dir_all(dir.join(sub)).context(format!("making {}", dir.join(sub).display()))?;
+        }
+        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_string();
+        let mut images: Vec<Record> = match fs::read(dir.join("images.json")) {
+            Ok(text) => serde_json::from_slice(&text).map_err(|e| {
+                Error::internal(format!("{}: {e}; move it away to begin anew", dir.join("images.json").display()))
+            })?,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => vec![],
+            Err(e) => return Err(e).context("reading the list of images"),
+        };
+        let present = |r: &Record| r.layers.iter().all(|l| dir.join("layers").join(l).join("fs").is_dir());
+        // Without that nobody knows what a loss of power left.
+        images.retain(|r| (r.durable || r.boot == boot) && present(r));
+        let state = Mutex::new(State { images, ..State::default() });
+        Ok(Self { dir, state, next: AtomicU64::new(0), boot })
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The machine's present run.
+    pub(super) fn boot(&self) -> &str {
+        &self.boot
+    }
+
+    /// Keeps everything while the answer lives.
+    pub fn busy(&self) -> Busy<'_> {
+        self.state.lock().busy += 1;
+        Busy(self)
+    }
+
+    /// A new name for something unfinished.
+    pub(super) fn tmp(&self) -> PathBuf {
+        self.dir.join("tmp").join(self.next.fetch_add(1, Ordering::Relaxed).to_string())
+    }
+
+    /// Where a blob is or will be.
+    pub(super) fn blob_path(&self, digest: &str) -> Result<PathBuf> {
+        Ok(self.dir.join("blobs/sha256").join(hex_of(digest)?))
+    }
+
+    /// Where a layer is or will be.
+    pub(super) fn layer_dir(&self, chain: &str) -> PathBuf {
+        self.dir.join("layers").join(chain.trim_start_matches("sha256:"))
+    }
+
+    /// Keeps a small document.
+    pub fn put_blob(&self, data: &[u8]) -> Result<String> {
+        let digest = digest_of(data);
+        let path = self.blob_path(&digest)?;
+        if !path.exists() {
+            let tmp = self.tmp();
+            fs::write(&tmp, data).and_then(|()| fs::rename(&tmp, &path)).context("keeping a blob")?;
+        }
+        Ok(digest)
+    }
+
+    /// Reads a small document.
+    pub fn read_blob(&self, digest: &str) -> Result<Vec<u8>> {
+        fs::read(self.blob_path(digest)?).context(format!("reading blob {digest}"))
+    }
+
+    /// Unpacks a layer's file over `below` (chain ids, the lowest first), checks both its digests, and keeps the file as
+    /// a blob. Answers its chain id. An empty `blob` takes the file's digest as it comes.
+    pub fn add_layer(&self, file: &Path, blob: &str, diff_id: &str, below: &[String]) -> Result<(String, String)> {
+        let chain = chain_id(below.last().map(String::as_str), diff_id);
+        let target = self.layer_dir(&chain);
+        let tmp = self.tmp();
+        fs::create_dir_all(tmp.join("fs")).context("making a layer")?;
+        let result = self.unpack_into(file, blob, diff_id, below, &tmp);
+        match result {
+            Ok(digest) => {
+                match fs::rename(&tmp, &target) {
+                    // Someone else was faster, or it was there all along.
+                    Err(_) if target.is_dir() => drop(fs::remove_dir_all(&tmp)),
+                    other => other.context("keeping a layer")?,
+                }
+                let path = self.blob_path(&digest)?;
+                if path != file {
+                    fs::rename(file, &path).context("keeping a blob")?;
+                }
+                Ok((chain, digest))
+            }
+            Err(e) => {
+                let _ = fs::remove_dir_all(&tmp);
+                Err(e)
+            }
+        }
+    }
+
+    fn unpack_into(&self, file: &Path, blob: &str, diff_id: &str, below: &[String], tmp: &Path) -> Result<String> {
+        let mut hashing = Hashing::new(File::open(file).context("opening a layer")?);
+        let lower: Vec<PathBuf> = below.iter().rev().map(|c| self.layer_dir(c).join("fs")).collect();
+        let (found, written) = {
+            let plain = unpack::decompress(BufReader::with_capacity(256 * 1024, &mut hashing))?;
+            unpack::unpack(plain, &tmp.join("fs"), &lower)?
+        };
+        let digest = hashing.finish().context("reading a layer")?;
+        if !blob.is_empty() && blob != digest {
+            return Err(Error::unknown(format!("layer {blob} has the digest {digest}: it was damaged or forged")));
+        }
+        if found != diff_id {
+            return Err(Error::unknown(format!("layer {digest} unpacks to {found} instead of {diff_id}")));
+        }
+        fs::write(tmp.join("size"), written.to_string()).context("making a layer")?;
+        Ok(digest)
+    }
+
+    /// Whether a layer is unpacked.
+    pub fn has_layer(&self, chain: &str) -> bool {
+        self.layer_dir(chain).is_dir()
+    }
+
+    /// Lists an image whose blobs and layers are all here.
+    pub fn commit(
+        &self,
+        manifest_digest: &str,
+        manifest: &Manifest,
+        document: &ConfigDocument,
+        names: &[ImageName],
+        pinned: bool,
+    ) -> Result<String> {
+        let config = manifest.config.as_ref().ok_or_else(|| Error::invalid("the manifest has no configuration"))?;
+        let mut chain: Vec<String> = vec![];
+        for diff in &document.rootfs.diff_ids {
+            chain.push(chain_id(chain.last().map(String::as_str), diff));
+        }
+        if let Some(missing) = chain.iter().find(|c| !self.has_layer(c)) {
+            return Err(Error::internal(format!("layer {missing} is missing")));
+        }
+        let blobs = [manifest_digest, &config.digest].into_iter().map(String::from);
+        let blobs = blobs.chain(manifest.layers.iter().map(|l| l.digest.clone())).collect();
+        let record = Record {
+            id: config.digest.clone(),
+            blobs,
+            layers: chain.iter().map(|c| c.trim_start_matches("sha256:").to_string()).collect(),
+            size: config.size + manifest.layers.iter().map(|l: &Descriptor| l.size).sum::<u64>(),
+            pinned,
+            config: document.config.clone().unwrap_or_default(),
+            boot: self.boot.clone(),
+            ..Record::default()
+        };
+        let tags =
+            names.iter().filter(|n| n.tag.is_some()).map(|n| ImageName { digest: None, ..n.clone() }.to_string());
+        let digests = names.iter().map(|n| format!("{}@{manifest_digest}", n.familiar()));
+        self.list(record, tags.collect(), digests.collect())
+    }
+
+    /// Lists an image, giving it names that others may have had.
+    pub fn list(&self, mut record: Record, tags: Vec<String>, digests: Vec<String>) -> Result<String> {
+        let mut state = self.state.lock();
+        for other in &mut state.images {
+            other.tags.retain(|t| !tags.contains(t));
+        }
+        let id = record.id.clone();
+        if let Some(at) = state.images.iter().position(|r| r.id == id) {
+            let old = state.images.swap_remove(at);
+            record.tags = old.tags;
+            record.digests = old.digests;
+            record.pinned |= old.pinned;
+            for blob in old.blobs {
+                if !record.blobs.contains(&blob) {
+                    record.blobs.push(blob);
+                }
+            }
+        }
+        record.tags.extend(tags);
+        for d in digests {
+            if !record.digests.contains(&d) {
+                record.digests.push(d);
+            }
+        }
+        state.images.push(record);
+        self.save(&state)?;
+        Ok(id)
+    }
+
+    fn save(&self, state: &State) -> Result<()> {
+        let text = serde_json::to_vec_pretty(&state.images).map_err(|e| Error::internal(e.to_string()))?;
+        sys::write_atomic(&self.dir.join("images.json"), &text, true).context("writing the list of images")
+    }
+
+    /// Waits until everything is on the disk, and notes that for the image.
+    pub fn make_durable(&self, id: &str) -> Result<()> {
+        rustix::fs::syncfs(File::open(&self.dir).context("opening the image store")?).context("syncing images")?;
+        let mut state = self.state.lock();
+        for r in state.images.iter_mut().filter(|r| r.id == id) {
+            r.durable = true;
+        }
+        self.save(&state)
+    }
+
+    /// The image with this id (or a unique beginning of it), tag or digest.
+    pub fn find(&self, name: &str) -> Option<Record> {
+        let state = self.state.lock();
+        let bare = name.strip_prefix("sha256:").unwrap_or(name);
+        if bare.len() >= 12 && bare.bytes().all(|b| b.is_ascii_hexdigit()) {
+            let mut found = state.images.iter().filter(|r| r.id[7..].starts_with(bare));
+            if let (Some(one), None) = (found.next(), found.next()) {
+                return Some(one.clone());
+            }
+        }
+        let full: ImageName = name.parse().ok()?;
+        let tag = ImageName { digest: None, ..full.clone() }.to_string();
+        let digest = full.digest.as_ref().map(|d| format!("{}@{d}", full.familiar()));
+        let fits = |r: &&Record| match &digest {
+            Some(d) => r.digests.contains(d),
+            None => r.tags.contains(&tag),
+        };
+        state.images.iter().find(fits).cloned()
+    }
+
+    /// All images.
+    #[must_use]
+    pub fn all(&self) -> Vec<Record> {
+        self.state.lock().images.clone()
+    }
+
+    /// Gives an image one more name.
+    pub fn tag(&self, image: &str, name: &str) -> Result<()> {
+        let record = self.find(image).ok_or_else(|| Error::not_found(format!("no such image: {image}")))?;
+        let name: ImageName = name.parse()?;
+        self.list(record, vec![ImageName { digest: None, ..name }.to_string()], vec![]).map(drop)
+    }
+
+    /// Forgets an image with all its names. Its layers stay while containers hold them.
+    pub fn remove(&self, name: &str) -> Result<()> {
+        let Some(record) = self.find(name) else { return Ok(()) };
+        {
+            let mut state = self.state.lock();
+            state.images.retain(|r| r.id != record.id);
+            self.save(&state)?;
+        }
+        self.collect();
+        Ok(())
+    }
+
+    /// Removes images that nobody uses and that are not pinned; `keep` decides about the rest. Answers their ids.
+    pub fn prune(&self, keep: impl Fn(&Image) -> bool) -> Result<Vec<String>> {
+        let removed: Vec<String> = {
+            let mut state = self.state.lock();
+            let used: HashSet<String> = state.held.values().flatten().cloned().collect();
+            let in_use = |r: &Record| r.layers.last().is_some_and(|top| used.contains(top));
+            let gone: Vec<String> = state
+                .images
+                .iter()
+                .filter(|r| !r.pinned && !in_use(r) && !keep(&r.image()))
+                .map(|r| r.id.clone())
+                .collect();
+            state.images.retain(|r| !gone.contains(&r.id));
+            self.save(&state)?;
+            gone
+        };
+        self.collect();
+        Ok(removed)
+    }
+
+    /// Holds an image's layers under a holder's name until [`ImageStore::release`].
+    pub fn hold(&self, holder: &str, record: &Record) -> Layers {
+        let mut state = self.state.lock();
+        state.held.entry(holder.into()).or_default().extend(record.layers.iter().cloned());
+        let dirs = record.layers.iter().rev().map(|c| self.layer_dir(c).join("fs")).collect();
+        Layers { chain: record.layers.clone(), dirs }
+    }
+
+    /// Holds layers again that were held before a restart.
+    pub fn hold_again(&self, holder: &str, chain: &[String]) {
+        self.state.lock().held.entry(holder.into()).or_default().extend(chain.iter().cloned());
+    }
+
+    /// Lets go of all a holder holds.
+    pub fn release(&self, holder: &str) {
+        if self.state.lock().held.remove(holder).is_some() {
+            self.collect();
+        }
+    }
+
+    /// Removes blobs and layers that nothing needs, unless a pull or import is under way.
+    pub fn collect(&self) {
+        let state = self.state.lock();
+        if state.busy > 0 {
+            return;
+        }
+        let layers: HashSet<&str> = state
+            .images
+            .iter()
+            .flat_map(|r| &r.layers)
+            .chain(state.held.values().flatten())
+            .map(String::as_str)
+            .collect();
+        let blobs: HashSet<&str> =
+            state.images.iter().flat_map(|r| &r.blobs).map(|b| b.trim_start_matches("sha256:")).collect();
+        let names = |dir: PathBuf| fs::read_dir(dir).into_iter().flatten().flatten();
+        for entry in names(self.dir.join("layers")) {
+            if !layers.contains(entry.file_name().to_string_lossy().as_ref()) {
+                // Out of the way first, so that half a layer is never taken for a whole one.
+                let tmp = self.tmp();
+                if fs::rename(entry.path(), &tmp).is_ok() {
+                    let _ = fs::remove_dir_all(&tmp);
+                }
+            }
+        }
+        for entry in names(self.dir.join("blobs/sha256")) {
+            if !blobs.contains(entry.file_name().to_string_lossy().as_ref()) {
+                let _ = fs::remove_file(entry.path());
+            }
+        }
+    }
+
+    /// What the store takes of the disk.
+    pub fn usage(&self) -> FilesystemUsage {
+        let (mut bytes, mut inodes) = (0, 0);
+        let names = |dir: PathBuf| fs::read_dir(dir).into_iter().flatten().flatten();
+        for entry in names(self.dir.join("blobs/sha256")) {
+            bytes += entry.metadata().map_or(0, |m| m.len());
+            inodes += 1;
+        }
+        for entry in names(self.dir.join("layers")) {
+            let size = fs::read_to_string(entry.path().join("size")).unwrap_or_default();
+            bytes += size.trim().parse::<u64>().unwrap_or(0);
+            inodes += 1;
+        }
+        FilesystemUsage {
+            timestamp: sys::now(),
+            mountpoint: self.dir.display().to_string(),
+            used_bytes: bytes,
+            inodes_used: inodes,
+        }
+    }
+}
+
+impl Record {
+    /// What callers see of it.
+    #[must_use]
+    pub fn image(&self) -> Image {
+        let user = self.config.user.split(':').next().unwrap_or_default();
+        let uid = user.parse().ok();
+        Image {
+            id: self.id.clone(),
+            repo_tags: self.tags.clone(),
+            repo_digests: self.digests.clone(),
+            size: self.size,
+            uid: if user.is_empty() { Some(0) } else { uid },
+            username: if uid.is_some() { String::new() } else { user.to_string() },
+            pinned: self.pinned,
+            config: self.config.clone(),
+        }
+    }
+
+    /// How a container names its image.
+    #[must_use]
+    pub fn reference(&self) -> String {
+        self.digests.first().cloned().unwrap_or_else(|| self.id.clone())
+    }
+}
+
+/// Copies a stream to a file, checking its digest and size. The file is at `path` only if they are right.
+pub fn receive(mut from: impl Read, path: &Path, digest: &str, size: u64) -> Result<()> {
+    let mut hashing = Hashing::new(from.by_ref().take(size + 1));
+    let mut file = File::create(path).context("keeping a blob")?;
+    io::copy(&mut hashing, &mut file).context("keeping a blob")?;
+    let count = hashing.count;
+    let found = hashing.finish().context("keeping a blob")?;
+    if count != size || found != digest {
+        let _ = fs::remove_file(path);
+        return Err(Error::unknown(format!("blob {digest} of {size} bytes came as {found} of {count}")));
+    }
+    Ok(())
+}
