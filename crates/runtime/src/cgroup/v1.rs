@@ -4,7 +4,7 @@ use super::{Hierarchy, keyed, number, write};
 use crate::sys::Context as _;
 use crate::{LinuxResources, MemoryUsage, Result};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 pub fn create(h: &Hierarchy, relative: &Path) -> Result<()> {
     let mut dir = h.mount.clone();
@@ -36,7 +36,7 @@ fn inherit_cpuset(dir: &Path) -> Result<()> {
     Ok(())
 }
 
-pub fn apply(h: &Hierarchy, dir: &PathBuf, r: &LinuxResources) -> Result<()> {
+pub fn apply(h: &Hierarchy, dir: &Path, r: &LinuxResources) -> Result<()> {
     if h.has("cpu") {
         if r.cpu_shares != 0 {
             write(dir, "cpu.shares", r.cpu_shares.clamp(2, 262_144).to_string())?;

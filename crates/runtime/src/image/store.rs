@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
-use std::io::{self, BufReader, Read};
+use std::io::{self, BufReader};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -453,18 +453,4 @@ impl Record {
     pub fn reference(&self) -> String {
         self.digests.first().cloned().unwrap_or_else(|| self.id.clone())
     }
-}
-
-/// Copies a stream to a file, checking its digest and size. The file is at `path` only if they are right.
-pub fn receive(mut from: impl Read, path: &Path, digest: &str, size: u64) -> Result<()> {
-    let mut hashing = Hashing::new(from.by_ref().take(size + 1));
-    let mut file = File::create(path).context("keeping a blob")?;
-    io::copy(&mut hashing, &mut file).context("keeping a blob")?;
-    let count = hashing.count;
-    let found = hashing.finish().context("keeping a blob")?;
-    if count != size || found != digest {
-        let _ = fs::remove_file(path);
-        return Err(Error::unknown(format!("blob {digest} of {size} bytes came as {found} of {count}")));
-    }
-    Ok(())
 }

@@ -173,7 +173,7 @@ fn imports_exports_and_removes() {
     packed.write_all(&docker_archive(&layer, "app:1")).unwrap();
     let ids = store.import(&packed.finish().unwrap()[..], None).unwrap();
     let record = store.find("app:1").unwrap();
-    assert_eq!(ids, [record.id.clone()]);
+    assert_eq!(ids, std::slice::from_ref(&record.id));
     assert!(record.pinned && record.durable);
     assert_eq!(record.image().username, "web");
     assert_eq!(record.tags, ["docker.io/library/app:1"]);

@@ -434,10 +434,7 @@ impl Server {
         // The signals themselves say nothing: one may stand for several ends.
         let _ = rustix::io::read(&self.signals, &mut [0u8; 1024]);
         loop {
-            let (pid, status) = match rustix::process::wait(rustix::process::WaitOptions::NOHANG) {
-                Ok(Some(found)) => found,
-                _ => return,
-            };
+            let Ok(Some((pid, status))) = rustix::process::wait(rustix::process::WaitOptions::NOHANG) else { return };
             let pid = pid.as_raw_nonzero().get();
             let code = match (status.exit_status(), status.terminating_signal()) {
                 (Some(code), _) => code,
