@@ -1,5 +1,6 @@
 //! The table of every built-in kind and all that is derived from it.
 
+pub mod apply;
 pub mod cursor;
 pub mod decode;
 pub mod defaults;

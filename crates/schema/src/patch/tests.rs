@@ -224,6 +224,8 @@ fn any_json(depth: u32) -> impl Strategy<Value = Value> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
     #[test]
     fn no_patch_panics(doc in any_json(5), patch in any_json(5)) {
         let text = patch.to_string();

@@ -1,0 +1,180 @@
+//! Managed fields: who owns what, read from and written to `metadata.managedFields`.
+
+use super::set::Set;
+use crate::quote::quoted;
+use crate::time;
+use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+
+/// The entry that gathers the oldest updaters.
+const ANCIENT: &str = "ancient-changes";
+/// How many updaters an object may have.
+pub(super) const MAX_UPDATERS: usize = 10;
+
+/// Who a manager is. An applier is the same in whatever version it applies; an updater is another in each.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Manager {
+    /// The name.
+    pub name: String,
+    /// Whether it applies, rather than updates.
+    pub applies: bool,
+    /// The apiVersion of an updater; empty for an applier.
+    pub api_version: String,
+    /// The sub-resource it works through, or "".
+    pub subresource: String,
+}
+
+/// What a manager owns.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Entry {
+    pub set: Set,
+    pub api_version: String,
+    pub time: Option<String>,
+}
+
+/// The managers of an object.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Managers(pub BTreeMap<Manager, Entry>);
+
+impl Manager {
+    /// A manager as a write names it; without a name it is unknown.
+    pub fn new(name: &str, applies: bool, api_version: &str, subresource: &str) -> Self {
+        Manager {
+            name: if name.is_empty() { "unknown" } else { name }.to_owned(),
+            applies,
+            api_version: if applies { "" } else { api_version }.to_owned(),
+            subresource: subresource.to_owned(),
+        }
+    }
+
+    /// As conflicts name it.
+    pub fn shown(&self) -> String {
+        let mut out = quoted(&self.name);
+        if !self.subresource.is_empty() {
+            out = format!("{out} with subresource {}", quoted(&self.subresource));
+        }
+        if !self.applies {
+            out = format!("{out} using {}", self.api_version);
+        }
+        out
+    }
+}
+
+impl Managers {
+    /// Reads `metadata.managedFields`.
+    pub fn decode(fields: Option<&Value>) -> Result<Self, String> {
+        let mut out = BTreeMap::new();
+        for (i, entry) in fields.and_then(Value::as_array).into_iter().flatten().enumerate() {
+            let text = |name: &str| entry.get(name).and_then(Value::as_str).unwrap_or("");
+            let applies = match text("operation") {
+                "Apply" => true,
+                "Update" => false,
+                _ => return Err("operation must be `Apply` or `Update`".to_owned()),
+            };
+            if text("apiVersion").is_empty() {
+                return Err("apiVersion must not be empty".to_owned());
+            }
+            match text("fieldsType") {
+                "FieldsV1" => {}
+                "" => return Err(format!("missing fieldsType in managed fields entry {i}")),
+                other => return Err(format!("invalid fieldsType {} in managed fields entry {i}", quoted(other))),
+            }
+            let set = Set::from_fields(entry.get("fieldsV1").unwrap_or(&Value::Null))
+                .map_err(|e| format!("error decoding versioned set: error decoding set: {e}"))?;
+            let manager = Manager {
+                name: text("manager").to_owned(),
+                applies,
+                api_version: if applies { "" } else { text("apiVersion") }.to_owned(),
+                subresource: text("subresource").to_owned(),
+            };
+            let time = entry.get("time").and_then(Value::as_str).map(str::to_owned);
+            out.insert(manager, Entry { set, api_version: text("apiVersion").to_owned(), time });
+        }
+        Ok(Managers(out))
+    }
+
+    /// The value of `metadata.managedFields`, in upstream's order; nothing where there is no manager.
+    pub fn encode(&self) -> Option<Value> {
+        if self.0.is_empty() {
+            return None;
+        }
+        let mut entries: Vec<_> = self.0.iter().collect();
+        let seconds = |e: &Entry| e.time.as_deref().and_then(|t| time::parse(t, false).ok()).map_or(0, |t| t.seconds);
+        entries.sort_by(|(m, a), (n, b)| {
+            let operation = |m: &Manager| if m.applies { "Apply" } else { "Update" };
+            operation(m)
+                .cmp(operation(n))
+                .then_with(|| seconds(a).cmp(&seconds(b)))
+                .then_with(|| m.name.cmp(&n.name))
+                .then_with(|| a.api_version.cmp(&b.api_version))
+                .then_with(|| m.subresource.cmp(&n.subresource))
+        });
+        let list = entries.into_iter().map(|(manager, entry)| {
+            let mut map = Map::new();
+            let mut put = |name: &str, value: &str| {
+                if !value.is_empty() {
+                    map.insert(name.to_owned(), Value::from(value));
+                }
+            };
+            put("manager", &manager.name);
+            put("operation", if manager.applies { "Apply" } else { "Update" });
+            put("apiVersion", &entry.api_version);
+            put("time", entry.time.as_deref().unwrap_or(""));
+            put("fieldsType", "FieldsV1");
+            put("subresource", &manager.subresource);
+            map.insert("fieldsV1".to_owned(), entry.set.to_fields());
+            Value::Object(map)
+        });
+        Some(Value::Array(list.collect()))
+    }
+
+    /// Merges the oldest updaters of each version until there are few enough.
+    pub fn cap(&mut self, max: usize) {
+        let mut updaters: Vec<Manager> = self.0.keys().filter(|m| !m.applies).cloned().collect();
+        if updaters.len() <= max {
+            return;
+        }
+        let age = |m: &Manager| {
+            let time = self.0.get(m).and_then(|e| e.time.as_deref());
+            time.and_then(|t| time::parse(t, false).ok()).map_or(0, |t| t.seconds)
+        };
+        updaters.sort_by(|a, b| age(a).cmp(&age(b)).then_with(|| a.cmp(b)));
+        let mut count = updaters.len();
+        let mut firsts: BTreeMap<String, Manager> = BTreeMap::new();
+        for manager in updaters {
+            if count <= max {
+                break;
+            }
+            let Some(entry) = self.0.get(&manager).cloned() else { continue };
+            let Some(first) = firsts.get(&entry.api_version) else {
+                firsts.insert(entry.api_version.clone(), manager);
+                continue;
+            };
+            let bucket = Manager::new(ANCIENT, false, &entry.api_version, "");
+            if !self.0.contains_key(&bucket)
+                && let Some(oldest) = self.0.remove(first)
+            {
+                self.0.insert(bucket.clone(), oldest);
+            }
+            self.0.remove(&manager);
+            if let Some(gathered) = self.0.get_mut(&bucket) {
+                gathered.set = gathered.set.union(&entry.set);
+                // The younger one's time.
+                gathered.time = entry.time;
+            }
+            count -= 1;
+        }
+    }
+}
+
+/// Whether an update asks for all owners to be forgotten: `[]`, or `[{}]`.
+pub(super) fn is_reset(fields: Option<&Value>) -> bool {
+    match fields {
+        Some(Value::Array(items)) => match items.as_slice() {
+            [] => true,
+            [one] => *one == json!({}),
+            _ => false,
+        },
+        _ => false,
+    }
+}

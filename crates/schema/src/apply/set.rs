@@ -1,0 +1,194 @@
+//! Sets of fields.
+
+use super::path::Element;
+use super::schema::Schema;
+use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Node {
+    member: bool,
+    children: Set,
+}
+
+impl Node {
+    fn is_empty(&self) -> bool {
+        !self.member && self.children.is_empty()
+    }
+}
+
+/// A set of fields: a tree of path elements, of which each may itself be a member.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Set(BTreeMap<Element, Node>);
+
+impl Set {
+    /// No field.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Fields by name: `Set::of(&[&["status"], &["metadata", "labels"]])`.
+    pub fn of(paths: &[&[&str]]) -> Self {
+        let mut set = Set::new();
+        for path in paths {
+            set.insert(&path.iter().map(|p| Element::field(p)).collect::<Vec<_>>());
+        }
+        set
+    }
+
+    /// True when nothing is in it.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Adds a field; the fields above it are not added. The whole object is no field.
+    pub fn insert(&mut self, path: &[Element]) {
+        if let Some((first, rest)) = path.split_first() {
+            let node = self.0.entry(first.clone()).or_default();
+            if rest.is_empty() {
+                node.member = true;
+            } else {
+                node.children.insert(rest);
+            }
+        }
+    }
+
+    /// Whether the field itself is in the set.
+    pub fn has(&self, path: &[Element]) -> bool {
+        match path.split_first() {
+            None => false,
+            Some((first, rest)) => {
+                self.0.get(first).is_some_and(|n| if rest.is_empty() { n.member } else { n.children.has(rest) })
+            }
+        }
+    }
+
+    /// Whether this element itself is a member.
+    pub(super) fn has_member(&self, element: &Element) -> bool {
+        self.0.get(element).is_some_and(|n| n.member)
+    }
+
+    /// What is in the set below an element, if anything.
+    pub(super) fn below(&self, element: &Element) -> Option<&Set> {
+        self.0.get(element).map(|n| &n.children).filter(|c| !c.is_empty())
+    }
+
+    fn combine(&self, other: &Set, keep: &impl Fn(bool, bool) -> bool) -> Set {
+        let none = Node::default();
+        let mut out = BTreeMap::new();
+        let mut add = |element: &Element, a: &Node, b: &Node| {
+            let node = Node { member: keep(a.member, b.member), children: a.children.combine(&b.children, keep) };
+            if !node.is_empty() {
+                out.insert(element.clone(), node);
+            }
+        };
+        for (element, node) in &self.0 {
+            add(element, node, other.0.get(element).unwrap_or(&none));
+        }
+        if keep(false, true) {
+            for (element, node) in other.0.iter().filter(|(e, _)| !self.0.contains_key(e)) {
+                add(element, &none, node);
+            }
+        }
+        Set(out)
+    }
+
+    /// What is in either.
+    pub fn union(&self, other: &Set) -> Set {
+        self.combine(other, &|a, b| a || b)
+    }
+
+    /// What is in both.
+    pub fn intersection(&self, other: &Set) -> Set {
+        self.combine(other, &|a, b| a && b)
+    }
+
+    /// What is in this one only.
+    pub fn difference(&self, other: &Set) -> Set {
+        self.combine(other, &|a, b| a && !b)
+    }
+
+    /// What is in this one, and neither it nor anything above it is in the other.
+    pub fn without(&self, other: &Set) -> Set {
+        let mut out = BTreeMap::new();
+        for (element, node) in &self.0 {
+            let kept = match other.0.get(element) {
+                None => node.clone(),
+                Some(gone) if gone.member => continue,
+                Some(gone) => Node { member: node.member, children: node.children.without(&gone.children) },
+            };
+            if !kept.is_empty() {
+                out.insert(element.clone(), kept);
+            }
+        }
+        Set(out)
+    }
+
+    /// The set with every struct field above a member made a member as well.
+    pub(super) fn with_named_fields(&self, schema: Option<Schema<'_>>) -> Set {
+        let mut out = BTreeMap::new();
+        for (element, node) in &self.0 {
+            let mut node = node.clone();
+            let below = schema.and_then(|s| s.below(element));
+            if let (false, Element::Field(name), Some(schema)) = (node.children.is_empty(), element, schema)
+                && schema.declares(name)
+            {
+                node.member = true;
+            }
+            node.children = node.children.with_named_fields(below);
+            out.insert(element.clone(), node);
+        }
+        Set(out)
+    }
+
+    /// Every member with its path, in order.
+    pub fn paths(&self) -> Vec<Vec<Element>> {
+        let mut out = vec![];
+        self.collect(&mut vec![], &mut out);
+        out
+    }
+
+    fn collect(&self, prefix: &mut Vec<Element>, out: &mut Vec<Vec<Element>>) {
+        for (element, node) in &self.0 {
+            prefix.push(element.clone());
+            if node.member {
+                out.push(prefix.clone());
+            }
+            node.children.collect(prefix, out);
+            prefix.pop();
+        }
+    }
+
+    /// The set as `fieldsV1`.
+    pub fn to_fields(&self) -> Value {
+        let entry = |(element, node): (&Element, &Node)| {
+            let mut inner = node.children.to_fields();
+            if let (true, false, Value::Object(map)) = (node.member, node.children.is_empty(), &mut inner) {
+                map.insert(".".to_owned(), Value::Object(Map::new()));
+            }
+            (element.encode(), inner)
+        };
+        Value::Object(self.0.iter().map(entry).collect())
+    }
+
+    /// A set from `fieldsV1`.
+    pub fn from_fields(fields: &Value) -> Result<Set, String> {
+        let Value::Object(map) = fields else { return Ok(Set::new()) };
+        let mut out = BTreeMap::new();
+        for (key, inner) in map {
+            if key == "." {
+                continue;
+            }
+            let element = match Element::decode(key) {
+                Ok(element) => element,
+                // What a later version may add is passed over.
+                Err(e) if e == "unknown path element type" => continue,
+                Err(e) => return Err(e),
+            };
+            let children = Set::from_fields(inner)?;
+            let member = children.is_empty() || inner.get(".").is_some();
+            out.insert(element, Node { member, children });
+        }
+        Ok(Set(out))
+    }
+}
