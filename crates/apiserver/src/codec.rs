@@ -2,11 +2,10 @@
 
 use bytes::Bytes;
 use pintle_api::Status;
-use pintle_schema::{Decoded, Mode, decode};
+use pintle_schema::{Decoded, Mode, Type, decode};
 use serde_json::Value;
 
 use crate::http::negotiate::Media;
-use crate::registry::Res;
 use crate::registry::options::FieldValidation;
 use crate::registry::patch::PatchType;
 
@@ -159,7 +158,7 @@ pub(crate) fn options(media: Media, body: &[u8], kind: &str) -> Result<Value, St
     }
 }
 
-/// The object after a patch, in the version of `res`. Answers what to warn of, too.
+/// The object of a type after a patch. Answers what to warn of, too.
 ///
 /// # Errors
 /// 400 for a patch that does not parse, 422 for one that does not apply.
@@ -167,12 +166,12 @@ pub(crate) fn patched(
     patch_type: PatchType,
     current: &Value,
     body: &[u8],
-    res: &Res,
+    ty: Option<&'static Type>,
     validation: FieldValidation,
 ) -> Result<(Value, Vec<String>), Status> {
     use pintle_schema::patch;
     let mode = if validation == FieldValidation::Ignore { Mode::Lenient } else { Mode::Strict };
-    let made = match (patch_type, res.ty) {
+    let made = match (patch_type, ty) {
         (PatchType::Json, _) => patch::json_patch(current, body, mode),
         (PatchType::Merge, _) => patch::merge_patch(current, body, mode),
         (PatchType::Strategic, Some(ty)) => patch::strategic_merge_patch(current, body, ty, mode),
@@ -196,7 +195,7 @@ pub(crate) fn patched(
         s
     })?;
     let strict_error = |all: &[String]| format!("strict decoding error: {}", all.join(", "));
-    let Some(ty) = res.ty else { return Ok((object, complaints)) };
+    let Some(ty) = ty else { return Ok((object, complaints)) };
     let invalid = |object: &Value, why: &str| {
         let mut errors = pintle_schema::errors::Errors::new();
         errors.invalid_value("patch", object.to_string(), why);

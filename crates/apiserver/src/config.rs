@@ -161,7 +161,7 @@ impl Config {
             kubelet_client_cert: None,
             kubelet_client_key: None,
             kubelet_ca: None,
-            kubelet_preferred_address_types: ["Hostname", "InternalDNS", "InternalIP", "ExternalDNS", "ExternalIP"]
+            kubelet_preferred_address_types: ["InternalIP", "Hostname", "InternalDNS", "ExternalDNS", "ExternalIP"]
                 .map(str::to_owned)
                 .to_vec(),
             event_ttl: Duration::from_secs(3600),

@@ -19,6 +19,7 @@ mod http;
 pub mod kinds;
 mod metrics;
 mod registry;
+mod subresources;
 
 use std::sync::Arc;
 
@@ -29,6 +30,26 @@ pub use clock::{Clock, SystemClock};
 pub use config::{Config, Pem};
 use pintle_api::service::{ApiService, InProcessUser, UserInfo};
 use registry::Registry;
+
+fn service_accounts(config: &Config) -> Result<authn::service_account::ServiceAccounts, String> {
+    use authn::jwt::{PublicKey, Signer};
+    let signer = match &config.service_account_signing_key {
+        Some(pem) => Some(Signer::from_pem(&pem.read()?)?),
+        None => None,
+    };
+    let mut keys: Vec<PublicKey> = signer.iter().map(|s| s.public().clone()).collect();
+    for pem in &config.service_account_keys {
+        for key in PublicKey::from_pem(&pem.read()?)? {
+            if !keys.iter().any(|k| k.id == key.id) {
+                keys.push(key);
+            }
+        }
+    }
+    let issuer = config.service_account_issuer.clone();
+    let audiences =
+        if config.api_audiences.is_empty() { vec![issuer.clone()] } else { config.api_audiences.clone() };
+    Ok(authn::service_account::ServiceAccounts { signer, keys, issuer, audiences })
+}
 
 /// What goes wrong when a server is set up.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +65,8 @@ pub(crate) struct Server {
     pub(crate) rbac: authz::rbac::Rbac,
     pub(crate) client_ca: Option<authn::x509::ClientCa>,
     pub(crate) front_proxy: Option<authn::x509::FrontProxy>,
+    pub(crate) kubelets: subresources::Kubelets,
+    pub(crate) service_accounts: authn::service_account::ServiceAccounts,
     pub(crate) static_tokens: Vec<authn::tokens::StaticToken>,
     pub(crate) discovery: discovery::Discovery,
     pub(crate) inflight: http::inflight::InFlight,
@@ -84,6 +107,8 @@ impl ApiServer {
             }
             None => Vec::new(),
         };
+        let service_accounts = service_accounts(&config).map_err(err)?;
+        let kubelets = subresources::Kubelets::new(&config).map_err(err)?;
         let admission =
             admission::Chain::new(&config.enable_admission_plugins, &config.disable_admission_plugins).map_err(err)?;
         let discovery = discovery::Discovery::new(&registry);
@@ -96,6 +121,8 @@ impl ApiServer {
             rbac: authz::rbac::Rbac::default(),
             client_ca,
             front_proxy,
+            kubelets,
+            service_accounts,
             static_tokens,
             discovery,
             inflight,

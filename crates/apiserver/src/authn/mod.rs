@@ -1,6 +1,8 @@
 //! Authentication: who is asking?
 
 pub(crate) mod impersonation;
+pub(crate) mod jwt;
+pub(crate) mod service_account;
 pub(crate) mod tokens;
 pub(crate) mod x509;
 

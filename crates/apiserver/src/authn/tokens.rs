@@ -69,12 +69,62 @@ impl Server {
     pub(crate) async fn token_user(
         &self,
         token: &str,
-        _audiences: &[String],
+        audiences: &[String],
     ) -> Result<Option<(UserInfo, Vec<String>)>, Status> {
         if let Some(t) = self.static_tokens.iter().find(|t| same(t.token.as_bytes(), token.as_bytes())) {
-            return Ok(Some((t.user.clone(), Vec::new())));
+            return Ok(Some((t.user.clone(), self.own_audiences(audiences))));
+        }
+        if let Some(found) = self.service_account_user(token, audiences).await? {
+            return Ok(Some(found));
+        }
+        if self.config.enable_bootstrap_token_auth
+            && let Some(user) = self.bootstrap_user(token).await?
+        {
+            return Ok(Some((user, self.own_audiences(audiences))));
         }
         Ok(None)
+    }
+
+    /// Tokens that name no audience are good for the API server's own.
+    fn own_audiences(&self, asked: &[String]) -> Vec<String> {
+        self.service_accounts.audiences.iter().filter(|a| asked.contains(a)).cloned().collect()
+    }
+
+    /// The user of a bootstrap token, `abcdef.0123456789abcdef`, whose secret lies in kube-system.
+    async fn bootstrap_user(&self, token: &str) -> Result<Option<UserInfo>, Status> {
+        let lower = |s: &str| s.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+        let Some((id, secret)) = token.split_once('.').filter(|(i, s)| i.len() == 6 && s.len() == 16 && lower(i) && lower(s))
+        else {
+            return Ok(None);
+        };
+        let secrets = self.registry.must("", "v1", "secrets")?.objects()?;
+        let Some(object) = secrets.get("kube-system", &format!("bootstrap-token-{id}")).await? else { return Ok(None) };
+        if object.is_deleting() {
+            return Ok(None);
+        }
+        let view: serde_json::Value = object.view().map_err(Status::internal)?;
+        let data = |key: &str| -> Option<String> {
+            use base64::Engine;
+            let text = view.get("data")?.get(key)?.as_str()?;
+            String::from_utf8(base64::engine::general_purpose::STANDARD.decode(text).ok()?).ok()
+        };
+        let good = view.get("type").and_then(serde_json::Value::as_str) == Some("bootstrap.kubernetes.io/token")
+            && data("token-id").as_deref() == Some(id)
+            && data("token-secret").is_some_and(|s| same(s.as_bytes(), secret.as_bytes()))
+            && data("usage-bootstrap-authentication").as_deref() == Some("true")
+            && data("expiration").is_none_or(|e| pintle_api::time::parse(&e).is_some_and(|t| t > self.clock.now()));
+        if !good {
+            return Ok(None);
+        }
+        let mut groups = vec!["system:bootstrappers".to_owned()];
+        for g in data("auth-extra-groups").unwrap_or_default().split(',').filter(|g| !g.is_empty()) {
+            // Only groups of this name space may be given, as upstream.
+            if !g.starts_with("system:bootstrappers:") {
+                return Ok(None);
+            }
+            groups.push(g.to_owned());
+        }
+        Ok(Some(UserInfo { name: format!("system:bootstrap:{id}"), groups, ..UserInfo::default() }))
     }
 }
 

@@ -51,6 +51,9 @@ impl Server {
         if !i.subresource.is_empty() {
             return self.subresource(ctx, res, body).await;
         }
+        if res.objects.is_none() {
+            return self.virtual_resource(ctx, res, body).await;
+        }
         if !res.def.has_verb(&i.verb)
             || (collection != i.name.is_empty() && !matches!(i.verb.as_str(), "list" | "watch"))
         {
@@ -69,21 +72,7 @@ impl Server {
         }
     }
 
-    async fn subresource(self: &Arc<Self>, ctx: &Ctx, res: &Arc<Res>, body: Body) -> Result<Response<Body>, Status> {
-        let i = &ctx.info;
-        let Some(sub) = res.def.subresource(&i.subresource) else { return Err(Status::path_not_found()) };
-        if !sub.verbs.contains(&i.verb.as_str()) {
-            return Err(method_not_allowed());
-        }
-        match (i.subresource.as_str(), i.verb.as_str()) {
-            (name, "get") if res.strategy.subresource(name).is_some() => self.get(ctx, res).await,
-            (name, "update") if res.strategy.subresource(name).is_some() => self.put(ctx, res, body, name).await,
-            (name, "patch") if res.strategy.subresource(name).is_some() => self.patch(ctx, res, body, name).await,
-            _ => Err(Status::path_not_found()),
-        }
-    }
-
-    async fn get(&self, ctx: &Ctx, res: &Arc<Res>) -> Result<Response<Body>, Status> {
+    pub(crate) async fn get(&self, ctx: &Ctx, res: &Arc<Res>) -> Result<Response<Body>, Status> {
         let accepted = accepted(ctx)?;
         let version = ctx.query.non_empty("resourceVersion").map(parse_version).transpose()?;
         let object = list::get(res, &namespace(ctx, res), &ctx.info.name, version).await?;
@@ -240,7 +229,7 @@ impl Server {
         self.object(201, ctx, res, &accepted, &created)
     }
 
-    async fn put(
+    pub(crate) async fn put(
         self: &Arc<Self>,
         ctx: &Ctx,
         res: &Arc<Res>,
@@ -270,7 +259,7 @@ impl Server {
         self.object(if created { 201 } else { 200 }, ctx, res, &accepted, &object)
     }
 
-    async fn patch(
+    pub(crate) async fn patch(
         self: &Arc<Self>,
         ctx: &Ctx,
         res: &Arc<Res>,
@@ -295,7 +284,7 @@ impl Server {
             } else {
                 current
             };
-            let (mut object, complaints) = codec::patched(patch_type, current, &body, res, options.validation)?;
+            let (mut object, complaints) = codec::patched(patch_type, current, &body, res.ty, options.validation)?;
             for text in complaints {
                 ctx.warn(text);
             }

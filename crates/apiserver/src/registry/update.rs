@@ -212,6 +212,43 @@ impl Server {
     }
 }
 
+impl Server {
+    /// Changes a stored object past admission and strategy: for sub-resources that touch one field.
+    ///
+    /// # Errors
+    /// 404, what `change` answers, and the store's.
+    pub(crate) async fn modify(
+        &self,
+        res: &super::Res,
+        namespace: &str,
+        name: &str,
+        dry_run: bool,
+        change: &mut (dyn FnMut(&mut Value) -> Result<(), Status> + Send),
+    ) -> Result<Arc<Object>, Status> {
+        let objects = res.objects()?;
+        let mut existing = objects.get(namespace, name).await?;
+        for _ in 0..ATTEMPTS {
+            let Some(present) = existing else { return Err(res.not_found(name)) };
+            let mut object: Value = present.view().map_err(Status::internal)?;
+            change(&mut object)?;
+            meta::remove(&mut object, "resourceVersion");
+            let bytes = res.encode(&object);
+            check_size(bytes.len())?;
+            let as_now = Object::from_stored(&bytes, present.resource_version(), res.strategy.selectable)
+                .map_err(Status::internal)?;
+            if as_now.bytes() == present.bytes() || dry_run {
+                return Ok(Arc::new(as_now));
+            }
+            match objects.update(namespace, name, present.resource_version(), bytes, None).await {
+                Ok(updated) => return Ok(updated),
+                Err(Lost::Now(now)) => existing = now,
+                Err(Lost::Error(e)) => return Err(e),
+            }
+        }
+        Err(Status::modified(res.def.group, res.def.resource, name))
+    }
+}
+
 /// Puts back what no update changes.
 fn keep_system_fields(new: &mut Value, old: &Value) {
     if meta::get(new, "uid").is_empty() {
