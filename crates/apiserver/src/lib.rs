@@ -46,8 +46,7 @@ fn service_accounts(config: &Config) -> Result<authn::service_account::ServiceAc
         }
     }
     let issuer = config.service_account_issuer.clone();
-    let audiences =
-        if config.api_audiences.is_empty() { vec![issuer.clone()] } else { config.api_audiences.clone() };
+    let audiences = if config.api_audiences.is_empty() { vec![issuer.clone()] } else { config.api_audiences.clone() };
     Ok(authn::service_account::ServiceAccounts { signer, keys, issuer, audiences })
 }
 

@@ -13,7 +13,11 @@ async fn tokens_are_issued_and_end_with_their_account() {
         return;
     }
     let c = Cluster::start().await;
-    c.kubectl_in("create --validate=false -f -", Some("apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: robot}\n")).await;
+    c.kubectl_in(
+        "create --validate=false -f -",
+        Some("apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: robot}\n"),
+    )
+    .await;
     let raw = c
         .kubectl_in(
             "create --raw /api/v1/namespaces/default/serviceaccounts/robot/token -f -",
@@ -36,7 +40,8 @@ async fn tokens_are_issued_and_end_with_their_account() {
     .unwrap();
     let said = c.refused("bare", &format!("get pods {me}"), None).await;
     assert!(said.contains(r#"User "system:serviceaccount:default:robot" cannot list resource "pods""#), "{said}");
-    let review = format!(r#"{{"kind":"TokenReview","apiVersion":"authentication.k8s.io/v1","spec":{{"token":"{token}"}}}}"#);
+    let review =
+        format!(r#"{{"kind":"TokenReview","apiVersion":"authentication.k8s.io/v1","spec":{{"token":"{token}"}}}}"#);
     let path = "create --raw /apis/authentication.k8s.io/v1/tokenreviews -f -";
     let out = c.kubectl_in(path, Some(&review)).await;
     assert!(out.contains("\"authenticated\":true") && out.contains("system:serviceaccounts:default"), "{out}");

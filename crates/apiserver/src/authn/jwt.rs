@@ -67,9 +67,8 @@ fn der(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
 }
 
 const RSA_OID: &[u8] = &[0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01, 0x05, 0x00];
-const P256_OID: &[u8] = &[
-    0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07,
-];
+const P256_OID: &[u8] =
+    &[0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
 
 impl PublicKey {
     fn new(algorithm: Algorithm, raw: Vec<u8>) -> Self {
@@ -159,17 +158,17 @@ impl Signer {
         let private = match &key {
             PrivateKeyDer::Pkcs8(k) => match RsaKeyPair::from_pkcs8(k.secret_pkcs8_der()) {
                 Ok(k) => Private::Rsa(Box::new(k)),
-                Err(_) => Private::Ec(Box::new(ec(k.secret_pkcs8_der()).map_err(|e| format!("service account key: {e}"))?)),
+                Err(_) => {
+                    Private::Ec(Box::new(ec(k.secret_pkcs8_der()).map_err(|e| format!("service account key: {e}"))?))
+                }
             },
             PrivateKeyDer::Pkcs1(k) => Private::Rsa(Box::new(
                 RsaKeyPair::from_der(k.secret_pkcs1_der()).map_err(|e| format!("service account key: {e}"))?,
             )),
             PrivateKeyDer::Sec1(k) => {
                 // Wrapped as PKCS#8, which is what can be read.
-                let wrapped = der(
-                    0x30,
-                    &[&[0x02, 0x01, 0x00], &der(0x30, &[P256_OID]), &der(0x04, &[k.secret_sec1_der()])],
-                );
+                let wrapped =
+                    der(0x30, &[&[0x02, 0x01, 0x00], &der(0x30, &[P256_OID]), &der(0x04, &[k.secret_sec1_der()])]);
                 Private::Ec(Box::new(ec(&wrapped).map_err(|e| format!("service account key: {e}"))?))
             }
             _ => return Err("service account key: unknown form".into()),

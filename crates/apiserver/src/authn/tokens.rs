@@ -93,7 +93,8 @@ impl Server {
     /// The user of a bootstrap token, `abcdef.0123456789abcdef`, whose secret lies in kube-system.
     async fn bootstrap_user(&self, token: &str) -> Result<Option<UserInfo>, Status> {
         let lower = |s: &str| s.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
-        let Some((id, secret)) = token.split_once('.').filter(|(i, s)| i.len() == 6 && s.len() == 16 && lower(i) && lower(s))
+        let Some((id, secret)) =
+            token.split_once('.').filter(|(i, s)| i.len() == 6 && s.len() == 16 && lower(i) && lower(s))
         else {
             return Ok(None);
         };

@@ -106,7 +106,8 @@ fn scheduled(pod: &mut Value, now: &str) {
         *conditions = json!([]);
     }
     let Some(list) = conditions.as_array_mut() else { return };
-    let mut wanted = json!({"type": "PodScheduled", "status": "True", "lastProbeTime": null, "lastTransitionTime": now});
+    let mut wanted =
+        json!({"type": "PodScheduled", "status": "True", "lastProbeTime": null, "lastTransitionTime": now});
     if let Some(g) = generation.filter(|g| !g.is_null()) {
         wanted["observedGeneration"] = g;
     }

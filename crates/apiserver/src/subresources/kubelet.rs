@@ -107,13 +107,13 @@ impl Kubelets {
         let kubelet = match (&config.kubelet_client_cert, &config.kubelet_client_key) {
             (Some(cert), Some(key)) => {
                 let chain = x509::certificates(&cert.read()?)?;
-                let key = PrivateKeyDer::from_pem_slice(&key.read()?).map_err(|e| format!("kubelet client key: {e}"))?;
+                let key =
+                    PrivateKeyDer::from_pem_slice(&key.read()?).map_err(|e| format!("kubelet client key: {e}"))?;
                 checked.with_client_auth_cert(chain, key).map_err(|e| format!("kubelet client certificate: {e}"))?
             }
             _ => checked.with_no_client_auth(),
         };
-        let other =
-            builder()?.dangerous().with_custom_certificate_verifier(unchecked()).with_no_client_auth();
+        let other = builder()?.dangerous().with_custom_certificate_verifier(unchecked()).with_no_client_auth();
         Ok(Self { kubelet: TlsConnector::from(Arc::new(kubelet)), unchecked: TlsConnector::from(Arc::new(other)) })
     }
 }
@@ -132,8 +132,15 @@ fn failed(target: &Target, e: &dyn std::fmt::Display) -> Status {
 
 /// Headers that speak of one connection only.
 const HOP: &[&str] = &[
-    "connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te", "trailer",
-    "transfer-encoding", "upgrade",
+    "connection",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
 ];
 
 impl Server {
@@ -179,7 +186,8 @@ impl Server {
             request.headers_mut().insert(UPGRADE, u.clone());
             request.headers_mut().insert(CONNECTION, HeaderValue::from_static("Upgrade"));
         }
-        let port = if target.port == if target.tls { 443 } else { 80 } { String::new() } else { format!(":{}", target.port) };
+        let port =
+            if target.port == if target.tls { 443 } else { 80 } { String::new() } else { format!(":{}", target.port) };
         if let Ok(host) = HeaderValue::from_str(&format!("{}{port}", target.host)) {
             request.headers_mut().insert(HOST, host);
         }
@@ -238,7 +246,8 @@ impl Server {
                 addresses.map(|a| Value::Array(a.clone()).to_string()).unwrap_or_else(|| "[]".into())
             )));
         };
-        let port = view.pointer("/status/daemonEndpoints/kubeletEndpoint/Port").and_then(Value::as_u64).unwrap_or(10250);
+        let port =
+            view.pointer("/status/daemonEndpoints/kubeletEndpoint/Port").and_then(Value::as_u64).unwrap_or(10250);
         Ok((host.to_owned(), u16::try_from(port).unwrap_or(10250)))
     }
 }

@@ -31,7 +31,12 @@ impl Server {
     ///
     /// # Errors
     /// 400 for a name or port that makes no sense, 404, 503 when nobody answers.
-    pub(crate) async fn proxy(self: &Arc<Self>, ctx: &Ctx, res: &Arc<Res>, body: Body) -> Result<Response<Body>, Status> {
+    pub(crate) async fn proxy(
+        self: &Arc<Self>,
+        ctx: &Ctx,
+        res: &Arc<Res>,
+        body: Body,
+    ) -> Result<Response<Body>, Status> {
         let resource = res.def.resource;
         let id = ctx.info.name.as_str();
         let kind = if resource == "services" { "service" } else { "pod" };
@@ -59,7 +64,9 @@ impl Server {
             "nodes" => {
                 let (host, kubelet_port) = self.kubelet_of(name).await?;
                 match port.parse() {
-                    Ok(p) if p != kubelet_port => Target { host, port: p, tls: scheme == "https", kubelet: false, path },
+                    Ok(p) if p != kubelet_port => {
+                        Target { host, port: p, tls: scheme == "https", kubelet: false, path }
+                    }
                     _ => Target { host, port: kubelet_port, tls: true, kubelet: true, path },
                 }
             }
@@ -125,8 +132,9 @@ impl Server {
                 Err(_) => port.to_owned(),
             },
         };
-        let unavailable =
-            || Status::unavailable(format!("no endpoints available for service {}", pintle_schema::quote::quoted(name)));
+        let unavailable = || {
+            Status::unavailable(format!("no endpoints available for service {}", pintle_schema::quote::quoted(name)))
+        };
         let slices = self.registry.must("discovery.k8s.io", "v1", "endpointslices")?.objects()?.fresh().await?;
         let mut found: Vec<(String, u16)> = Vec::new();
         for slice in slices.iter(namespace).filter(|s| s.label("kubernetes.io/service-name") == Some(name)) {

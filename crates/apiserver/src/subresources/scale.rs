@@ -42,7 +42,8 @@ impl Server {
             return answer(ctx, 200, &mapping.to_scale(&object.view().map_err(Status::internal)?));
         }
         let patches = ctx.info.verb == "patch";
-        let content_type = ctx.headers.get(http::header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
+        let content_type =
+            ctx.headers.get(http::header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
         let patch_type = if patches { Some(PatchType::parse(content_type)?) } else { None };
         let kind = if patches { "PatchOptions" } else { "UpdateOptions" };
         let options = WriteOptions::parse(&ctx.query, kind, patch_type == Some(PatchType::Apply))?;

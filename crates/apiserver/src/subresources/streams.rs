@@ -51,10 +51,8 @@ fn container(pod: &Value, asked: &str, name: &str) -> Result<String, Status> {
         [] => Err(Status::bad_request(format!("a container name must be specified for pod {name}"))),
         [one] => Ok((*one).to_owned()),
         many => {
-            let mut text = format!(
-                "a container name must be specified for pod {name}, choose one of: [{}]",
-                many.join(" ")
-            );
+            let mut text =
+                format!("a container name must be specified for pod {name}, choose one of: [{}]", many.join(" "));
             if !init.is_empty() {
                 text = format!("{text} or one of the init containers: [{}]", init.join(" "));
             }
@@ -104,7 +102,8 @@ fn log_query(q: &Query, pod: &str) -> Result<String, Status> {
         }
     }
     if let Some(t) = since {
-        let t = pintle_api::time::parse(t).ok_or_else(|| Status::bad_request(format!("sinceTime: cannot parse {t:?}")))?;
+        let t =
+            pintle_api::time::parse(t).ok_or_else(|| Status::bad_request(format!("sinceTime: cannot parse {t:?}")))?;
         param(&mut out, "sinceTime", &pintle_api::time::format(t));
     }
     if let Some(s) = stream.filter(|s| *s != "All") {
