@@ -1,6 +1,7 @@
 //! Pod network, service proxy and cluster DNS.
 
 pub mod addr;
+pub mod dns;
 mod links;
 pub mod netns;
 pub mod nft;

@@ -8,7 +8,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use futures::TryStreamExt;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags};
 use rtnetlink::packet_route::link::{InfoData, InfoVeth, LinkAttribute, LinkMessage};
-use rtnetlink::packet_route::route::{RouteMessage, RouteProtocol, RouteScope};
+use rtnetlink::packet_route::route::{RouteMessage, RouteProtocol, RouteScope, RouteType};
 use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec, LinkVeth, LinkVxlan, RouteMessageBuilder};
 
 use crate::addr::Net;
@@ -16,6 +16,9 @@ use crate::netns::NetNs;
 
 /// Who made a route, as the kernel records it; routes of ours are found again by it.
 const ROUTE_OWNER: RouteProtocol = RouteProtocol::Other(0x70);
+
+/// The routing table of the node's own addresses.
+const LOCAL_TABLE: u8 = 255;
 
 /// The index of the loopback link in every namespace.
 pub const LOOPBACK: u32 = 1;
@@ -300,15 +303,39 @@ impl Links {
         }
     }
 
-    /// Deletes every route of ours.
+    /// Makes an address the node's own without giving it to any link, so that it is never chosen as a source.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub async fn add_local(&self, ip: IpAddr) -> Result<(), Error> {
+        let mut message = Route { to: Net::single(ip), via: None, index: LOOPBACK, source: None }.message();
+        message.header.table = LOCAL_TABLE;
+        message.header.kind = RouteType::Local;
+        message.header.scope = if ip.is_ipv4() { RouteScope::Host } else { RouteScope::Universe };
+        self.handle.route().add(message).replace().execute().await.explain(|| format!("taking the address {ip}"))
+    }
+
+    /// Deletes every address taken by `add_local`.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub async fn delete_locals(&self) -> Result<(), Error> {
+        self.delete_own(|route| route.header.kind == RouteType::Local).await
+    }
+
+    /// Deletes every route of ours to somewhere else.
     ///
     /// # Errors
     /// When the kernel refuses.
     pub async fn delete_own_routes(&self) -> Result<(), Error> {
+        self.delete_own(|route| route.header.kind != RouteType::Local).await
+    }
+
+    async fn delete_own(&self, which: impl Fn(&RouteMessage) -> bool) -> Result<(), Error> {
         for any in [RouteMessageBuilder::<Ipv4Addr>::new().build(), RouteMessageBuilder::<Ipv6Addr>::new().build()] {
             let all: Vec<_> =
                 self.handle.route().get(any).execute().try_collect().await.explain(|| "listing routes".into())?;
-            for route in all.into_iter().filter(|route| route.header.protocol == ROUTE_OWNER) {
+            for route in all.into_iter().filter(|route| route.header.protocol == ROUTE_OWNER && which(route)) {
                 match self.handle.route().del(route).execute().await.explain(|| "deleting a route".into()) {
                     Err(err) if !err.is_absent() => return Err(err),
                     _ => {}
