@@ -1,7 +1,9 @@
 //! Pod network, service proxy and cluster DNS.
 
 pub mod addr;
+mod check;
 pub mod dns;
+mod follow;
 mod links;
 pub mod netns;
 pub mod nft;
@@ -9,8 +11,12 @@ mod nl;
 pub mod podnet;
 pub mod proxy;
 mod sysctl;
+pub use check::{cleanup_all, preflight};
+
 #[cfg(test)]
 mod testnet;
+#[cfg(test)]
+mod tests;
 pub mod views;
 
 /// Deletes a table of rules; that it is not there is no error.

@@ -4,6 +4,7 @@
 //! node with no translation and no tracking of connections in between.
 
 mod forward;
+mod run;
 mod server;
 #[cfg(test)]
 mod tests;
@@ -23,6 +24,7 @@ use serde_json::{Value, json};
 
 use forward::Forwarder;
 pub use forward::Upstream;
+pub use run::{publish, run};
 use server::Handler;
 pub use zone::{Answer, Zone};
 

@@ -82,7 +82,7 @@ impl Handler {
                     };
                 }
                 Answer::Alias(record, target) => {
-                    answers.push(record);
+                    answers.push(*record);
                     name = target;
                 }
             }

@@ -97,7 +97,7 @@ fn fill(zone: &mut Zone) {
         slice("portless", 4, &[("172.0.0.20", None, true)], &[]),
         slice("empty", 4, &[("172.0.0.8", None, false)], &[("http", 80)]),
     ] {
-        zone.set_slice(&one.name.clone(), Some(one));
+        zone.set_slice(&one.name.clone(), Some(one.into()));
     }
 }
 
@@ -288,7 +288,7 @@ async fn large_answers_are_cut_for_udp_only() {
         zone.set_namespace("testns", true);
         zone.set_service(service("many", &[]));
         let many = slice("many", 4, &endpoints, &[("http", 80)]);
-        zone.set_slice(&many.name.clone(), Some(many));
+        zone.set_slice(&many.name.clone(), Some(many.into()));
     }
     let at = dns.addresses()[0];
     let mut asked = query("many.testns.svc.cluster.local", RecordType::A);

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use hickory_server::proto::rr::rdata::{A, AAAA, CNAME, NS, PTR, SOA, SRV, TXT};
 use hickory_server::proto::rr::{Name, RData, Record, RecordType};
@@ -20,7 +21,7 @@ pub enum Answer {
     /// These records, and others the asker will want next.
     Records(Vec<Record>, Vec<Record>),
     /// The name stands for another, which is to be looked up.
-    Alias(Record, Name),
+    Alias(Box<Record>, Name),
     /// The name exists, but has no such records.
     NoData,
     /// There is no such name.
@@ -39,9 +40,9 @@ pub struct Zone {
     servers: Vec<IpAddr>,
     serial: u32,
     namespaces: HashSet<String>,
-    services: HashMap<views::Name, Service>,
+    services: HashMap<views::Name, Arc<Service>>,
     /// By Service, then by the slice's own name.
-    slices: HashMap<views::Name, BTreeMap<String, Slice>>,
+    slices: HashMap<views::Name, BTreeMap<String, Arc<Slice>>>,
     /// The Service each slice belongs to.
     owners: HashMap<views::Name, views::Name>,
     /// Which Services have an address, and which have an endpoint of it.
@@ -95,7 +96,8 @@ impl Zone {
     }
 
     /// A Service was made or changed.
-    pub fn set_service(&mut self, service: Service) {
+    pub fn set_service(&mut self, service: impl Into<Arc<Service>>) {
+        let service = service.into();
         self.remove_service(&service.name.clone());
         for ip in &service.cluster_ips {
             self.by_cluster_ip.entry(*ip).or_default().insert(service.name.clone());
@@ -117,7 +119,7 @@ impl Zone {
     }
 
     /// An EndpointSlice was made or changed; `None` when it no longer belongs to a Service.
-    pub fn set_slice(&mut self, name: &views::Name, slice: Option<Slice>) {
+    pub fn set_slice(&mut self, name: &views::Name, slice: Option<Arc<Slice>>) {
         self.remove_slice(name);
         let Some(slice) = slice else { return };
         for ip in slice.endpoints.iter().flat_map(|endpoint| &endpoint.addresses) {
@@ -400,7 +402,7 @@ fn external(name: &Name, kind: RecordType, service: &Service, question: &Questio
     let record = Record::from_rdata(name.clone(), TTL, RData::CNAME(CNAME(target.clone())));
     match kind {
         RecordType::CNAME => Answer::Records(vec![record], Vec::new()),
-        RecordType::A | RecordType::AAAA => Answer::Alias(record, target),
+        RecordType::A | RecordType::AAAA => Answer::Alias(Box::new(record), target),
         _ => Answer::NoData,
     }
 }

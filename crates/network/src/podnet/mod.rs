@@ -7,6 +7,7 @@
 mod ipam;
 mod nodes;
 mod rules;
+mod run;
 #[cfg(test)]
 mod tests;
 

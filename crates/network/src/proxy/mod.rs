@@ -5,12 +5,14 @@ mod decide;
 mod health;
 mod layout;
 mod program;
+mod run;
 #[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use crate::addr::{Net, Protocol};
 use crate::netns::NetNs;
@@ -20,6 +22,7 @@ use decide::{Decision, Local};
 use health::HealthChecks;
 pub use layout::NodePortAddresses;
 use program::{Aftermath, Program};
+pub use run::run;
 
 /// How the proxy of a node works.
 #[derive(Debug, Clone, Default)]
@@ -56,9 +59,9 @@ pub struct Proxy {
     nft: Nft,
     programs: [Program; 2],
     local: Local,
-    services: HashMap<Name, Service>,
+    services: HashMap<Name, Arc<Service>>,
     /// By Service, then by the slice's own name.
-    slices: HashMap<Name, BTreeMap<String, Slice>>,
+    slices: HashMap<Name, BTreeMap<String, Arc<Slice>>>,
     /// The Service each slice belongs to.
     owners: HashMap<Name, Name>,
     dirty: HashSet<Name>,
@@ -98,7 +101,8 @@ impl Proxy {
     }
 
     /// A Service was made or changed.
-    pub fn set_service(&mut self, service: Service) {
+    pub fn set_service(&mut self, service: impl Into<Arc<Service>>) {
+        let service = service.into();
         if self.services.get(&service.name) != Some(&service) {
             self.dirty.insert(service.name.clone());
             self.services.insert(service.name.clone(), service);
@@ -113,7 +117,7 @@ impl Proxy {
     }
 
     /// An EndpointSlice was made or changed; `None` when it is no longer one the proxy heeds.
-    pub fn set_slice(&mut self, name: &Name, slice: Option<Slice>) {
+    pub fn set_slice(&mut self, name: &Name, slice: Option<Arc<Slice>>) {
         let Some(slice) = slice else { return self.remove_slice(name) };
         if self.owners.get(name).is_some_and(|owner| *owner != slice.service) {
             self.remove_slice(name);
@@ -154,9 +158,13 @@ impl Proxy {
         self.whole || !self.dirty.is_empty()
     }
 
+    fn slices_of(&self, name: &Name) -> impl Iterator<Item = &Slice> + Clone {
+        self.slices.get(name).into_iter().flat_map(BTreeMap::values).map(Arc::as_ref)
+    }
+
     fn decision(&self, name: &Name, family: Family) -> Decision {
         let Some(service) = self.services.get(name) else { return Decision::default() };
-        decide::decide(service, self.slices.get(name).into_iter().flat_map(BTreeMap::values), &self.local, family)
+        decide::decide(service, self.slices_of(name), &self.local, family)
     }
 
     /// Brings the rules to what the objects say; must be called within a tokio runtime. What failed is done again with the
@@ -214,8 +222,8 @@ impl Proxy {
     }
 
     fn sync_health(&mut self, name: &Name) {
-        let wanted = self.services.get(name).and_then(decide::health_check).map(|(_, port)| {
-            let slices = self.slices.get(name).into_iter().flat_map(BTreeMap::values);
+        let wanted = self.services.get(name).and_then(|service| decide::health_check(service)).map(|(_, port)| {
+            let slices = self.slices_of(name);
             (port, decide::local_ready(slices, &self.local.node))
         });
         if let Err(err) = self.health.set(&self.config.ns, name, wanted) {

@@ -125,7 +125,7 @@ fn node_port(name: &str, ip: &str, number: u16) -> Service {
 }
 
 fn set(proxy: &mut Proxy, slice: Slice) {
-    proxy.set_slice(&slice.name.clone(), Some(slice));
+    proxy.set_slice(&slice.name.clone(), Some(slice.into()));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -259,7 +259,7 @@ async fn clients_keep_their_endpoint() {
     proxy.set_service(Service { affinity: Some(100), ..node_port("web", "10.96.0.20", 30080) });
     set(&mut proxy, c.slice("web", &[0, 1, 2]));
     proxy.sync().unwrap();
-    assert_eq!(c.survey(caller, "10.96.0.20:8000").into_keys().collect::<Vec<_>>(), [first.clone()]);
+    assert_eq!(c.survey(caller, "10.96.0.20:8000").into_keys().collect::<Vec<_>>(), std::slice::from_ref(&first));
 
     // The endpoint goes: another takes its place, and keeps it.
     let gone: usize = first.trim_start_matches("pod").parse().unwrap();
