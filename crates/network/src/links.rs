@@ -4,10 +4,11 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::time::Duration;
 
 use futures::TryStreamExt;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags};
-use rtnetlink::packet_route::link::{InfoData, InfoVeth, LinkAttribute, LinkMessage};
+use rtnetlink::packet_route::link::{InfoData, InfoVeth, LinkAttribute, LinkFlags, LinkMessage};
 use rtnetlink::packet_route::route::{RouteMessage, RouteProtocol, RouteScope, RouteType};
 use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec, LinkVeth, LinkVxlan, RouteMessageBuilder};
 
@@ -19,6 +20,9 @@ const ROUTE_OWNER: RouteProtocol = RouteProtocol::Other(0x70);
 
 /// The routing table of the node's own addresses.
 const LOCAL_TABLE: u8 = 255;
+
+/// How long a new link may take to run.
+const RUNNING: Duration = Duration::from_secs(5);
 
 /// The index of the loopback link in every namespace.
 pub const LOOPBACK: u32 = 1;
@@ -99,11 +103,14 @@ pub struct Link {
     pub alias: String,
     /// Its largest packet.
     pub mtu: u32,
+    /// Whether it passes packets: it is up, and so is its other end.
+    pub running: bool,
 }
 
 impl Link {
     fn of(message: &LinkMessage) -> Self {
-        let mut link = Self { index: message.header.index, name: String::new(), alias: String::new(), mtu: 0 };
+        let running = message.header.flags.contains(LinkFlags::Running);
+        let mut link = Self { index: message.header.index, name: String::new(), alias: String::new(), mtu: 0, running };
         for attribute in &message.attributes {
             match attribute {
                 LinkAttribute::IfName(name) => link.name.clone_from(name),
@@ -199,6 +206,26 @@ impl Links {
             what: format!("finding the link {name}"),
             source: io::Error::from_raw_os_error(libc::ENODEV),
         })
+    }
+
+    /// The link of a name once it passes packets. After both ends of a pair are up the kernel takes a moment to notice, and
+    /// drops what is sent meanwhile; asking makes newer kernels notice at once.
+    ///
+    /// # Errors
+    /// When the link does not exist, the kernel refuses, or it does not run after a while.
+    pub async fn running(&self, name: &str) -> Result<Link, Error> {
+        let deadline = tokio::time::Instant::now() + RUNNING;
+        loop {
+            let link = self.by_name(name).await?;
+            if link.running {
+                return Ok(link);
+            }
+            if tokio::time::Instant::now() >= deadline {
+                let source = io::ErrorKind::TimedOut.into();
+                return Err(Error { what: format!("waiting for the link {name} to run"), source });
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
     }
 
     /// All links.

@@ -222,10 +222,10 @@ impl PodNetwork {
             }
             other => other?,
         }
-        let index = self.links.by_name(link).await?.index;
         self.settle_link(link, !allocation.ports.is_empty())?;
         inside.set_up(LOOPBACK).await?;
         inside.set_up(POD_INDEX).await?;
+        let index = self.links.running(link).await?.index;
         for ip in &allocation.ips {
             let gateway = if ip.is_ipv4() { GATEWAY4 } else { GATEWAY6 };
             let everything =
