@@ -42,19 +42,17 @@ pub struct Options {
     pub history: Duration,
     /// How much of the file may be held in memory, in bytes.
     pub cache: usize,
-    /// A file of at most so many bytes has all its check sums verified when it is opened, which takes about a second a
+    /// A file of at most so many bytes has all its check sums verified when it is opened, which takes some seconds a
     /// gigabyte; damage to a larger one may be found late.
     pub verify: u64,
     /// The time by which keys with a limited life go away.
     pub clock: Arc<dyn Fn() -> SystemTime + Send + Sync>,
-    /// Off only in the test that shows that the crash test notices.
-    durable: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
         let clock = Arc::new(SystemTime::now);
-        Self { history: Duration::from_secs(300), cache: 16 << 20, verify: 512 << 20, clock, durable: true }
+        Self { history: Duration::from_secs(300), cache: 16 << 20, verify: 64 << 20, clock }
     }
 }
 
@@ -72,6 +70,8 @@ struct Shared {
     hub: Arc<Hub>,
     place: Place,
     options: Options,
+    /// Off only in the test that shows that the crash tests notice.
+    durable: bool,
     sync_failed: Arc<AtomicBool>,
     /// Why the file is not open.
     trouble: Mutex<Option<Error>>,
@@ -87,7 +87,7 @@ impl Shared {
     fn open(&self) -> Result<(Database, Numbers)> {
         self.place.create(|db| writer::prepare(db, true).map(drop))?;
         let db = self.open_file()?;
-        let numbers = writer::prepare(&db, self.options.durable).map_err(|error| match error {
+        let numbers = writer::prepare(&db, self.durable).map_err(|error| match error {
             Error::Corrupt(reason) => self.place.damaged(&reason),
             error => error,
         })?;
@@ -147,16 +147,17 @@ impl EmbeddedStore {
     /// Opens the store in a directory, which is made if need be. Only one process at a time can have it open.
     pub async fn open(directory: &Path, options: Options) -> Result<Self> {
         let directory = directory.to_owned();
-        let open = tokio::task::spawn_blocking(move || Self::start(Place::directory(&directory)?, options));
+        let open = tokio::task::spawn_blocking(move || Self::start(Place::directory(&directory)?, options, true));
         open.await.unwrap_or_else(|_| Err(Error::Corrupt("opening the store failed".into())))
     }
 
-    fn start(place: Place, options: Options) -> Result<Self> {
+    fn start(place: Place, options: Options, durable: bool) -> Result<Self> {
         let mut shared = Shared {
             db: RwLock::new(None),
             hub: Arc::new(Hub::new(0)),
             place,
             options,
+            durable,
             sync_failed: Arc::default(),
             trouble: Mutex::default(),
             shut: AtomicBool::new(false),

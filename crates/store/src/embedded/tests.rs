@@ -24,8 +24,12 @@ mod conformance {
 }
 
 fn on(disk: &SimDisk, options: Options) -> Result<EmbeddedStore> {
+    start(disk, options, true)
+}
+
+fn start(disk: &SimDisk, options: Options, durable: bool) -> Result<EmbeddedStore> {
     let disk = disk.clone();
-    EmbeddedStore::start(Place::Custom(Box::new(move || Ok(Box::new(disk.clone())))), options)
+    EmbeddedStore::start(Place::Custom(Box::new(move || Ok(Box::new(disk.clone())))), options, durable)
 }
 
 async fn put(store: &EmbeddedStore, key: &str, value: impl Into<bytes::Bytes>) -> Result<Revision> {
@@ -136,9 +140,9 @@ async fn lose_power(seed: u64, durable: bool) -> Result<(), String> {
         let most = *rng.pick(&[30, 300, 3000]);
         disk.power_for(rng.below(most));
         let history = Duration::from_secs(rng.below(2) * 300);
-        let options = Options { durable, history, verify: rng.below(2) << 30, ..Options::default() };
+        let options = Options { history, verify: rng.below(2) << 30, ..Options::default() };
         // The power may be gone before the store is open.
-        if let Ok(store) = on(&disk, options) {
+        if let Ok(store) = start(&disk, options, durable) {
             write_until_failure(&store, &written).await;
             assert!(
                 !disk.has_power() || written.lock().iter().all(|w| w.sent == w.acknowledged),

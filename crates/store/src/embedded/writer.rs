@@ -230,7 +230,7 @@ impl Writer {
         let guard = shared.db.read();
         let db = guard.as_ref().ok_or(Box::new((Error::Closed, None)))?;
         let mut tx = db.begin_write().map_err(|error| Box::new((db_error(error), None)))?;
-        durably(&mut tx, shared.options.durable).map_err(|error| Box::new((error, None)))?;
+        durably(&mut tx, shared.durable).map_err(|error| Box::new((error, None)))?;
         let (effect, changed) = self.fill(&tx, items, outdated).map_err(|error| Box::new((error, None)))?;
         if !changed {
             tx.abort().map_err(|error| Box::new((db_error(error), None)))?;
@@ -303,7 +303,7 @@ impl Writer {
         let mut numbers = read_numbers(&db).map_err(trouble)?;
         if numbers.revision > self.shared.hub.published() {
             // A commit reported as failed has taken place. Another one, whose success is certain, makes it so for ever.
-            numbers = prepare(&db, self.shared.options.durable).map_err(trouble)?;
+            numbers = prepare(&db, self.shared.durable).map_err(trouble)?;
         }
         *slot = Some(db);
         drop(slot);
@@ -327,7 +327,7 @@ impl Writer {
             return Err(Error::Invalid("a snapshot can only be restored into an empty store".into()));
         }
         let mut tx = db.begin_write().map_err(db_error)?;
-        durably(&mut tx, shared.options.durable)?;
+        durably(&mut tx, shared.durable)?;
         let mut batch = Batch::open(&tx, self.numbers, &mut self.buffer)?;
         let now = shared.now();
         loop {
