@@ -11,7 +11,7 @@ mod stats;
 mod streams;
 
 use crate::cgroup::Cgroups;
-use crate::image::ImageStore;
+use crate::image::{ImageStore, RegistryHosts};
 use crate::shim::protocol::Happened;
 use crate::sys::{self, Context as _};
 use crate::{Error, Event, EventKind, EventStream, Result, SandboxNetwork};
@@ -39,12 +39,19 @@ pub struct Options {
     pub cgroup_root: String,
     /// The program that plays the shim's role when called with [`crate::shim::ROLE`].
     pub executable: PathBuf,
+    /// Mirrors, certificates and credentials of registries.
+    pub registries: RegistryHosts,
 }
 
 impl Options {
     /// The usual set-up: our own program is the shim.
     pub fn new(state_dir: impl Into<PathBuf>) -> Self {
-        Self { state_dir: state_dir.into(), cgroup_root: "/".into(), executable: "/proc/self/exe".into() }
+        Self {
+            state_dir: state_dir.into(),
+            cgroup_root: "/".into(),
+            executable: "/proc/self/exe".into(),
+            registries: RegistryHosts::default(),
+        }
     }
 }
 
@@ -63,6 +70,7 @@ struct Inner {
     state: Mutex<State>,
     execs: Mutex<HashMap<String, oneshot::Sender<i32>>>,
     shim_program: ShimProgram,
+    registries: RegistryHosts,
     /// Held as long as this process uses the state directory.
     _lock: fs::File,
 }
@@ -107,6 +115,7 @@ impl Embedded {
             state: Mutex::default(),
             execs: Mutex::default(),
             shim_program: ShimProgram::new(&options.executable)?,
+            registries: options.registries,
             dir,
             _lock: lock,
         };

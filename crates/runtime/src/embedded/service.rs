@@ -52,8 +52,7 @@ impl Embedded {
 #[async_trait]
 impl ImageService for Embedded {
     async fn pull_image(&self, name: &str, auth: Option<&RegistryAuth>) -> Result<String> {
-        let _ = (name, auth);
-        Err(Error::unsupported("pull"))
+        crate::image::pull(&self.inner.images, &self.inner.registries, name, auth).await
     }
     async fn image_status(&self, name: &str) -> Result<Option<Image>> {
         Ok(self.inner.images.find(name).map(|r| r.image()))

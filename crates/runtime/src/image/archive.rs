@@ -161,7 +161,7 @@ impl ImageStore {
                 return Err(Error::invalid(format!("blob {digest} has the digest {found}: it was damaged or forged")));
             }
         }
-        self.commit(&at.digest, m, &document, names, true)
+        self.commit(&at.digest, m, &document, names, true, &at.digest)
     }
 
     /// Unpacks one layer unless it is here. Answers chain id and blob digest.
@@ -210,7 +210,7 @@ impl ImageStore {
             let mut names: Vec<ImageName> =
                 entry.repo_tags.iter().flatten().map(|t| t.parse()).collect::<Result<_>>()?;
             names.extend(name.cloned());
-            ids.push(self.commit(&digest, &m, &document, &names, true)?);
+            ids.push(self.commit(&digest, &m, &document, &names, true, &digest)?);
         }
         if ids.is_empty() { Err(Error::invalid("the archive holds no image")) } else { Ok(ids) }
     }

@@ -4,11 +4,15 @@ mod archive;
 mod builtin;
 mod manifest;
 mod name;
+mod pull;
+mod registry;
 mod store;
 mod unpack;
 
 pub use builtin::BuiltinImage;
 pub use name::ImageName;
+pub(crate) use pull::pull;
+pub use registry::{RegistryHost, RegistryHosts, read_hosts};
 pub use store::{ImageStore, Layers};
 
 #[cfg(test)]

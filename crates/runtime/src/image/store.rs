@@ -212,14 +212,16 @@ impl ImageStore {
         self.layer_dir(chain).is_dir()
     }
 
-    /// Lists an image whose blobs and layers are all here.
-    pub fn commit(
+    /// Lists an image whose blobs and layers are all here. `asked` is the digest its names led to: the manifest's, or
+    /// that of an index.
+    pub(super) fn commit(
         &self,
         manifest_digest: &str,
         manifest: &Manifest,
         document: &ConfigDocument,
         names: &[ImageName],
         pinned: bool,
+        asked: &str,
     ) -> Result<String> {
         let config = manifest.config.as_ref().ok_or_else(|| Error::invalid("the manifest has no configuration"))?;
         let mut chain: Vec<String> = vec![];
@@ -230,7 +232,10 @@ impl ImageStore {
             return Err(Error::internal(format!("layer {missing} is missing")));
         }
         let blobs = [manifest_digest, &config.digest].into_iter().map(String::from);
-        let blobs = blobs.chain(manifest.layers.iter().map(|l| l.digest.clone())).collect();
+        let mut blobs: Vec<String> = blobs.chain(manifest.layers.iter().map(|l| l.digest.clone())).collect();
+        if asked != manifest_digest {
+            blobs.push(asked.into());
+        }
         let record = Record {
             id: config.digest.clone(),
             blobs,
@@ -243,7 +248,7 @@ impl ImageStore {
         };
         let tags =
             names.iter().filter(|n| n.tag.is_some()).map(|n| ImageName { digest: None, ..n.clone() }.to_string());
-        let digests = names.iter().map(|n| format!("{}@{manifest_digest}", n.familiar()));
+        let digests = names.iter().map(|n| format!("{}@{asked}", n.familiar()));
         self.list(record, tags.collect(), digests.collect())
     }
 
