@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 use pintle_api::Status;
-use pintle_schema::{Decoded, Mode, Type, decode};
+use pintle_api::object::Object;
+use pintle_schema::{Decoded, Mode, Type, decode, proto};
 use serde_json::Value;
 
 use crate::http::negotiate::Media;
@@ -31,13 +32,27 @@ pub(crate) fn json_to_yaml(body: &[u8]) -> Bytes {
 ///
 /// # Errors
 /// For what has no protobuf form.
-pub(crate) fn json_to_protobuf(_body: &[u8]) -> Result<Bytes, Status> {
-    Err(Status::not_acceptable(&["application/json", "application/yaml"]))
+pub(crate) fn json_to_protobuf(body: &[u8]) -> Result<Bytes, Status> {
+    let value: Value = serde_json::from_slice(body).map_err(Status::internal)?;
+    let text = |k: &str| value.get(k).and_then(Value::as_str).unwrap_or_default();
+    match pintle_schema::kind(text("apiVersion"), text("kind")) {
+        Some(ty) => Ok(proto::to_proto(&value, ty).into()),
+        None => Err(Status::not_acceptable(&["application/json", "application/yaml"])),
+    }
 }
 
-/// A watch event as a length-delimited protobuf frame.
-pub(crate) fn protobuf_frame(_kind: &str, object: &[u8]) -> Bytes {
-    Bytes::copy_from_slice(object)
+/// The protobuf body of a stored object, made once.
+pub(crate) fn protobuf_body<'a>(object: &'a Object, ty: &'static Type) -> &'a Bytes {
+    object.protobuf(|| {
+        let value: Value = object.view().unwrap_or_default();
+        proto::to_body(&value, ty).into()
+    })
+}
+
+/// A watch event as a length-delimited protobuf frame around an object's JSON.
+pub(crate) fn protobuf_frame(event: &str, object: &[u8]) -> Bytes {
+    let enveloped = json_to_protobuf(object).unwrap_or_default();
+    proto::watch_frame(event, &enveloped).into()
 }
 
 /// Go's package of a group's internal types, as its messages name them.
@@ -80,7 +95,9 @@ pub(crate) fn decode(
             meta
         }
         Media::Protobuf => {
-            return Err(Status::unsupported_media_type(&["application/json", "application/yaml"]));
+            let e = proto::envelope(body).map_err(|e| unrecognized(kind, &e, body))?;
+            yaml = None;
+            (e.api_version, e.kind)
         }
     };
     let given = if have_version.is_empty() { api_version } else { have_version.as_str() };
@@ -109,7 +126,14 @@ pub(crate) fn decode(
         )));
     }
     let mode = if validation == FieldValidation::Ignore { Mode::Lenient } else { Mode::Strict };
-    let decoded = match (pintle_schema::kind(api_version, kind), yaml) {
+    let ty = pintle_schema::kind(api_version, kind);
+    let decoded = match (ty, yaml) {
+        (Some(ty), _) if media == Media::Protobuf => {
+            let mut value = proto::from_proto(body, ty).map_err(|e| unrecognized(kind, &e, body))?;
+            value["kind"] = kind.into();
+            value["apiVersion"] = api_version.into();
+            return Ok((value, Vec::new()));
+        }
         (Some(ty), None) => decode::decode_json(body, ty, mode),
         (Some(ty), Some(())) => decode::decode_yaml(body, ty, mode),
         (None, None) => decode::decode_json_untyped(body, mode),
@@ -149,7 +173,11 @@ fn summary(body: &[u8]) -> String {
 /// # Errors
 /// 400 when the body is something else.
 pub(crate) fn options(media: Media, body: &[u8], kind: &str) -> Result<Value, Status> {
-    let value = plain(media, body).map_err(Status::bad_request)?;
+    let value = match (media, pintle_schema::kind("v1", kind)) {
+        (Media::Protobuf, Some(ty)) => proto::from_proto(body, ty).map_err(|e| e.to_string()),
+        _ => plain(media, body),
+    }
+    .map_err(Status::bad_request)?;
     match value.get("kind").and_then(Value::as_str) {
         Some(k) if k != kind && !k.is_empty() => {
             Err(Status::bad_request(format!("decoded object cannot be converted to {kind}")))

@@ -46,6 +46,8 @@ async fn configmaps_from_birth_to_death() {
     assert!(c.kubectl("delete cm a").await.contains("configmap \"a\" deleted"));
     assert!(c.refused("admin", "get cm a", None).await.contains("configmaps \"a\" not found"));
     assert!(c.kubectl("get ns -o name").await.contains("namespace/kube-system"));
+    assert_eq!(c.kubectl("create configmap p --from-literal=k=v").await, "configmap/p created\n");
+    assert!(c.refused("admin", "create configmap p", None).await.contains("configmaps \"p\" already exists"));
     assert!(c.kubectl("api-resources").await.contains("deployments"));
     assert!(c.kubectl("version").await.contains("Server Version: v1.36"));
 }

@@ -19,7 +19,7 @@ pub(crate) enum Media {
 
 impl Media {
     /// In upstream's order of preference.
-    pub(crate) const ALL: &'static [Self] = &[Self::Json, Self::Yaml];
+    pub(crate) const ALL: &'static [Self] = &[Self::Json, Self::Yaml, Self::Protobuf];
     /// What is served of custom resources, Tables and discovery documents of old.
     pub(crate) const TEXT: &'static [Self] = &[Self::Json, Self::Yaml];
 

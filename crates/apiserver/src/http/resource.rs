@@ -107,6 +107,14 @@ impl Server {
             return Ok(r);
         }
         let metadata = list_metadata(&found);
+        if accepted.media == Media::Protobuf
+            && accepted.target.is_none()
+            && let Some(ty) = res.ty
+        {
+            let items: Vec<&Bytes> = found.items.iter().map(|o| codec::protobuf_body(o, ty)).collect();
+            let bytes = pintle_schema::proto::list_to_proto(&res.api_version, &res.list_kind(), &metadata, &items);
+            return Ok(respond::raw(200, Media::Protobuf.name(), &ctx.headers, bytes.into()));
+        }
         let bytes = match &accepted.target {
             None => {
                 let size: usize = found.items.iter().map(|o| o.bytes().len() + 2).sum();
@@ -177,7 +185,14 @@ impl Server {
     ) -> Result<Response<Body>, Status> {
         let object = res.shown(object)?;
         match &accepted.target {
-            None => Ok(respond::json(code, accepted, &ctx.headers, object.bytes())),
+            None => match (accepted.media, res.ty) {
+                (Media::Protobuf, Some(ty)) => {
+                    let body = codec::protobuf_body(&object, ty);
+                    let bytes = pintle_schema::proto::seal(&res.api_version, res.def.kind, body);
+                    Ok(respond::raw(code, Media::Protobuf.name(), &ctx.headers, bytes.into()))
+                }
+                _ => Ok(respond::json(code, accepted, &ctx.headers, object.bytes())),
+            },
             Some(t) if t.kind == "Table" => {
                 let metadata = json!({"resourceVersion": object.resource_version().to_string()});
                 let head = ctx.query.flag("noHeaders") != Some(true);

@@ -111,6 +111,11 @@ pub(crate) fn takes_gzip(headers: &HeaderMap) -> bool {
         .any(|v| v.split(';').next().unwrap_or_default().trim() == "gzip")
 }
 
+/// Bytes as they are, compressed for those who take that.
+pub(crate) fn raw(code: u16, content_type: &'static str, headers: &HeaderMap, body: Bytes) -> Response<Body> {
+    compressed(code, content_type, headers, body)
+}
+
 fn compressed(code: u16, content_type: &'static str, headers: &HeaderMap, body: Bytes) -> Response<Body> {
     if body.len() <= GZIP_OVER || !takes_gzip(headers) {
         return bytes(code, content_type, body);

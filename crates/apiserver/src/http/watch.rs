@@ -10,7 +10,7 @@ use http::header::{CONTENT_TYPE, HeaderValue};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
 use pintle_api::Status;
-use pintle_api::object::{EventType, WatchEvent};
+use pintle_api::object::{EventType, Object, WatchEvent};
 use pintle_api::service::{Body, BoxError, ObjectStream};
 use rand::RngExt;
 use serde_json::json;
@@ -95,7 +95,7 @@ impl Framer {
             // The same frame for all who watch.
             WatchItem::Event(d) if self.accepted.target.is_none() && !self.res.converts() => {
                 Ok(match self.accepted.media {
-                    Media::Protobuf => d.protobuf_frame(|d| protobuf(d.kind, d.object.bytes())).clone(),
+                    Media::Protobuf => d.protobuf_frame(|d| self.protobuf(d.kind, &d.object)).clone(),
                     _ => d.json_frame().clone(),
                 })
             }
@@ -113,6 +113,14 @@ impl Framer {
                 }
             }
         })
+    }
+
+    /// The frame of an object whose body the cache keeps.
+    fn protobuf(&self, kind: EventType, object: &Object) -> Bytes {
+        let Some(ty) = self.res.ty else { return Bytes::new() };
+        let body = crate::codec::protobuf_body(object, ty);
+        let enveloped = pintle_schema::proto::seal(&self.res.api_version, self.res.def.kind, body);
+        pintle_schema::proto::watch_frame(kind.as_str(), &enveloped).into()
     }
 
     fn own(&mut self, e: &WatchEvent) -> Result<Bytes, Status> {
