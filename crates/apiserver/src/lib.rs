@@ -64,6 +64,7 @@ pub(crate) struct Server {
     pub(crate) rbac: authz::rbac::Rbac,
     pub(crate) client_ca: Option<authn::x509::ClientCa>,
     pub(crate) front_proxy: Option<authn::x509::FrontProxy>,
+    pub(crate) services: kinds::core::service::alloc::ServiceAllocator,
     pub(crate) kubelets: subresources::Kubelets,
     pub(crate) service_accounts: authn::service_account::ServiceAccounts,
     pub(crate) static_tokens: Vec<authn::tokens::StaticToken>,
@@ -107,6 +108,15 @@ impl ApiServer {
             None => Vec::new(),
         };
         let service_accounts = service_accounts(&config).map_err(err)?;
+        let cidrs: Vec<&str> = config.service_cidrs.iter().map(String::as_str).collect();
+        let addresses = registry::services::Addresses::default();
+        let services = kinds::core::service::alloc::ServiceAllocator::new(
+            &cidrs,
+            config.node_port_range,
+            rand::random(),
+            Some(Box::new(addresses.clone())),
+        )
+        .map_err(err)?;
         let kubelets = subresources::Kubelets::new(&config).map_err(err)?;
         let admission =
             admission::Chain::new(&config.enable_admission_plugins, &config.disable_admission_plugins).map_err(err)?;
@@ -120,6 +130,7 @@ impl ApiServer {
             rbac: authz::rbac::Rbac::default(),
             client_ca,
             front_proxy,
+            services,
             kubelets,
             service_accounts,
             static_tokens,
@@ -130,7 +141,9 @@ impl ApiServer {
             hooks: bootstrap::Hooks::default(),
             config,
         };
-        Ok(Self { inner: Arc::new(server) })
+        let inner = Arc::new(server);
+        addresses.attach(&inner);
+        Ok(Self { inner })
     }
 
     /// Fills the store with what every cluster has, and starts to follow the objects the server decides by. Returns

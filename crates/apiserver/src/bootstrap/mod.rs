@@ -3,6 +3,7 @@
 mod follow;
 mod namespaces;
 mod policy;
+mod kubernetes;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -69,6 +70,8 @@ pub(crate) async fn start(server: &Arc<Server>) -> Result<(), Status> {
     follow::rbac(server).await?;
     namespaces::ensure(server).await?;
     policy::ensure(server).await?;
+    crate::registry::services::start(server).await?;
+    kubernetes::ensure(server).await?;
     server.hooks.ready.store(true, Ordering::SeqCst);
     Ok(())
 }

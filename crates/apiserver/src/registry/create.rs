@@ -162,14 +162,27 @@ impl Server {
         if generated {
             meta::set(&mut object, "name", generate_name(&base));
         }
-        let mut errors = Errors::new();
         if meta::has(&object, "resourceVersion") && !meta::get(&object, "resourceVersion").is_empty() {
             return Err(Status::bad_request("resourceVersion should not be set on objects to be created"));
         }
         meta::remove(&mut object, "resourceVersion");
         meta::set(&mut object, "uid", uuid::Uuid::new_v4().to_string());
         meta::set(&mut object, "creationTimestamp", pintle_api::time::format(now));
+        let reservation = self.reserve(res, &mut object, None, w.options.dry_run).await?;
+        let done = self.create_reserved(w, object, now, generated).await;
+        self.settle(reservation, done.is_ok()).await;
+        done
+    }
 
+    async fn create_reserved(
+        &self,
+        w: &Write<'_>,
+        mut object: Value,
+        now: jiff::Timestamp,
+        generated: bool,
+    ) -> Result<Arc<Object>, Status> {
+        let res = w.res;
+        let mut errors = Errors::new();
         let ctx = res.strategy_ctx(if res.def.namespaced { w.namespace } else { "" }, &w.ctx.user, now);
         res.strategy.prepare_create(&ctx, &mut object);
         let name = meta::name(&object).to_owned();

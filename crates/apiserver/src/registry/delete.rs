@@ -262,9 +262,6 @@ impl Server {
         }
         Ok((done, found.revision))
     }
-
-    /// What a kind leaves behind elsewhere when it is gone.
-    pub(crate) async fn after_delete(&self, _res: &Res, _object: &Value) {}
 }
 
 /// A namespace goes through `Terminating` and is removed when `spec.finalizers` is empty.

@@ -6,6 +6,7 @@ pub(crate) mod list;
 pub(crate) mod meta;
 pub(crate) mod options;
 pub(crate) mod patch;
+pub(crate) mod services;
 pub(crate) mod storage;
 pub(crate) mod table;
 pub(crate) mod update;

@@ -93,7 +93,6 @@ impl Server {
         self.create(w, object).await
     }
 
-    #[expect(clippy::too_many_lines, reason = "one step after the other; cut up they would be harder to follow")]
     async fn update_once(
         &self,
         w: &Write<'_>,
@@ -158,6 +157,28 @@ impl Server {
         }
         meta::set(&mut new, "resourceVersion", present.resource_version().to_string());
 
+        let reservation = match w.subresource {
+            "" => self.reserve(res, &mut new, Some(&old), w.options.dry_run).await.map_err(Lost::Error)?,
+            _ => None,
+        };
+        let done = self.update_reserved(w, change.name, present, &old, new).await;
+        self.settle(reservation, done.is_ok()).await;
+        done
+    }
+
+    /// Everything after mutating admission.
+    async fn update_reserved(
+        &self,
+        w: &Write<'_>,
+        name: &str,
+        present: &Arc<Object>,
+        old: &Value,
+        mut new: Value,
+    ) -> Result<Arc<Object>, Lost> {
+        let res = w.res;
+        let objects = res.objects().map_err(Lost::Error)?;
+        let namespace = if res.def.namespaced { w.namespace } else { "" };
+        let a = w.attributes(Operation::Update, name, Some(old));
         let now = self.clock.now();
         let ctx = res.strategy_ctx(namespace, &w.ctx.user, now);
         let sub = match w.subresource {
@@ -165,20 +186,20 @@ impl Server {
             name => res.strategy.subresource(name),
         };
         match sub {
-            Some(sub) => sub.prepare_update(&ctx, &mut new, &old),
-            None => res.strategy.prepare_update(&ctx, &mut new, &old),
+            Some(sub) => sub.prepare_update(&ctx, &mut new, old),
+            None => res.strategy.prepare_update(&ctx, &mut new, old),
         }
-        keep_system_fields(&mut new, &old);
+        keep_system_fields(&mut new, old);
         let mut errors = Errors::new();
         {
-            let (n, o) = (Cursor::root(&new), Cursor::root(&old));
+            let (n, o) = (Cursor::root(&new), Cursor::root(old));
             match sub {
                 Some(sub) => sub.validate_update(&ctx, &n, &o, &mut errors),
                 None => {
                     res.strategy.validate_update(&ctx, &n, &o, &mut errors);
                 }
             }
-            w.check(change.name, &errors).map_err(Lost::Error)?;
+            w.check(name, &errors).map_err(Lost::Error)?;
             if sub.is_none() {
                 for text in (res.strategy.warnings)(&ctx, &n, Some(&o)) {
                     w.ctx.warn(text);
@@ -187,9 +208,9 @@ impl Server {
         }
         self.admission.validate(self, &a, &new).await.map_err(Lost::Error)?;
 
-        let goes = meta::has(&old, "deletionTimestamp")
+        let goes = meta::has(old, "deletionTimestamp")
             && !has_finalizers(res, &new)
-            && meta::int(&old, "deletionGracePeriodSeconds").unwrap_or(0) == 0;
+            && meta::int(old, "deletionGracePeriodSeconds").unwrap_or(0) == 0;
         meta::remove(&mut new, "resourceVersion");
         let bytes = res.encode(&new);
         check_size(bytes.len()).map_err(Lost::Error)?;
@@ -197,8 +218,8 @@ impl Server {
             .map_err(|e| Lost::Error(Status::internal(e)))?;
         if goes {
             if !w.options.dry_run {
-                objects.delete(namespace, change.name, present.resource_version()).await?;
-                self.after_delete(res, &old).await;
+                objects.delete(namespace, name, present.resource_version()).await?;
+                self.after_delete(res, old).await;
             }
             return Ok(Arc::new(as_now));
         }
@@ -208,7 +229,7 @@ impl Server {
         if w.options.dry_run {
             return Ok(Arc::new(as_now));
         }
-        objects.update(namespace, change.name, present.resource_version(), bytes, w.ttl(self)).await
+        objects.update(namespace, name, present.resource_version(), bytes, w.ttl(self)).await
     }
 }
 
