@@ -12,7 +12,10 @@ async fn addresses_and_ports() {
     }
     let c = Cluster::start().await;
     assert_eq!(c.kubectl("get service kubernetes -o jsonpath={.spec.clusterIP}").await, "10.96.0.1");
-    assert_eq!(c.kubectl("get endpoints kubernetes -o jsonpath={.subsets[0].addresses[0].ip}").await.lines().next().unwrap(), "127.0.0.1");
+    assert_eq!(
+        c.kubectl("get endpoints kubernetes -o jsonpath={.subsets[0].addresses[0].ip}").await.lines().next().unwrap(),
+        "127.0.0.1"
+    );
     assert!(c.kubectl("get ipaddresses").await.contains("10.96.0.1"));
     let s = "apiVersion: v1\nkind: Service\nmetadata: {name: s}\nspec: {type: NodePort, selector: {a: b}, ports: [{port: 80}]}\n";
     c.kubectl_in("create --validate=false -f -", Some(s)).await;
@@ -21,7 +24,9 @@ async fn addresses_and_ports() {
     let port: u16 = c.kubectl("get service s -o jsonpath={.spec.ports[0].nodePort}").await.parse().unwrap();
     assert!((30000..=32767).contains(&port));
     assert!(c.kubectl("get ipaddresses").await.contains(&ip));
-    let same = format!("apiVersion: v1\nkind: Service\nmetadata: {{name: t}}\nspec: {{clusterIP: {ip}, ports: [{{port: 80}}]}}\n");
+    let same = format!(
+        "apiVersion: v1\nkind: Service\nmetadata: {{name: t}}\nspec: {{clusterIP: {ip}, ports: [{{port: 80}}]}}\n"
+    );
     let said = c.refused("admin", "create --validate=false -f -", Some(&same)).await;
     assert!(said.contains("provided IP is already allocated"), "{said}");
     c.kubectl("delete service s").await;

@@ -102,7 +102,8 @@ async fn service(server: &Server) -> Result<(), Status> {
         .await?;
 
     let address = server.config.advertise_address;
-    let subsets = json!([{"addresses": [{"ip": address}], "ports": [{"name": "https", "port": port, "protocol": "TCP"}]}]);
+    let subsets =
+        json!([{"addresses": [{"ip": address}], "ports": [{"name": "https", "port": port, "protocol": "TCP"}]}]);
     let skip = json!({"endpointslice.kubernetes.io/skip-mirror": "true"});
     let object = json!({"kind": "Endpoints", "apiVersion": "v1",
         "metadata": {"name": "kubernetes", "namespace": "default", "labels": skip}, "subsets": subsets});
@@ -181,7 +182,9 @@ async fn renew(server: &Server, name: &str, holder: &str, host: &str) -> Result<
         "metadata": {"name": name, "namespace": "kube-system",
             "labels": {"apiserver.kubernetes.io/identity": "kube-apiserver", "kubernetes.io/hostname": host}},
         "spec": spec});
-    server.put_own(("coordination.k8s.io", "v1", "leases"), "kube-system", object, &mut |l| l["spec"] = spec.clone()).await
+    server
+        .put_own(("coordination.k8s.io", "v1", "leases"), "kube-system", object, &mut |l| l["spec"] = spec.clone())
+        .await
 }
 
 #[cfg(test)]

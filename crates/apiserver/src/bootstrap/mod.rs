@@ -1,9 +1,9 @@
 //! What a server does before it is ready, and what it keeps in order afterwards.
 
 mod follow;
+mod kubernetes;
 mod namespaces;
 mod policy;
-mod kubernetes;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
