@@ -104,7 +104,8 @@ fn set_defaults(bencher: Bencher) {
 #[divan::bench]
 fn strategic_merge(bencher: Bencher) {
     let value = decoded();
-    let change = br#"{"metadata":{"labels":{"tier":"frontend"}},"spec":{"containers":[{"name":"container-1","image":"x"}]}}"#;
+    let change =
+        br#"{"metadata":{"labels":{"tier":"frontend"}},"spec":{"containers":[{"name":"container-1","image":"x"}]}}"#;
     bencher.bench(|| patch::strategic_merge_patch(&value, change, pod_type(), Mode::Strict).is_ok());
 }
 

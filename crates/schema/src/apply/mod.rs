@@ -13,9 +13,10 @@ mod walk;
 use crate::quote::quoted;
 use managers::{Entry, MAX_UPDATERS, Managers, is_reset};
 use serde_json::{Map, Value, json};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
-use walk::Comparison;
+use walk::{Comparison, Way};
 
 pub use managers::Manager;
 pub use path::{Element, path_text};
@@ -129,10 +130,10 @@ impl Request<'_> {
         }
     }
 
-    fn converted(&self, object: &Value, api_version: &str) -> Option<Value> {
+    fn converted<'v>(&self, object: &'v Value, api_version: &str) -> Option<Cow<'v, Value>> {
         match self.versions {
-            Some(versions) if api_version != self.api_version => versions.convert(object, api_version),
-            _ => Some(object.clone()),
+            Some(versions) if api_version != self.api_version => versions.convert(object, api_version).map(Cow::Owned),
+            _ => Some(Cow::Borrowed(object)),
         }
     }
 
@@ -252,6 +253,7 @@ fn settle(
     force: bool,
 ) -> Result<Comparison, Vec<Conflict>> {
     let own = request.comparison(live, new, request.api_version).unwrap_or_default();
+    let own_changed = own.modified.union(&own.added);
     let mut others: BTreeMap<String, Option<Comparison>> = BTreeMap::new();
     let mut kept = BTreeMap::new();
     let mut conflicts = vec![];
@@ -270,12 +272,21 @@ fn settle(
         };
         // A manager of a version that is gone is forgotten.
         let Some(comparison) = comparison else { continue };
-        let contested = entry.set.intersection(&comparison.modified.union(&comparison.added));
+        let changed = if std::ptr::eq(comparison, &raw const own) {
+            &own_changed
+        } else {
+            &comparison.modified.union(&comparison.added)
+        };
+        let contested = entry.set.intersection(changed);
         conflicts.extend(contested.paths().into_iter().map(|path| Conflict { manager: manager.clone(), path }));
-        let set = entry.set.difference(&contested).difference(&comparison.removed);
-        if !set.is_empty() {
-            kept.insert(manager.clone(), Entry { set, ..entry.clone() });
+        let mut entry = entry.clone();
+        if !contested.is_empty() {
+            entry.set = entry.set.difference(&contested);
         }
+        if !comparison.removed.is_empty() {
+            entry.set = entry.set.difference(&comparison.removed);
+        }
+        kept.insert(manager.clone(), entry);
     }
     if !force && !conflicts.is_empty() {
         return Err(conflicts);
@@ -329,7 +340,7 @@ fn apply_with(
         return Err(ApplyError::BadRequest("metadata.managedFields must be nil".to_owned()));
     }
     let mut errors = vec![];
-    walk::validate(request.schema, config, &mut vec![], &mut errors);
+    walk::validate(request.schema, config, &Way::Root, &mut errors);
     if !errors.is_empty() {
         let detail = match errors.as_slice() {
             [one] => one.clone(),
@@ -369,9 +380,14 @@ fn apply_with(
 /// Takes away what the applier stated last time, does not state now, and nobody else owns.
 fn prune(merged: Value, managers: &Managers, last: &Entry, request: &Request<'_>) -> Value {
     let version = &last.api_version;
+    // Mostly the applier states what it stated, and there is nothing to take away.
+    if managers.0.values().any(|e| e.api_version == *version && last.set.is_within(&e.set)) {
+        return merged;
+    }
     let (Some(schema), Some(base)) = (request.schema_of(version), request.converted(&merged, version)) else {
         return merged;
     };
+    let base = base.into_owned();
     let last_set = last.set.with_named_fields(Some(schema));
     let mut pruned = walk::remove(schema, &base, &last_set);
     // What anyone owns, the applier itself included, comes back: first what is owned in the version at hand.
@@ -383,32 +399,30 @@ fn prune(merged: Value, managers: &Managers, last: &Entry, request: &Request<'_>
     let mut versions: Vec<&str> = owned.keys().copied().collect();
     versions.sort_by_key(|v| *v != version);
     let (mut at, mut base) = (version.as_str(), base);
+    // A place in another version: as it is where it is in that version already.
+    let moved = |object: &Value, from: &str, to: &str| {
+        if from == to { Some(object.clone()) } else { request.converted(object, to).map(Cow::into_owned) }
+    };
     for version in versions {
         let Some(schema) = request.schema_of(version) else { continue };
-        let (base_there, pruned_there) = if version == at {
-            (Some(base.clone()), Some(pruned.clone()))
-        } else {
-            (request.converted(&base, version), request.converted(&pruned, version))
+        let (Some(base_there), Some(pruned_there)) = (moved(&base, at, version), moved(&pruned, at, version)) else {
+            continue;
         };
-        let (Some(base_there), Some(pruned_there)) = (base_there, pruned_there) else { continue };
-        let named = |set: Set| set.with_named_fields(Some(schema));
-        let all = named(walk::field_set(schema, &base_there));
-        let left = named(walk::field_set(schema, &pruned_there)).union(&named(owned[version].clone()));
+        let named = |set: &Set| set.with_named_fields(Some(schema));
+        let all = named(&walk::field_set(schema, &base_there));
+        let left = named(&walk::field_set(schema, &pruned_there)).union(&named(&owned[version]));
         pruned = walk::remove(schema, &base_there, &all.difference(&left));
         (at, base) = (version, base_there);
     }
     // And what was not the applier's to take away.
-    if let (Some(base), Some(there)) = (
-        if at == version { Some(base.clone()) } else { request.converted(&base, version) },
-        if at == version { Some(pruned.clone()) } else { request.converted(&pruned, version) },
-    ) {
-        let named = |set: Set| set.with_named_fields(Some(schema));
-        let all = named(walk::field_set(schema, &base));
-        let left = named(walk::field_set(schema, &there));
+    if let (Some(base), Some(there)) = (moved(&base, at, version), moved(&pruned, at, version)) {
+        let named = |set: &Set| set.with_named_fields(Some(schema));
+        let all = named(&walk::field_set(schema, &base));
+        let left = named(&walk::field_set(schema, &there));
         pruned = walk::remove(schema, &base, &all.difference(&left).intersection(&last_set));
         at = version;
     }
-    if at == request.api_version { pruned } else { request.converted(&pruned, request.api_version).unwrap_or(pruned) }
+    moved(&pruned, at, request.api_version).unwrap_or(pruned)
 }
 
 /// The fields of the annotation that `kubectl apply` leaves, where they still are as it says.
@@ -419,7 +433,7 @@ fn last_applied_set(live: &Value, request: &Request<'_>) -> Option<Set> {
         return None;
     }
     let mut errors = vec![];
-    walk::validate(request.schema, &applied, &mut vec![], &mut errors);
+    walk::validate(request.schema, &applied, &Way::Root, &mut errors);
     if !errors.is_empty() {
         return None;
     }

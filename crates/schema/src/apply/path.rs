@@ -4,16 +4,17 @@ use crate::quote::quoted;
 use serde_json::{Map, Value};
 use std::cmp::Ordering;
 use std::fmt;
+use std::sync::Arc;
 
 /// One step of a path.
 #[derive(Clone, Debug)]
 pub enum Element {
     /// A field of a struct or a key of a map.
-    Field(String),
+    Field(Arc<str>),
     /// The item of a list whose fields have these values; sorted by name.
-    Key(Vec<(String, Value)>),
+    Key(Arc<[(String, Value)]>),
     /// The item of a set that is this value.
-    Value(Value),
+    Value(Arc<Value>),
     /// The item of an atomic list at this place.
     Index(i64),
 }
@@ -51,7 +52,7 @@ impl Ord for Element {
         match (self, other) {
             (Element::Field(a), Element::Field(b)) => a.cmp(b),
             (Element::Key(a), Element::Key(b)) => {
-                for ((name_a, a), (name_b, b)) in a.iter().zip(b) {
+                for ((name_a, a), (name_b, b)) in a.iter().zip(b.iter()) {
                     let order = name_a.cmp(name_b).then_with(|| compare(a, b));
                     if order != Ordering::Equal {
                         return order;
@@ -83,7 +84,7 @@ impl Eq for Element {}
 impl Element {
     /// A field by name.
     pub fn field(name: &str) -> Self {
-        Element::Field(name.to_owned())
+        Element::Field(name.into())
     }
 
     /// As a key of `fieldsV1`: `f:name`, `k:{…}`, `v:…`, `i:0`.
@@ -107,13 +108,13 @@ impl Element {
         let json = || serde_json::from_str::<Value>(rest).map_err(|e| e.to_string());
         match kind {
             "f:" => Ok(Element::field(rest)),
-            "v:" => json().map(Element::Value),
+            "v:" => json().map(|v| Element::Value(Arc::new(v))),
             "i:" => rest.parse().map(Element::Index).map_err(|_| format!("invalid index {}", quoted(rest))),
             "k:" => match json()? {
                 Value::Object(map) => {
                     let mut fields: Vec<_> = map.into_iter().collect();
                     fields.sort_by(|a, b| a.0.cmp(&b.0));
-                    Ok(Element::Key(fields))
+                    Ok(Element::Key(fields.into()))
                 }
                 _ => Err(format!("invalid key {}", quoted(rest))),
             },

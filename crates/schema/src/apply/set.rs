@@ -53,6 +53,28 @@ impl Set {
         }
     }
 
+    /// Sets what is known of one element: whether it is a member, and what is below it.
+    pub(super) fn put(&mut self, element: Element, member: bool, children: Set) {
+        let node = Node { member, children };
+        if !node.is_empty() {
+            self.0.insert(element, node);
+        }
+    }
+
+    /// As `put`, copying the element only where there is something to note.
+    pub(super) fn put_new(&mut self, element: &Element, member: bool, children: Set) {
+        if member || !children.is_empty() {
+            self.put(element.clone(), member, children);
+        }
+    }
+
+    /// Whether all of the set is in the other.
+    pub(super) fn is_within(&self, other: &Set) -> bool {
+        self.0.iter().all(|(element, node)| {
+            other.0.get(element).is_some_and(|o| (o.member || !node.member) && node.children.is_within(&o.children))
+        })
+    }
+
     /// Whether the field itself is in the set.
     pub fn has(&self, path: &[Element]) -> bool {
         match path.split_first() {

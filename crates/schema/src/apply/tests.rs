@@ -18,6 +18,7 @@ fn request<'a>(ty: &'static Type, manager: &'a str, reset: &'a Set) -> Request<'
 }
 
 /// A configuration map stated by its data.
+#[allow(clippy::needless_pass_by_value, reason = "callers state it in place")]
 fn map(data: Value) -> Value {
     json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "m"}, "data": data})
 }
@@ -207,7 +208,6 @@ fn resets_sub_resources_and_caps() {
     reset["metadata"]["managedFields"] = json!([{}]);
     update(Some(&new), &mut reset, &request(ty, "b", &main));
     assert_eq!(reset["metadata"].get("managedFields"), None);
-    let mut live = live;
     for i in 0..15 {
         let before = live.clone();
         live["metadata"]["annotations"][format!("k{i}")] = json!("v");

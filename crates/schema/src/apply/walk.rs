@@ -1,6 +1,6 @@
 //! Walks over values by their schema: validation, the set of fields of a value, merging, comparing, removing.
 
-use super::path::{Element, path_text};
+use super::path::Element;
 use super::schema::{Atom, List, Relation, Scalar, Schema};
 use super::set::Set;
 use serde_json::{Map, Value};
@@ -14,7 +14,7 @@ pub(super) fn item_element(list: &List<'_>, item: &Value) -> Result<Element, Str
             Value::Object(_) => Err("associative list without keys has an element that's a map type".to_owned()),
             Value::Array(_) => Err("not supported: associative list with lists as elements".to_owned()),
             Value::Null => Err("associative list without keys has an element that's an explicit null".to_owned()),
-            value => Ok(Element::Value(value.clone())),
+            value => Ok(Element::Value(std::sync::Arc::new(value.clone()))),
         },
         Relation::Keys(keys) => {
             let map = match item {
@@ -38,7 +38,7 @@ pub(super) fn item_element(list: &List<'_>, item: &Value) -> Result<Element, Str
                 ));
             }
             fields.sort_by(|a, b| a.0.cmp(&b.0));
-            Ok(Element::Key(fields))
+            Ok(Element::Key(fields.into()))
         }
     }
 }
@@ -71,96 +71,104 @@ fn go_type(value: &Value) -> &'static str {
     }
 }
 
+/// The way to a value, made into text only for an error.
+#[derive(Clone, Copy)]
+pub(super) enum Way<'a> {
+    Root,
+    Field(&'a Way<'a>, &'a str),
+    Item(&'a Way<'a>, &'a Element),
+}
+
+impl std::fmt::Display for Way<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Way::Root => Ok(()),
+            Way::Field(before, name) => write!(f, "{before}.{name}"),
+            Way::Item(before, element) => write!(f, "{before}{element}"),
+        }
+    }
+}
+
+impl Way<'_> {
+    fn error(&self, message: &str) -> String {
+        match self {
+            Way::Root => message.to_owned(),
+            way => format!("{way}: {message}"),
+        }
+    }
+}
+
 /// Checks a value against its schema; each error with its path.
-pub(super) fn validate(schema: Schema<'_>, value: &Value, path: &mut Vec<Element>, errors: &mut Vec<String>) {
-    let mut fail = |path: &[Element], message: String| {
-        let path = path_text(path);
-        errors.push(if path.is_empty() { message } else { format!("{path}: {message}") });
-    };
+pub(super) fn validate(schema: Schema<'_>, value: &Value, way: &Way<'_>, errors: &mut Vec<String>) {
     match (schema.atom().settled(Some(value)), value) {
-        (_, Value::Null) => {}
+        (_, Value::Null) | (Atom::Deduced, _) => {}
         (Atom::Scalar(kind), value) => {
             let message = match (kind, value) {
                 (Scalar::String, Value::String(_))
                 | (Scalar::Number, Value::Number(_))
                 | (Scalar::Bool, Value::Bool(_))
                 | (Scalar::Any, Value::String(_) | Value::Number(_) | Value::Bool(_)) => return,
-                (Scalar::String, v) => {
-                    let inside = if let Value::String(s) = v { crate::quote::quoted(s) } else { v.to_string() };
-                    format!("expected string, got &value.valueUnstructured{{Value:{inside}}}")
-                }
+                (Scalar::String, v) => format!("expected string, got &value.valueUnstructured{{Value:{v}}}"),
                 (Scalar::Number, v) => format!("expected numeric (int or float), got {}", go_type(v)),
                 (Scalar::Bool, v) => format!("expected boolean, got {}", shown(v)),
                 (Scalar::Any, v) => format!("expected any scalar, got {}", shown(v)),
             };
-            fail(path, message);
+            errors.push(way.error(&message));
         }
         (Atom::Map { schema, .. }, Value::Object(map)) => {
             for (key, value) in map {
-                path.push(Element::field(key));
+                let here = Way::Field(way, key);
                 match schema.declared(key).or_else(|| schema.elements()) {
-                    Some(schema) => validate(schema, value, path, errors),
-                    None => errors.push(format!("{}: field not declared in schema", path_text(path))),
+                    Some(schema) => validate(schema, value, &here, errors),
+                    None => errors.push(here.error("field not declared in schema")),
                 }
-                path.pop();
             }
         }
-        (Atom::Map { .. }, value) => fail(path, format!("expected map, got {}", shown(value))),
+        (Atom::Map { .. }, value) => errors.push(way.error(&format!("expected map, got {}", shown(value)))),
         (Atom::List(list), Value::Array(items)) => {
             let mut seen = std::collections::BTreeSet::new();
             for (i, item) in items.iter().enumerate() {
-                let element = match list.kind {
-                    Relation::Atomic => Element::Index(i as i64),
-                    _ => match item_element(&list, item) {
-                        Ok(element) => element,
-                        Err(e) => {
-                            let path = path_text(path);
-                            errors.push(if path.is_empty() {
-                                format!("element {i}: {e}")
-                            } else {
-                                format!("{path}: element {i}: {e}")
-                            });
-                            return;
-                        }
-                    },
-                };
-                if !matches!(list.kind, Relation::Atomic) && !seen.insert(element.clone()) {
-                    let path = path_text(path);
-                    errors.push(format!("{path}: duplicate entries for key {element}"));
+                if matches!(list.kind, Relation::Atomic) {
+                    validate(list.element, item, &Way::Item(way, &Element::Index(i as i64)), errors);
+                    continue;
                 }
-                path.push(element);
-                validate(list.element, item, path, errors);
-                path.pop();
+                let element = match item_element(&list, item) {
+                    Ok(element) => element,
+                    Err(e) => {
+                        errors.push(way.error(&format!("element {i}: {e}")));
+                        return;
+                    }
+                };
+                if seen.contains(&element) {
+                    errors.push(way.error(&format!("duplicate entries for key {element}")));
+                }
+                validate(list.element, item, &Way::Item(way, &element), errors);
+                seen.insert(element);
             }
         }
-        (Atom::List(_), value) => fail(path, format!("expected list, got {}", shown(value))),
-        (Atom::Deduced, _) => {}
+        (Atom::List(_), value) => errors.push(way.error(&format!("expected list, got {}", shown(value)))),
     }
 }
 
 /// Every field that a value states.
 pub(super) fn field_set(schema: Schema<'_>, value: &Value) -> Set {
-    let mut set = Set::new();
-    collect(schema, value, &mut vec![], &mut set);
-    set
+    fields_of(schema, value).1
 }
 
-fn collect(schema: Schema<'_>, value: &Value, path: &mut Vec<Element>, set: &mut Set) {
+/// Whether the value is a field itself, and the fields below it.
+fn fields_of(schema: Schema<'_>, value: &Value) -> (bool, Set) {
+    let mut set = Set::new();
     match (schema.atom().settled(Some(value)), value) {
         (Atom::Map { atomic: true, .. } | Atom::List(List { kind: Relation::Atomic, .. }) | Atom::Scalar(_), _) => {
-            set.insert(path);
+            return (true, set);
         }
         (Atom::Map { schema, .. }, Value::Object(map)) => {
             for (key, value) in map {
                 let declared = schema.declared(key);
                 let Some(below) = declared.or_else(|| schema.elements()) else { continue };
-                path.push(Element::field(key));
-                collect(below, value, path, set);
+                let (member, children) = fields_of(below, value);
                 let bare = value.is_null() || value.as_object().is_some_and(Map::is_empty);
-                if bare || declared.is_none() {
-                    set.insert(path);
-                }
-                path.pop();
+                set.put(Element::field(key), member || bare || declared.is_none(), children);
             }
         }
         (Atom::List(list), Value::Array(items)) => {
@@ -171,16 +179,15 @@ fn collect(schema: Schema<'_>, value: &Value, path: &mut Vec<Element>, set: &mut
             }
             for (item, element) in items.iter().zip(&elements) {
                 let Some(element) = element else { continue };
-                path.push(element.clone());
-                if counts.get(element) == Some(&1) {
-                    collect(list.element, item, path, set);
-                }
-                set.insert(path);
-                path.pop();
+                // Of duplicates only the items themselves are noted.
+                let children =
+                    if counts.get(element) == Some(&1) { fields_of(list.element, item).1 } else { Set::new() };
+                set.put(element.clone(), true, children);
             }
         }
         _ => {}
     }
+    (false, set)
 }
 
 fn as_map(value: Option<&Value>) -> Option<&Map<String, Value>> {
@@ -299,11 +306,26 @@ pub(super) struct Comparison {
     pub added: Set,
 }
 
+/// A comparison of one place: of the place itself, and of what is below.
+#[derive(Default)]
+struct Change {
+    removed: bool,
+    modified: bool,
+    added: bool,
+    below: Comparison,
+}
+
+impl Change {
+    fn leaf(left: Option<&Value>, right: Option<&Value>) -> Self {
+        let (removed, added) = (right.is_none(), left.is_none());
+        let modified = matches!((left, right), (Some(l), Some(r)) if !equal(l, r));
+        Change { removed: removed && !added, modified, added, below: Comparison::default() }
+    }
+}
+
 impl Comparison {
     pub fn of(schema: Schema<'_>, left: &Value, right: &Value) -> Self {
-        let mut out = Comparison::default();
-        out.walk(schema, Some(left), Some(right), &mut vec![]);
-        out
+        changes(schema, Some(left), Some(right)).below
     }
 
     pub fn without(self, reset: &Set) -> Self {
@@ -317,110 +339,96 @@ impl Comparison {
         }
     }
 
-    fn leaf(&mut self, left: Option<&Value>, right: Option<&Value>, path: &[Element]) {
-        match (left, right) {
-            (None, _) => self.added.insert(path),
-            (_, None) => self.removed.insert(path),
-            (Some(l), Some(r)) if !equal(l, r) => self.modified.insert(path),
-            _ => {}
+    fn put(&mut self, element: &Element, change: Change) {
+        self.removed.put_new(element, change.removed, change.below.removed);
+        self.modified.put_new(element, change.modified, change.below.modified);
+        self.added.put_new(element, change.added, change.below.added);
+    }
+}
+
+fn changes(schema: Schema<'_>, left: Option<&Value>, right: Option<&Value>) -> Change {
+    let atom = schema.atom();
+    let kinds = (atom.settled(left), atom.settled(right));
+    let (mut change, is_leaf) = changes_of(if right.is_some() { kinds.1 } else { kinds.0 }, left, right);
+    // A deduced place may hold different kinds on both sides; both are walked then.
+    if let (Atom::Deduced, Some(l), Some(r)) = (atom, left, right)
+        && std::mem::discriminant(&kinds.0) != std::mem::discriminant(&kinds.1)
+        && !l.is_null()
+        && !r.is_null()
+    {
+        let (other, _) = changes_of(kinds.0, left, right);
+        change.modified |= other.modified;
+        change.below.removed = change.below.removed.union(&other.below.removed);
+        change.below.modified = change.below.modified.union(&other.below.modified);
+        change.below.added = change.below.added.union(&other.below.added);
+    }
+    if !is_leaf {
+        change.added |= left.is_none();
+        change.removed |= left.is_some() && right.is_none();
+    }
+    change
+}
+
+/// The changes of one kind of value, and whether it is a leaf.
+fn changes_of(atom: Atom<'_>, left: Option<&Value>, right: Option<&Value>) -> (Change, bool) {
+    let mut change = Change::default();
+    match atom {
+        Atom::Scalar(_) | Atom::Deduced => return (Change::leaf(left, right), true),
+        Atom::Map { schema, atomic } => {
+            let (l, r) = (as_map(left), as_map(right));
+            if atomic || (l.is_none_or(Map::is_empty) && r.is_none_or(Map::is_empty)) {
+                return (Change::leaf(left, right), true);
+            }
+            for key in keys(l, r) {
+                let (lv, rv) = (l.and_then(|m| m.get(key)), r.and_then(|m| m.get(key)));
+                let Some(below) = schema.declared(key).or_else(|| schema.elements()) else { continue };
+                // Most fields are as they were, and cost no more than the look.
+                if lv == rv {
+                    continue;
+                }
+                change.below.put(&Element::field(key), changes(below, lv, rv));
+            }
+        }
+        Atom::List(list) => {
+            let (l, r) = (as_list(left), as_list(right));
+            let empty = l.is_none_or(Vec::is_empty) && r.is_none_or(Vec::is_empty);
+            if matches!(list.kind, Relation::Atomic) || empty {
+                return (Change::leaf(left, right), true);
+            }
+            item_changes(&mut change.below, &list, l.map_or(&[], Vec::as_slice), r.map_or(&[], Vec::as_slice));
         }
     }
+    (change, false)
+}
 
-    fn walk(&mut self, schema: Schema<'_>, left: Option<&Value>, right: Option<&Value>, path: &mut Vec<Element>) {
-        let atom = schema.atom();
-        let kinds = (atom.settled(left), atom.settled(right));
-        // A deduced place may hold different kinds on both sides; both are walked then.
-        let differ = matches!(atom, Atom::Deduced)
-            && matches!((left, right), (Some(l), Some(r)) if std::mem::discriminant(&kinds.0) != std::mem::discriminant(&kinds.1) && !l.is_null() && !r.is_null());
-        if differ {
-            self.walk_atom(kinds.0, left, right, path);
-        }
-        let in_leaf = self.walk_atom(if right.is_some() { kinds.1 } else { kinds.0 }, left, right, path);
-        if !in_leaf {
-            if left.is_none() {
-                self.added.insert(path);
-            } else if right.is_none() {
-                self.removed.insert(path);
-            }
+fn item_changes(out: &mut Comparison, list: &List<'_>, left: &[Value], right: &[Value]) {
+    let mut all: BTreeMap<Element, (Vec<&Value>, Vec<&Value>)> = BTreeMap::new();
+    for item in left {
+        if let Ok(element) = item_element(list, item) {
+            all.entry(element).or_default().0.push(item);
         }
     }
-
-    /// Walks one kind of value; true when it was a leaf.
-    fn walk_atom(
-        &mut self,
-        atom: Atom<'_>,
-        left: Option<&Value>,
-        right: Option<&Value>,
-        path: &mut Vec<Element>,
-    ) -> bool {
-        match atom {
-            Atom::Scalar(_) | Atom::Deduced => {
-                self.leaf(left, right, path);
-                true
-            }
-            Atom::Map { schema, atomic } => {
-                let (l, r) = (as_map(left), as_map(right));
-                if atomic || (l.is_none_or(Map::is_empty) && r.is_none_or(Map::is_empty)) {
-                    self.leaf(left, right, path);
-                    return true;
-                }
-                for key in keys(l, r) {
-                    let Some(below) = schema.declared(key).or_else(|| schema.elements()) else { continue };
-                    path.push(Element::field(key));
-                    self.walk(below, l.and_then(|m| m.get(key)), r.and_then(|m| m.get(key)), path);
-                    path.pop();
-                }
-                false
-            }
-            Atom::List(list) => {
-                let (l, r) = (as_list(left), as_list(right));
-                let empty = l.is_none_or(Vec::is_empty) && r.is_none_or(Vec::is_empty);
-                if matches!(list.kind, Relation::Atomic) || empty {
-                    self.leaf(left, right, path);
-                    return true;
-                }
-                self.walk_items(&list, l.map_or(&[], Vec::as_slice), r.map_or(&[], Vec::as_slice), path);
-                false
-            }
+    for item in right {
+        if let Ok(element) = item_element(list, item) {
+            all.entry(element).or_default().1.push(item);
         }
     }
-
-    fn walk_items(&mut self, list: &List<'_>, left: &[Value], right: &[Value], path: &mut Vec<Element>) {
-        let mut all: BTreeMap<Element, (Vec<&Value>, Vec<&Value>)> = BTreeMap::new();
-        for item in left {
-            if let Ok(element) = item_element(list, item) {
-                all.entry(element).or_default().0.push(item);
+    for (element, (l, r)) in all {
+        let change = match (l.as_slice(), r.as_slice()) {
+            ([] | [_], [] | [_]) => changes(list.element, l.first().copied(), r.first().copied()),
+            ([_, _, ..], [_, _, ..]) => Change { modified: l != r, ..Change::default() },
+            ([_, _, ..], _) => {
+                let mut change = r.first().map(|only| changes(list.element, None, Some(only))).unwrap_or_default();
+                change.removed = true;
+                change
             }
-        }
-        for item in right {
-            if let Ok(element) = item_element(list, item) {
-                all.entry(element).or_default().1.push(item);
+            _ => {
+                let mut change = l.first().map(|only| changes(list.element, Some(only), None)).unwrap_or_default();
+                change.added = true;
+                change
             }
-        }
-        for (element, (l, r)) in all {
-            path.push(element);
-            match (l.as_slice(), r.as_slice()) {
-                ([] | [_], [] | [_]) => self.walk(list.element, l.first().copied(), r.first().copied(), path),
-                ([_, _, ..], [_, _, ..]) => {
-                    if l != r {
-                        self.modified.insert(path);
-                    }
-                }
-                ([_, _, ..], _) => {
-                    if let Some(only) = r.first() {
-                        self.walk(list.element, None, Some(only), path);
-                    }
-                    self.removed.insert(path);
-                }
-                _ => {
-                    if let Some(only) = l.first() {
-                        self.walk(list.element, Some(only), None, path);
-                    }
-                    self.added.insert(path);
-                }
-            }
-            path.pop();
-        }
+        };
+        out.put(&element, change);
     }
 }
 

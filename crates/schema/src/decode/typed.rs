@@ -365,8 +365,8 @@ impl<'a, 's, S: Source<'a>> Decoder<'s, S> {
                 None => {}
             }
         }
-        for (at, field) in ty.fields.iter().enumerate() {
-            if seen & (1 << at) == 0 && field.always_written() {
+        for (at, field) in ty.always_written() {
+            if seen & (1 << at) == 0 {
                 map.insert(field.name.to_owned(), field.zero());
             }
         }

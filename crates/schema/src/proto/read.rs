@@ -20,20 +20,11 @@ pub fn from_body(data: &[u8], ty: &'static Type) -> Result<Value, ProtoError> {
     Ok(Value::Object(object))
 }
 
-/// Drops what Go would not write, and adds what it always writes.
+/// Adds what Go always writes.
 fn finish(object: &mut Object, ty: &'static Type) {
-    for field in &ty.fields {
-        match object.get_mut(field.name) {
-            Some(value) => match kept(ty, field, value.take()) {
-                Some(kept) => *value = kept,
-                None => {
-                    object.remove(field.name);
-                }
-            },
-            None if field.always_written() => {
-                object.insert(field.name.to_owned(), field.zero());
-            }
-            None => {}
+    for (_, field) in ty.always_written() {
+        if !object.contains_key(field.name) {
+            object.insert(field.name.to_owned(), field.zero());
         }
     }
 }
@@ -62,7 +53,7 @@ fn message(object: &mut Object, data: &[u8], ty: &'static Type, depth: usize) ->
         };
         next = at + 1;
         match ty.message[at] {
-            Member::Field(at) => field(object, &mut reader, wire, &ty.fields[usize::from(at)], depth)?,
+            Member::Field(at) => field(object, &mut reader, wire, ty, &ty.fields[usize::from(at)], depth)?,
             Member::Inline { ty: inner, .. } => {
                 let inner = inner.get();
                 message(object, reader.bytes(wire, inner.name)?, inner, depth + 1)?;
@@ -76,6 +67,7 @@ fn field(
     object: &mut Object,
     reader: &mut Reader<'_>,
     wire: u8,
+    ty: &'static Type,
     f: &'static Field,
     depth: usize,
 ) -> Result<(), ProtoError> {
@@ -83,18 +75,32 @@ fn field(
         Form::Plain | Form::Pointer => {
             let before = if matches!(f.base, Base::Struct(_)) { object.remove(f.name) } else { None };
             let value = item(reader, wire, f, before, depth)?;
-            object.insert(f.name.to_owned(), value);
+            // Zero values are on the wire; Go would not write them in JSON.
+            match kept(ty, f, value) {
+                Some(value) => {
+                    object.insert(f.name.to_owned(), value);
+                }
+                None => {
+                    object.remove(f.name);
+                }
+            }
         }
         Form::List => {
-            let slot = object.entry(f.name).or_insert_with(|| Value::Array(vec![]));
-            let Value::Array(items) = slot else { return Ok(()) };
+            let mut more = vec![];
             if wire == BYTES && matches!(f.base, Base::Int32 | Base::Int64 | Base::Bool) {
                 let mut packed = Reader::new(reader.bytes(wire, f.name)?);
                 while !packed.at_end() {
-                    items.push(scalar(packed.packed()?, f.base));
+                    more.push(scalar(packed.packed()?, f.base));
                 }
             } else {
-                items.push(item(reader, wire, f, None, depth)?);
+                more.push(item(reader, wire, f, None, depth)?);
+            }
+            match object.get_mut(f.name) {
+                Some(Value::Array(items)) => items.append(&mut more),
+                _ if more.is_empty() => {}
+                _ => {
+                    object.insert(f.name.to_owned(), Value::Array(more));
+                }
             }
         }
         Form::Map => {

@@ -159,6 +159,7 @@ pub struct Type {
     /// The parts of its protobuf message by number.
     pub message: Box<[Member]>,
     by_name: Box<[u8]>,
+    always: Box<[u8]>,
     zero: OnceLock<Value>,
 }
 
@@ -294,8 +295,9 @@ impl Type {
     /// The place of the field of this JSON name. `hint` is the place to try first: in the order of writing, one after
     /// the last.
     pub fn field_index(&self, name: &str, hint: usize) -> Option<usize> {
-        if self.fields.get(hint).is_some_and(|f| f.name == name) {
-            return Some(hint);
+        // Mostly a few optional fields have been left out in between.
+        if let Some(ahead) = self.fields.iter().skip(hint).take(6).position(|f| f.name == name) {
+            return Some(hint + ahead);
         }
         let at = self.by_name.binary_search_by(|&i| self.fields[usize::from(i)].name.cmp(name)).ok()?;
         Some(usize::from(self.by_name[at]))
@@ -315,12 +317,15 @@ impl Type {
         matches!(self.package, "apiextensions/v1" | "apiregistration/v1")
     }
 
+    /// The fields that Go writes however empty they are, each with its place.
+    pub(crate) fn always_written(&self) -> impl Iterator<Item = (usize, &Field)> {
+        self.always.iter().map(|&at| (usize::from(at), &self.fields[usize::from(at)]))
+    }
+
     /// What Go writes for an empty struct of this type.
     pub fn zero(&self) -> &Value {
-        self.zero.get_or_init(|| {
-            let fields = self.fields.iter().filter(|f| f.always_written());
-            Value::Object(fields.map(|f| (f.name.to_owned(), f.zero())).collect())
-        })
+        self.zero
+            .get_or_init(|| Value::Object(self.always_written().map(|(_, f)| (f.name.to_owned(), f.zero())).collect()))
     }
 }
 
