@@ -94,6 +94,16 @@ pub fn invalid_each(at: &Cursor<'_>, messages: Vec<String>, errors: &mut Errors)
     }
 }
 
+/// Adds errors found at `from` and below as errors at `to`: upstream names some fields by another path than theirs.
+pub fn moved(found: Errors, from: &str, to: &str, errors: &mut Errors) {
+    for mut error in found {
+        if let Some(rest) = error.field.strip_prefix(from) {
+            error.field = format!("{to}{rest}");
+        }
+        errors.push(error);
+    }
+}
+
 /// A number must not be below zero.
 pub fn not_negative(number: &Cursor<'_>, errors: &mut Errors) {
     if number.int() < 0 {

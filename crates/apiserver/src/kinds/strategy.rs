@@ -38,8 +38,9 @@ pub struct DeleteOptions {
     pub grace_period_seconds: Option<i64>,
 }
 
-type Validate = fn(&Ctx<'_>, &Cursor<'_>, Option<&Cursor<'_>>, &mut Errors);
-type ValidateUpdate = fn(&Ctx<'_>, &Cursor<'_>, &Cursor<'_>, &mut Errors);
+// Old and new share a lifetime, so that a key of the one can be looked up in the other.
+type Validate = for<'a> fn(&Ctx<'_>, &Cursor<'a>, Option<&Cursor<'a>>, &mut Errors);
+type ValidateUpdate = for<'a> fn(&Ctx<'_>, &Cursor<'a>, &Cursor<'a>, &mut Errors);
 type Prepare = fn(&Ctx<'_>, &mut Value, &Value);
 
 /// Everything a kind has of its own. Fields are read by the registry; write a kind as
@@ -163,7 +164,7 @@ impl Strategy {
     }
 
     /// All that is wrong with the new state of an object.
-    pub fn validate_update(&self, ctx: &Ctx<'_>, new: &Cursor<'_>, old: &Cursor<'_>, errors: &mut Errors) {
+    pub fn validate_update<'a>(&self, ctx: &Ctx<'_>, new: &Cursor<'a>, old: &Cursor<'a>, errors: &mut Errors) {
         meta::validate_update(new, old, errors);
         if self.full_meta_on_update {
             meta::validate(new, ctx.resource.namespaced, self.name, errors);
@@ -190,7 +191,7 @@ impl Sub {
     }
 
     /// Checks metadata and the change.
-    pub fn validate_update(&self, ctx: &Ctx<'_>, new: &Cursor<'_>, old: &Cursor<'_>, errors: &mut Errors) {
+    pub fn validate_update<'a>(&self, ctx: &Ctx<'_>, new: &Cursor<'a>, old: &Cursor<'a>, errors: &mut Errors) {
         meta::validate_update(new, old, errors);
         (self.validate)(ctx, new, old, errors);
     }

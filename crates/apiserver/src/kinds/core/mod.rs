@@ -9,4 +9,5 @@ pub mod pod;
 pub mod quota;
 pub mod replication;
 pub mod service;
+pub mod signer;
 pub mod volume;

@@ -1,11 +1,13 @@
 //! PersistentVolumes and PersistentVolumeClaims.
 
 use jiff::Timestamp;
-use pintle_schema::cursor::Cursor;
+use pintle_api::names::dns1123_subdomain;
+use pintle_schema::cursor::{Cursor, Errors};
 use serde_json::{Value, json};
 
+use super::pod::resources;
 use crate::kinds::table::{self, Column, text};
-use crate::kinds::{Strategy, value};
+use crate::kinds::{Strategy, checks, meta, value};
 
 const CLASS_ANNOTATION: &str = "volume.beta.kubernetes.io/storage-class";
 
@@ -49,6 +51,98 @@ pub static PERSISTENT_VOLUME_CLAIM: Strategy = Strategy {
     row: claim_row,
     ..Strategy::DEFAULT
 };
+
+/// The name of a CSI driver.
+pub fn csi_driver_name(name: &Cursor<'_>, errors: &mut Errors) {
+    if name.is_empty() {
+        errors.required(name, "");
+    }
+    if name.str().len() > 63 {
+        errors.too_long(name, 63);
+    }
+    for message in dns1123_subdomain(&name.str().to_lowercase()) {
+        errors.invalid(name, message);
+    }
+}
+
+/// The spec of a claim.
+pub fn claim_spec(spec: &Cursor<'_>, errors: &mut Errors) {
+    let modes = spec.get("accessModes");
+    if modes.is_empty() {
+        errors.required(&modes, "at least 1 access mode is required");
+    }
+    let selector = spec.get("selector");
+    meta::label_selector(&selector, false, errors);
+    access_mode_set(&modes, errors);
+    let storage = spec.get("resources").get("requests").key("storage");
+    // Upstream leaves `requests` out of this path.
+    let path = format!("{}[storage]", spec.get("resources"));
+    if storage.is_absent() {
+        errors.required(path, "");
+    } else if resources::quantity(&storage).sign() <= 0 {
+        errors.invalid_value(path, storage.str(), checks::NOT_POSITIVE);
+    }
+    let class = spec.get("storageClassName");
+    if !class.is_empty() {
+        checks::subdomain(&class, errors);
+    }
+    let mode = spec.get("volumeMode");
+    if mode.is_present() && !matches!(mode.str(), "Block" | "Filesystem") {
+        errors.not_supported(&mode, mode.str(), &["Block", "Filesystem"]);
+    }
+    let (source, reference) = (spec.get("dataSource"), spec.get("dataSourceRef"));
+    data_source(&source, errors);
+    data_source(&reference, errors);
+    let namespace = reference.get("namespace");
+    if reference.is_present() && !namespace.is_empty() {
+        if source.is_present() {
+            errors.invalid(&source, "may not be specified when dataSourceRef.namespace is specified");
+        }
+        checks::label(&namespace, errors);
+    } else if source.is_present() && reference.is_present() {
+        let same = ["apiGroup", "kind", "name"].iter().all(|f| source.get(f).str() == reference.get(f).str());
+        if !same {
+            errors.invalid(spec, "must match dataSourceRef");
+        }
+    }
+    let attributes = spec.get("volumeAttributesClassName");
+    if !attributes.is_empty() {
+        checks::subdomain(&attributes, errors);
+    }
+}
+
+fn data_source(source: &Cursor<'_>, errors: &mut Errors) {
+    if source.is_absent() {
+        return;
+    }
+    for field in ["name", "kind"] {
+        if source.get(field).is_empty() {
+            errors.required(source.get(field), "");
+        }
+    }
+    let group = source.get("apiGroup");
+    if group.is_empty() && source.get("kind").str() != "PersistentVolumeClaim" {
+        errors.invalid_value(
+            source,
+            source.get("kind").str(),
+            "must be 'PersistentVolumeClaim' when referencing the default apiGroup",
+        );
+    }
+    if !group.is_empty() {
+        meta::invalid_each(&group, dns1123_subdomain(group.str()), errors);
+    }
+}
+
+fn access_mode_set(modes: &Cursor<'_>, errors: &mut Errors) {
+    let known = ["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
+    for mode in modes.items().filter(|m| !known.contains(&m.str())) {
+        // Upstream reports these at the list.
+        errors.not_supported(modes, mode.str(), &known);
+    }
+    if modes.len() > 1 && modes.items().any(|m| m.str() == "ReadWriteOncePod") {
+        errors.forbidden(modes, "may not use ReadWriteOncePod with other access modes");
+    }
+}
 
 fn volume_row(volume: &Cursor<'_>, now: Timestamp) -> Vec<Value> {
     let (spec, status) = (volume.get("spec"), volume.get("status"));
