@@ -93,6 +93,12 @@ fn from_protobuf(bencher: Bencher) {
 }
 
 #[divan::bench]
+fn json_text_to_protobuf(bencher: Bencher) {
+    let text = pod_text();
+    bencher.counter(BytesCount::new(text.len())).bench(|| proto::json_to_body(&text, pod_type()).is_ok());
+}
+
+#[divan::bench]
 fn set_defaults(bencher: Bencher) {
     let value = decoded();
     bencher.with_inputs(|| value.clone()).bench_values(|mut v| {

@@ -66,7 +66,8 @@ fn object(out: &mut Vec<u8>, map: &Map<String, Value>, ty: &'static Type) {
         out.extend_from_slice(field.name.as_bytes());
         out.extend_from_slice(b"\":");
         match (field.form, value) {
-            (Form::Plain, Value::Null) => any(out, &field.zero()),
+            (Form::Plain, Value::Null) => item(out, &field.zero(), field.base),
+            (Form::Pointer, Value::Null) => out.extend_from_slice(b"null"),
             (Form::Plain | Form::Pointer, value) => item(out, value, field.base),
             (Form::List, Value::Array(items)) if !items.is_empty() || ty.keeps_empty_lists() => {
                 list(out, items, field.base);
@@ -119,7 +120,8 @@ fn item(out: &mut Vec<u8>, value: &Value, base: Base) {
                 list(out, items, Base::Struct(schema.id));
             }
         }
-        (Base::Struct(_) | Base::Str, Value::Null) => any(out, &base.zero()),
+        (Base::Struct(id), Value::Null) => object(out, &Map::new(), id.get()),
+        (Base::Str, Value::Null) => out.extend_from_slice(b"\"\""),
         (_, value) => any(out, value),
     }
 }
@@ -250,6 +252,12 @@ mod tests {
             json!({"status": {}, "spec": {"containers": [{"name": "c", "image": "i", "ports": [], "stdin": false}], "restartPolicy": "Never"},
                    "metadata": {"uid": "u", "name": "n", "labels": {"b": "2", "a": "<&>"}}, "apiVersion": "v1", "kind": "Pod", "what": 1}),
             r#"{"kind":"Pod","apiVersion":"v1","metadata":{"name":"n","uid":"u","labels":{"a":"\u003c\u0026\u003e","b":"2"}},"spec":{"containers":[{"name":"c","image":"i","resources":{}}],"restartPolicy":"Never"},"status":{}}"#,
+        );
+        check(
+            "apps/v1",
+            "DaemonSet",
+            json!({"spec": {"selector": null, "template": {"spec": {"containers": [null]}}}}),
+            r#"{"metadata":{},"spec":{"selector":null,"template":{"metadata":{},"spec":{"containers":[{"name":"","resources":{}}]}},"updateStrategy":{}},"status":{"currentNumberScheduled":0,"numberMisscheduled":0,"desiredNumberScheduled":0,"numberReady":0}}"#,
         );
         check("v1", "Service", json!({}), r#"{"metadata":{},"spec":{},"status":{"loadBalancer":{}}}"#);
         check(

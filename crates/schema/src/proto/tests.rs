@@ -53,6 +53,8 @@ fn every_kind_round_trips() {
             let value = decode_value(value, ty, Mode::Strict).unwrap_or_else(|e| panic!("{}: {e}", ty.name));
             assert_eq!(value.strict, Vec::<String>::new());
             let body = to_body(&value.value, ty);
+            let text = crate::encode::encode(&value.value, ty);
+            assert_eq!(json_to_body(&text, ty).unwrap(), body, "{} from text", ty.name);
             let back = from_body(&body, ty).unwrap_or_else(|e| panic!("{}: {e}", ty.name));
             assert_eq!(back, value.value, "{} at depth {depth}", ty.name);
         }
@@ -142,6 +144,6 @@ proptest! {
         }
         let _ = from_proto(&data, ty);
         data.truncate(cut.index(data.len()));
-        let _ = (from_proto(&data, ty), from_body(&data, ty), read_watch_frame(&data));
+        let _ = (from_proto(&data, ty), from_body(&data, ty), read_watch_frame(&data), json_to_body(&data, ty));
     }
 }
