@@ -1,1 +1,23 @@
-//! The controllers of the controller manager.
+//! The controllers of the controller manager. Each is a folder: `mod.rs` wires informers to keys and applies
+//! decisions, `decide.rs` decides without I/O or clock.
+
+pub mod context;
+pub mod daemonset;
+pub mod deployment;
+pub mod endpoints;
+pub mod endpointslice;
+pub mod endpointslicemirroring;
+pub mod garbagecollector;
+mod manager;
+pub mod namespace;
+pub mod nodeipam;
+pub mod nodelifecycle;
+pub mod podgc;
+pub mod replicaset;
+pub mod rootca;
+pub mod serviceaccount;
+pub mod support;
+pub mod tainteviction;
+
+pub use context::{Config, Context};
+pub use manager::{Controller, all, run, select};

@@ -101,6 +101,26 @@ fn target(path: &str) -> Option<Target> {
     })
 }
 
+/// The legacy discovery documents of the built-in resources.
+fn discovery(path: &str) -> Option<Value> {
+    let on = || pintle_api::resources::all().iter().filter(|r| r.on);
+    let gv = match path.trim_matches('/') {
+        "apis" => {
+            let mut all: Vec<_> = on().filter(|r| !r.group.is_empty()).map(|r| (r.group, r.api_version())).collect();
+            all.dedup_by(|a, b| a.0 == b.0);
+            let groups: Vec<Value> = all.iter().map(|(g, gv)| json!({"name": g, "preferredVersion": {"groupVersion": gv}})).collect();
+            return Some(json!({"kind": "APIGroupList", "groups": groups}));
+        }
+        "api/v1" => "v1",
+        other => other.strip_prefix("apis/").filter(|gv| gv.matches('/').count() == 1)?,
+    };
+    let resources: Vec<Value> = on()
+        .filter(|r| r.api_version() == gv)
+        .map(|r| json!({"name": r.resource, "kind": r.kind, "namespaced": r.namespaced, "verbs": r.verbs}))
+        .collect();
+    Some(json!({"kind": "APIResourceList", "groupVersion": gv, "resources": resources}))
+}
+
 fn query(uri: &http::Uri) -> BTreeMap<String, String> {
     let decode = |s: &str| percent_encoding::percent_decode_str(s).decode_utf8_lossy().into_owned();
     let pairs = uri.query().unwrap_or_default().split('&').filter_map(|p| p.split_once('='));
@@ -223,6 +243,9 @@ impl FakeApi {
     async fn handle(&self, request: Request<Body>) -> Result<Response<Body>, Status> {
         let (parts, body) = request.into_parts();
         let body = body.collect().await.map_err(Status::internal)?.to_bytes();
+        if let Some(found) = discovery(parts.uri.path()) {
+            return Ok(Response::new(full(found.to_string())));
+        }
         let t = target(parts.uri.path()).ok_or_else(Status::path_not_found)?;
         let q = query(&parts.uri);
         self.0.state.lock().requests.push((parts.method.clone(), parts.uri.to_string()));

@@ -1,0 +1,269 @@
+//! DaemonSet: one pod on every node that fits.
+
+mod decide;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet};
+use k8s_openapi::api::core::v1::Pod as TypedPod;
+use parking_lot::Mutex;
+use pintle_api::selector::Selector;
+use pintle_client::informers::{BY_CONTROLLER, View};
+use pintle_client::meta::{MetaOnly, key};
+use pintle_client::recorder::reference_of;
+use pintle_client::typed::{decode, resource_of};
+use pintle_client::{Backoff, Cache, Change, Error, Informer, Key, WorkQueue};
+use tokio::time::Instant;
+
+use crate::context::{Context, Outcome};
+use crate::support::expectations::Expectations;
+use crate::support::history::{self, Synced};
+use crate::support::nodes::{self, Node};
+use crate::support::ownership::{Claimer, concerned};
+use crate::support::pods::{self, Pod};
+use crate::support::{batch, status};
+
+use decide::{Plan, Snapshot};
+
+const WORKERS: usize = 2;
+
+struct Controller {
+    cx: Context,
+    sets: Informer,
+    pods: Cache<Pod>,
+    nodes: View<Node>,
+    revisions: Informer,
+    revision_metas: View<MetaOnly>,
+    expectations: Expectations,
+    /// Pods that failed are made anew later and later, by set and node.
+    failures: Mutex<std::collections::HashMap<(Key, String), (Backoff, Instant)>>,
+    queue: WorkQueue<Key>,
+}
+
+/// The controller.
+pub async fn run(cx: Context) {
+    let me = Arc::new(Controller {
+        sets: cx.informers.of::<DaemonSet>(),
+        pods: pods::view(&cx.informers),
+        nodes: nodes::view(&cx.informers),
+        revisions: cx.informers.of::<ControllerRevision>(),
+        revision_metas: cx.informers.view::<ControllerRevision, MetaOnly>(),
+        expectations: Expectations::default(),
+        failures: Mutex::default(),
+        queue: WorkQueue::default(),
+        cx,
+    });
+    let weak = Arc::downgrade(&me);
+    me.sets.on_change(move |change| {
+        let Some(me) = weak.upgrade() else { return };
+        if change.now().is_none() || change.before().zip(change.now()).is_some_and(|(a, b)| a.uid() != b.uid()) {
+            me.expectations.forget(change.key());
+        }
+        me.queue.add(change.key().clone());
+    });
+    let weak = Arc::downgrade(&me);
+    me.pods.on_change(move |change| {
+        if let Some(me) = weak.upgrade() {
+            me.pod_changed(change);
+        }
+    });
+    let weak = Arc::downgrade(&me);
+    me.nodes.on_change(move |change| {
+        let Some(me) = weak.upgrade() else { return };
+        let same = change.before().zip(change.now()).is_some_and(|(a, b)| {
+            a.metadata.labels == b.metadata.labels && a.spec.taints == b.spec.taints && a.spec.unschedulable == b.spec.unschedulable
+        });
+        if !same {
+            me.sets.keys().into_iter().for_each(|k| me.queue.add(k));
+        }
+    });
+    let weak = Arc::downgrade(&me);
+    me.revision_metas.on_change(move |change| {
+        let Some(me) = weak.upgrade() else { return };
+        let m = &change.last().metadata;
+        for owner in [concerned(change, resource_of::<DaemonSet>()).now].into_iter().flatten() {
+            me.queue.add(key(&m.namespace, &owner.name).into());
+        }
+    });
+    let (cx, queue) = (me.cx.clone(), me.queue.clone());
+    cx.work(&queue, WORKERS, move |key| {
+        let me = me.clone();
+        async move { me.sync(&key).await }
+    })
+    .await;
+}
+
+impl Controller {
+    fn pod_changed(&self, change: &Change<Pod>) {
+        let pod = change.last();
+        let concerned = concerned(change, resource_of::<DaemonSet>());
+        if let Some(owner) = &concerned.now {
+            let k = key(&pod.metadata.namespace, &owner.name);
+            match change {
+                Change::Added(_, p) if !p.is_deleting() => self.expectations.created(&k, 1),
+                _ if change.now().is_none_or(|p| p.is_deleting()) => self.expectations.deleted(&k, &pod.metadata.name),
+                _ => {}
+            }
+        }
+        for owner in [concerned.before, concerned.now].into_iter().flatten() {
+            self.queue.add(key(&pod.metadata.namespace, &owner.name).into());
+        }
+        if concerned.orphan {
+            for (k, object) in self.sets.namespace_entries(&pod.metadata.namespace) {
+                let selector = decode::<DaemonSet>(&object).ok().and_then(|d| selector(&d));
+                if selector.is_some_and(|s| s.matches_map(Some(&pod.metadata.labels))) {
+                    self.queue.add(k);
+                }
+            }
+        }
+    }
+
+    async fn sync(self: &Arc<Self>, k: &Key) -> Outcome {
+        let Some(object) = self.sets.get(k) else {
+            self.expectations.forget(k);
+            self.failures.lock().retain(|(s, _), _| s != k);
+            return Ok(None);
+        };
+        let set: DaemonSet = decode(&object)?;
+        let about = reference_of(&set);
+        let Some(selector) = selector(&set) else { return Ok(None) };
+        if selector.is_everything() {
+            self.cx.recorder.warning(&about, "SelectingAll", "This daemon set is selecting all pods. A non-empty selector is required.");
+            return Ok(None);
+        }
+        if object.is_deleting() {
+            return Ok(None);
+        }
+        let meta: MetaOnly = decode(&object)?;
+        let Some(spec) = &set.spec else { return Ok(None) };
+        let owner = history::Owner {
+            reference: decide::owner_reference(&set),
+            namespace: object.namespace(),
+            collisions: set.status.as_ref().and_then(|s| s.collision_count),
+        };
+        let revisions = history::of_owner(&self.revisions, &self.revision_metas, object.uid())?;
+        let current = match history::sync(&self.cx.client, &owner, &spec.template, &revisions).await? {
+            Synced::Current(r) => *r,
+            Synced::Collision => {
+                let mut s = set.status.clone().unwrap_or_default();
+                s.collision_count = Some(s.collision_count.unwrap_or(0) + 1);
+                status::put(&self.cx.client, resource_of::<DaemonSet>(), &object, &s).await?;
+                return Ok(None);
+            }
+        };
+        let hash = current.metadata.labels.as_ref().and_then(|l| l.get(history::HASH_LABEL)).cloned().unwrap_or_default();
+        let claimer = Claimer {
+            client: &self.cx.client,
+            owner_resource: resource_of::<DaemonSet>(),
+            owner: &meta.metadata,
+            resource: resource_of::<TypedPod>(),
+        };
+        let mut candidates = self.pods.by_index(BY_CONTROLLER, object.uid());
+        let orphans = self.pods.by_index(BY_CONTROLLER, "");
+        candidates.extend(orphans.into_iter().filter(|p| p.metadata.namespace == object.namespace()));
+        let pods = claimer.claim(candidates, |m| selector.matches_map(Some(&m.labels)), |p| !p.is_deleting()).await?;
+        let now = self.cx.clock.now();
+        let snapshot = Snapshot { set: &set, hash: &hash, nodes: self.nodes.list(), pods };
+        let met = self.expectations.met(k);
+        let plan = if met { decide::decide(&snapshot, now) } else { Plan::default() };
+        let (again, failed) = self.apply(k, &set, &hash, plan).await;
+
+        let pods_hash = |r: &ControllerRevision| r.metadata.labels.as_ref().and_then(|l| l.get(history::HASH_LABEL)).cloned();
+        let used = |r: &ControllerRevision| {
+            r.metadata.name == current.metadata.name
+                || snapshot.pods.iter().any(|p| p.metadata.labels.get(history::HASH_LABEL) == pods_hash(r).as_ref())
+        };
+        history::truncate(&self.cx.client, &revisions, spec.revision_history_limit.unwrap_or(10), used).await?;
+        let new = decide::status(&snapshot, now);
+        if set.status.as_ref() != Some(&new) {
+            status::put(&self.cx.client, resource_of::<DaemonSet>(), &object, &new).await?;
+        }
+        match failed {
+            Some(e) => Err(e),
+            None => Ok([again, decide::next_available(&snapshot, now)].into_iter().flatten().min()),
+        }
+    }
+
+    async fn apply(self: &Arc<Self>, k: &Key, set: &DaemonSet, hash: &str, plan: Plan) -> (Option<Duration>, Option<Error>) {
+        let about = reference_of(set);
+        let mut again: Option<Duration> = None;
+        let mut doomed = plan.delete;
+        for (pod, failed) in plan.ended {
+            let node = pod.target_node().to_owned();
+            let name = &pod.metadata.name;
+            if failed {
+                if let Some(wait) = self.wait_after_failure(k, &node) {
+                    again = Some(again.map_or(wait, |a| a.min(wait)));
+                    continue;
+                }
+                self.cx.recorder.warning(&about, "FailedDaemonPod", format!("Found failed daemon pod {}/{name} on node {node}, will try to kill it", pod.metadata.namespace));
+            } else {
+                self.cx.recorder.normal(&about, "SucceededDaemonPod", format!("Found succeeded daemon pod {}/{name} on node {node}, will try to delete it", pod.metadata.namespace));
+            }
+            doomed.push(pod);
+        }
+        if plan.create.is_empty() && doomed.is_empty() {
+            return (again, None);
+        }
+        self.expectations.expect(k, plan.create.len(), doomed.iter().map(|p| p.metadata.name.clone()));
+        let bodies: Arc<Vec<TypedPod>> = Arc::new(plan.create.iter().map(|node| decide::pod(set, hash, node)).collect());
+        let n = bodies.len();
+        let (me, to) = (self.clone(), about.clone());
+        let (made, mut error) = batch::slow_start(n, move |i| {
+            let (me, bodies, about) = (me.clone(), bodies.clone(), to.clone());
+            async move {
+                match me.cx.client.of::<TypedPod>().create(&bodies[i]).await {
+                    Ok(pod) => {
+                        let name = pod.metadata.name.unwrap_or_default();
+                        me.cx.recorder.normal(&about, "SuccessfulCreate", format!("Created pod: {name}"));
+                        Ok(())
+                    }
+                    Err(e) => {
+                        if !e.is_namespace_terminating() {
+                            me.cx.recorder.warning(&about, "FailedCreate", format!("Error creating: {e}"));
+                        }
+                        Err(e)
+                    }
+                }
+            }
+        })
+        .await;
+        self.expectations.created(k, n - made);
+        for pod in doomed {
+            let m = &pod.metadata;
+            match self.cx.client.of::<TypedPod>().delete(&m.namespace, &m.name, Some(&m.uid)).await {
+                Ok(()) => self.cx.recorder.normal(&about, "SuccessfulDelete", format!("Deleted pod: {}", m.name)),
+                Err(e) => {
+                    self.expectations.deleted(k, &m.name);
+                    if !e.is_not_found() {
+                        self.cx.recorder.warning(&about, "FailedDelete", format!("Error deleting: {e}"));
+                        error = error.or(Some(e));
+                    }
+                }
+            }
+        }
+        (again, error.filter(|e| !e.is_namespace_terminating()))
+    }
+
+    /// How long a failed pod's successor has to wait; `None` when its time has come.
+    fn wait_after_failure(&self, k: &Key, node: &str) -> Option<Duration> {
+        let mut failures = self.failures.lock();
+        let now = Instant::now();
+        let id = (k.clone(), node.to_owned());
+        if let Some((_, until)) = failures.get(&id).filter(|(_, until)| *until > now) {
+            return Some(*until - now);
+        }
+        let fresh = || (Backoff::new(Duration::from_secs(1), Duration::from_secs(900), 0.0), now);
+        let entry = failures.entry(id).or_insert_with(fresh);
+        if now.duration_since(entry.1) > Duration::from_secs(1800) {
+            *entry = fresh();
+        }
+        entry.1 = now + entry.0.next_delay();
+        None
+    }
+}
+
+fn selector(set: &DaemonSet) -> Option<Selector> {
+    Selector::from_object(Some(&set.spec.as_ref()?.selector)).ok()
+}

@@ -1,0 +1,321 @@
+//! Garbage collector: what is owned goes with its owners, and owners that wait for it go after it.
+
+mod graph;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{DeleteOptions, Preconditions};
+use parking_lot::Mutex;
+use pintle_api::resources::{GroupVersion, Resource};
+use pintle_client::meta::{MetaOnly, split_key};
+use pintle_client::recorder::reference;
+use pintle_client::typed::decode;
+use pintle_client::{Change, Error, Key, Meta, OwnerRef, Patch, WorkQueue, WriteParams};
+use serde_json::{Value, json};
+
+use crate::context::{Context, Outcome};
+use crate::support::discovery;
+
+use graph::{FOREGROUND, Graph, ORPHAN, Task};
+
+const WORKERS: usize = 20;
+/// How long one resource that cannot be listed may hold up the others at the start.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Pause after custom resources changed, so that a batch of them is looked at once.
+const SETTLE: Duration = Duration::from_secs(1);
+
+struct Controller {
+    cx: Context,
+    graph: Mutex<Graph>,
+    /// Resources followed, by group and kind.
+    followed: Mutex<HashMap<(String, String), &'static Resource>>,
+    queue: WorkQueue<Key>,
+}
+
+/// The controller.
+pub async fn run(cx: Context) {
+    let me = Arc::new(Controller { graph: Mutex::default(), followed: Mutex::default(), queue: WorkQueue::default(), cx });
+    let changed = Arc::new(tokio::sync::Notify::new());
+    let notify = changed.clone();
+    me.cx.informers.of::<CustomResourceDefinition>().on_change(move |_| notify.notify_one());
+    tokio::select! {
+        () = me.clone().start() => {}
+        () = me.cx.shutdown.cancelled() => return,
+    }
+    let follower = {
+        let me = me.clone();
+        tokio::spawn(async move {
+            loop {
+                changed.notified().await;
+                tokio::time::sleep(SETTLE).await;
+                while let Err(error) = me.clone().follow().await {
+                    tracing::warn!(%error, "cannot discover resources");
+                    tokio::time::sleep(PATIENCE).await;
+                }
+            }
+        })
+    };
+    let shutdown = {
+        let me = me.clone();
+        tokio::spawn(async move {
+            me.cx.shutdown.cancelled().await;
+            me.queue.shutdown();
+        })
+    };
+    let worker = me.clone();
+    me.queue
+        .run(WORKERS, move |key| {
+            let me = worker.clone();
+            async move { me.work(&key).await }
+        })
+        .await;
+    follower.abort();
+    shutdown.abort();
+}
+
+/// Whether the objects of a resource can be owners and owned here.
+fn collects(r: &Resource) -> bool {
+    ["delete", "list", "watch"].iter().all(|v| r.has_verb(v)) && r.resource != "events"
+}
+
+impl Controller {
+    /// Follows everything there is; nothing is judged before all of it was seen.
+    async fn start(self: Arc<Self>) {
+        let mut delay = Duration::from_millis(50);
+        while let Err(error) = self.clone().follow().await {
+            tracing::debug!(%error, "cannot discover resources yet");
+            tokio::time::sleep(delay).await;
+            delay = (delay * 2).min(PATIENCE);
+        }
+    }
+
+    async fn follow(self: Arc<Self>) -> Result<(), Error> {
+        let served = discovery::preferred(&self.cx.client).await?;
+        let resources: Vec<&'static Resource> = served.resources.into_iter().filter(|r| collects(r)).collect();
+        let mut fresh = Vec::new();
+        {
+            let mut followed = self.followed.lock();
+            let gone: Vec<&'static Resource> = followed
+                .values()
+                .filter(|r| served.failed.is_empty() && !resources.iter().any(|n| n.group == r.group && n.kind == r.kind))
+                .copied()
+                .collect();
+            for r in gone {
+                followed.remove(&(r.group.to_owned(), r.kind.to_owned()));
+                self.cx.informers.stop(r);
+                let tasks = self.graph.lock().forget_resource(r);
+                self.enqueue(tasks);
+            }
+            for r in resources {
+                followed.entry((r.group.to_owned(), r.kind.to_owned())).or_insert_with(|| {
+                    fresh.push(r);
+                    r
+                });
+            }
+        }
+        let informers: Vec<_> = fresh.into_iter().map(|r| (r, self.cx.informers.get(r))).collect();
+        for (r, informer) in &informers {
+            let (me, r) = (Arc::downgrade(&self), *r);
+            informer.on_change(move |change| {
+                if let Some(me) = me.upgrade() {
+                    me.observe(r, change);
+                }
+            });
+        }
+        let all = async {
+            for (_, informer) in &informers {
+                informer.synced().await;
+            }
+        };
+        if tokio::time::timeout(PATIENCE, all).await.is_err() {
+            tracing::warn!("some resources cannot be listed; what they own may stay");
+        }
+        Ok(())
+    }
+
+    fn observe(&self, resource: &'static Resource, change: &Change<pintle_api::Object>) {
+        let tasks = match change {
+            Change::Deleted(_, object) => self.graph.lock().forget(object.uid()),
+            Change::Added(key, object) | Change::Modified(key, _, object) => {
+                let mut graph = self.graph.lock();
+                let mut tasks = Vec::new();
+                if let Some(old) = change.before().filter(|o| o.uid() != object.uid()) {
+                    tasks = graph.forget(old.uid());
+                }
+                match decode::<MetaOnly>(object) {
+                    Ok(m) => tasks.extend(graph.observe(resource, key, &m.metadata)),
+                    Err(error) => tracing::error!(%error, "metadata does not decode"),
+                }
+                tasks
+            }
+        };
+        self.enqueue(tasks);
+    }
+
+    fn enqueue(&self, tasks: Vec<Task>) {
+        for task in tasks {
+            self.queue.add(task.key());
+        }
+    }
+
+    async fn work(&self, key: &Key) -> Outcome {
+        match Task::parse(key) {
+            Some(Task::Delete(uid)) => self.delete(&uid).await,
+            Some(Task::Orphan(uid)) => self.orphan(&uid).await,
+            None => Ok(None),
+        }
+    }
+
+    /// The object as it is now; `None` when it is gone or another of its name came.
+    async fn live(&self, resource: &'static Resource, key: &str, uid: &str) -> Result<Option<Meta>, Error> {
+        let (namespace, name) = split_key(key);
+        match self.cx.client.get(resource, namespace, name).await {
+            Ok(object) => {
+                let meta: MetaOnly = decode(&object)?;
+                Ok((meta.metadata.uid == uid).then_some(meta.metadata))
+            }
+            Err(e) if e.is_not_found() => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    fn resource_of(&self, owner: &OwnerRef) -> Option<&'static Resource> {
+        let group = GroupVersion::parse(&owner.api_version).group;
+        self.followed.lock().get(&(group.to_owned(), owner.kind.clone())).copied()
+    }
+
+    async fn delete(&self, uid: &str) -> Outcome {
+        let Some((resource, key)) = self.graph.lock().place(uid) else { return Ok(None) };
+        let Some(meta) = self.live(resource, &key, uid).await? else {
+            // The informer will say so too, but may be late; a repeated word does no harm.
+            let tasks = self.graph.lock().forget(uid);
+            self.enqueue(tasks);
+            return Ok(None);
+        };
+        let foreground = meta.finalizers.iter().any(|f| f == FOREGROUND);
+        if meta.is_deleting() {
+            if !foreground {
+                return Ok(None);
+            }
+            let blocking = self.graph.lock().blocking(uid);
+            if blocking.is_empty() {
+                return self.remove_finalizer(resource, &meta, FOREGROUND).await;
+            }
+            self.enqueue(blocking);
+            return Ok(None);
+        }
+        if meta.owner_references.is_empty() {
+            return Ok(None);
+        }
+        let (mut solid, mut dangling, mut waiting) = (Vec::new(), Vec::new(), Vec::new());
+        for owner in &meta.owner_references {
+            match self.owner(&meta, owner).await? {
+                None => dangling.push(owner),
+                Some(o) if o.is_deleting() && o.finalizers.iter().any(|f| f == FOREGROUND) => waiting.push(owner),
+                Some(_) => solid.push(owner),
+            }
+        }
+        if !solid.is_empty() {
+            if dangling.is_empty() && waiting.is_empty() {
+                return Ok(None);
+            }
+            return self.set_owners(resource, &meta, solid.into_iter().map(|o| owner_json(o, o.block_owner_deletion)).collect()).await;
+        }
+        let policy = if !waiting.is_empty() && self.graph.lock().has_dependents(uid) {
+            // Its own dependents that are on their way already would otherwise wait for it, and it for them.
+            if self.graph.lock().cycle(uid) {
+                let owners = meta.owner_references.iter().map(|o| owner_json(o, false)).collect();
+                self.set_owners(resource, &meta, owners).await?;
+            }
+            "Foreground"
+        } else if meta.finalizers.iter().any(|f| f == ORPHAN) {
+            "Orphan"
+        } else if foreground {
+            "Foreground"
+        } else {
+            "Background"
+        };
+        let precise = waiting.is_empty().then(|| meta.resource_version.clone());
+        let options = DeleteOptions {
+            propagation_policy: Some(policy.into()),
+            preconditions: Some(Preconditions { uid: Some(meta.uid.clone()), resource_version: precise }),
+            ..DeleteOptions::default()
+        };
+        match self.cx.client.delete(resource, &meta.namespace, &meta.name, &options).await {
+            Err(e) if !e.is_not_found() => Err(e),
+            _ => Ok(None),
+        }
+    }
+
+    /// An owner as it is now; `None` when it does not exist where the reference says.
+    async fn owner(&self, meta: &Meta, owner: &OwnerRef) -> Result<Option<Meta>, Error> {
+        let Some(resource) = self.resource_of(owner) else {
+            return Err(Error::Config(format!("no resource for owner {} {}", owner.api_version, owner.kind)));
+        };
+        if resource.namespaced && meta.namespace.is_empty() {
+            // A cluster-scoped object cannot be owned by one in a namespace; upstream leaves it alone.
+            return Ok(Some(Meta::default()));
+        }
+        let namespace = if resource.namespaced { meta.namespace.as_str() } else { "" };
+        let found = self.live(resource, &pintle_client::meta::key(namespace, &owner.name), &owner.uid).await?;
+        if found.is_none() {
+            let elsewhere = self.graph.lock().place(&owner.uid).is_some_and(|(_, k)| split_key(&k).0 != namespace);
+            if elsewhere && let Some((r, _)) = self.graph.lock().place(&meta.uid) {
+                let message = format!("ownerRef [{}/{}, namespace: {namespace}, name: {}, uid: {}] does not exist in namespace {namespace:?}", owner.api_version, owner.kind, owner.name, owner.uid);
+                self.cx.recorder.warning(&reference(r, meta), "OwnerRefInvalidNamespace", message);
+            }
+        }
+        Ok(found)
+    }
+
+    async fn orphan(&self, uid: &str) -> Outcome {
+        let Some((resource, key)) = self.graph.lock().place(uid) else { return Ok(None) };
+        let Some(meta) = self.live(resource, &key, uid).await? else { return Ok(None) };
+        if !meta.is_deleting() || !meta.finalizers.iter().any(|f| f == ORPHAN) {
+            return Ok(None);
+        }
+        let dependents = self.graph.lock().dependents(uid);
+        for dependent in dependents {
+            let Some((resource, key)) = self.graph.lock().place(&dependent) else { continue };
+            let Some(meta) = self.live(resource, &key, &dependent).await? else { continue };
+            if meta.owner_references.iter().any(|o| o.uid == uid) {
+                let rest = meta.owner_references.iter().filter(|o| o.uid != uid);
+                self.set_owners(resource, &meta, rest.map(|o| owner_json(o, o.block_owner_deletion)).collect()).await?;
+            }
+        }
+        self.remove_finalizer(resource, &meta, ORPHAN).await
+    }
+
+    async fn patch(&self, resource: &'static Resource, meta: &Meta, mut patch: Value) -> Outcome {
+        patch["uid"] = json!(meta.uid);
+        patch["resourceVersion"] = json!(meta.resource_version);
+        let body = Patch::merge(&json!({"metadata": patch}))?;
+        match self.cx.client.patch(resource, &meta.namespace, &meta.name, "", body, &WriteParams::default()).await {
+            Err(e) if !e.is_not_found() => Err(e),
+            _ => Ok(None),
+        }
+    }
+
+    async fn set_owners(&self, resource: &'static Resource, meta: &Meta, owners: Vec<Value>) -> Outcome {
+        self.patch(resource, meta, json!({"ownerReferences": owners})).await
+    }
+
+    async fn remove_finalizer(&self, resource: &'static Resource, meta: &Meta, finalizer: &str) -> Outcome {
+        let rest: Vec<&String> = meta.finalizers.iter().filter(|f| *f != finalizer).collect();
+        self.patch(resource, meta, json!({"finalizers": rest})).await
+    }
+}
+
+fn owner_json(o: &OwnerRef, block: bool) -> Value {
+    let mut v = json!({"apiVersion": o.api_version, "kind": o.kind, "name": o.name, "uid": o.uid});
+    if o.controller {
+        v["controller"] = json!(true);
+    }
+    if block {
+        v["blockOwnerDeletion"] = json!(true);
+    }
+    v
+}

@@ -1,0 +1,148 @@
+//! Workload controllers on the in-memory API.
+
+mod common;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use common::{Cluster, start};
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::core::v1::{Event, Pod};
+use pintle_api::Status;
+use pintle_client::Patch;
+use pintle_client::testing::Fault;
+use pintle_controllers::Config;
+use serde_json::json;
+
+const WORKLOADS: &[&str] = &["replicaset-controller", "replicationcontroller-controller", "deployment-controller"];
+
+fn deployment(replicas: i32, image: &str) -> serde_json::Value {
+    json!({"metadata": {"name": "web", "namespace": "n"}, "spec": {
+        "replicas": replicas, "selector": {"matchLabels": {"app": "web"}}, "revisionHistoryLimit": 10, "progressDeadlineSeconds": 600,
+        "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": "25%", "maxUnavailable": "25%"}},
+        "template": {"metadata": {"labels": {"app": "web"}}, "spec": {"containers": [{"name": "c", "image": image}]}},
+    }})
+}
+
+/// Plays kubelet: every pod becomes ready at once.
+async fn make_ready(c: &Cluster) {
+    for pod in c.list::<Pod>("n").await {
+        if pod.status.as_ref().and_then(|s| s.phase.as_deref()) != Some("Running") {
+            let at = c.clock.now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+            let status = json!({"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": at}]}});
+            let _ = c.client.of::<Pod>().patch_status("n", pod.metadata.name.as_deref().unwrap(), Patch::merge(&status).unwrap()).await;
+        }
+    }
+}
+
+async fn rolled_out(c: &Cluster, n: i32) {
+    for _ in 0..500 {
+        make_ready(c).await;
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        let d: Deployment = c.client.of::<Deployment>().get("n", "web").await.unwrap();
+        let s = d.status.unwrap_or_default();
+        if s.updated_replicas == Some(n) && s.replicas == Some(n) && s.available_replicas == Some(n) && s.observed_generation == d.metadata.generation {
+            return;
+        }
+    }
+    panic!("not rolled out: {:?}", c.client.of::<Deployment>().get("n", "web").await.unwrap().status);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deployment_rolls_out_scales_and_goes_back() {
+    let c = start(WORKLOADS, Config::default());
+    let d: Deployment = c.create(deployment(5, "v1")).await;
+    rolled_out(&c, 5).await;
+    let sets = c.list::<ReplicaSet>("n").await;
+    assert_eq!(sets.len(), 1);
+    assert_eq!(sets[0].metadata.owner_references.as_ref().unwrap()[0].uid, d.metadata.uid.unwrap());
+
+    let image = |v: &str| Patch::merge(&json!({"spec": {"template": {"spec": {"containers": [{"name": "c", "image": v}]}}}})).unwrap();
+    c.client.of::<Deployment>().patch("n", "web", image("v2")).await.unwrap();
+    rolled_out(&c, 5).await;
+    let sizes = |sets: &[ReplicaSet]| {
+        let mut v: Vec<_> = sets.iter().map(|s| (s.metadata.annotations.as_ref().unwrap()["deployment.kubernetes.io/revision"].clone(), s.spec.as_ref().unwrap().replicas)).collect();
+        v.sort();
+        v
+    };
+    assert_eq!(sizes(&c.list::<ReplicaSet>("n").await), [("1".into(), Some(0)), ("2".into(), Some(5))]);
+
+    c.client.of::<Deployment>().patch("n", "web", image("v1")).await.unwrap();
+    rolled_out(&c, 5).await;
+    assert_eq!(sizes(&c.list::<ReplicaSet>("n").await), [("2".into(), Some(0)), ("3".into(), Some(5))]);
+    let d: Deployment = c.client.of::<Deployment>().get("n", "web").await.unwrap();
+    assert_eq!(d.metadata.annotations.as_ref().unwrap()["deployment.kubernetes.io/revision"], "3");
+    let condition = |kind: &str| d.status.as_ref().unwrap().conditions.as_ref().unwrap().iter().find(|c| c.type_ == kind).unwrap().reason.clone().unwrap();
+    assert_eq!((condition("Available"), condition("Progressing")), ("MinimumReplicasAvailable".into(), "NewReplicaSetAvailable".into()));
+
+    c.client.of::<Deployment>().patch("n", "web", Patch::merge(&json!({"spec": {"replicas": 2}})).unwrap()).await.unwrap();
+    rolled_out(&c, 2).await;
+    let events = c.until::<Event>("n", "scaling events", |e| e.iter().any(|e| e.reason.as_deref() == Some("ScalingReplicaSet"))).await;
+    assert!(events.iter().any(|e| e.message.as_deref().unwrap().starts_with("Scaled up replica set web-")));
+    // Settled: nobody writes any more.
+    c.settle().await;
+    let before = c.api.requests().len();
+    c.settle().await;
+    assert_eq!(c.api.requests().len(), before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn replicas_through_faults_are_neither_lost_nor_doubled() {
+    let c = start(WORKLOADS, Config::default());
+    // Every seventh write fails in turn with one or the other error.
+    let n = Arc::new(AtomicUsize::new(0));
+    c.api.fault(move |r| {
+        let agent = r.headers().get("user-agent").and_then(|v| v.to_str().ok()).unwrap_or_default();
+        if r.method() == http::Method::GET || !agent.contains("controller") {
+            return None;
+        }
+        let i = n.fetch_add(1, Ordering::SeqCst);
+        (i % 7 == 3).then(|| match i % 3 {
+            0 => Fault::Status(Status::modified("", "x", "y")),
+            1 => Fault::Status(Status::internal("broken")),
+            _ => Fault::Status(Status::too_many_requests("busy", 1)),
+        })
+    });
+    c.create::<Deployment>(deployment(60, "v1")).await;
+    c.until::<Pod>("n", "60 pods", |p| p.len() == 60).await;
+    rolled_out(&c, 60).await;
+    c.settle().await;
+    assert_eq!(c.list::<Pod>("n").await.len(), 60);
+}
+
+#[tokio::test(start_paused = true)]
+async fn replica_sets_adopt_release_and_replace() {
+    let c = start(WORKLOADS, Config::default());
+    let pod = |name: &str, app: &str| json!({"metadata": {"name": name, "namespace": "n", "labels": {"app": app}}, "spec": {"containers": []}});
+    c.create::<Pod>(pod("orphan", "x")).await;
+    let rs: ReplicaSet = c
+        .create(json!({"metadata": {"name": "rs", "namespace": "n"}, "spec": {"replicas": 2, "selector": {"matchLabels": {"app": "x"}},
+            "template": {"metadata": {"labels": {"app": "x"}}, "spec": {"containers": []}}}}))
+        .await;
+    let uid = rs.metadata.uid.unwrap();
+    let owned = |p: &Pod| p.metadata.owner_references.iter().flatten().any(|o| o.uid == uid);
+    c.until::<Pod>("n", "one adopted, one made", |p| p.len() == 2 && p.iter().all(owned)).await;
+    // A pod that stops matching is let go and replaced.
+    c.client.of::<Pod>().patch("n", "orphan", Patch::merge(&json!({"metadata": {"labels": {"app": "y"}}})).unwrap()).await.unwrap();
+    let pods = c.until::<Pod>("n", "released and replaced", |p| p.len() == 3 && p.iter().filter(|p| owned(p)).count() == 2).await;
+    assert!(!owned(pods.iter().find(|p| p.metadata.name.as_deref() == Some("orphan")).unwrap()));
+    // A pod that goes is replaced; one too many is deleted.
+    let name = pods.iter().find(|p| owned(p)).unwrap().metadata.name.clone().unwrap();
+    c.client.of::<Pod>().delete("n", &name, None).await.unwrap();
+    c.until::<Pod>("n", "replaced", |p| p.iter().filter(|p| owned(p)).count() == 2 && !p.iter().any(|p| p.metadata.name.as_ref() == Some(&name))).await;
+    c.client.of::<Pod>().patch("n", "orphan", Patch::merge(&json!({"metadata": {"labels": {"app": "x"}}})).unwrap()).await.unwrap();
+    c.until::<Pod>("n", "back to two", |p| p.iter().filter(|p| owned(p)).count() == 2 && p.len() == 2).await;
+    c.until::<ReplicaSet>("n", "status", |r| r[0].status.as_ref().is_some_and(|s| s.replicas == 2)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replication_controller_keeps_its_number() {
+    let c = start(WORKLOADS, Config::default());
+    c.create::<k8s_openapi::api::core::v1::ReplicationController>(
+        json!({"metadata": {"name": "rc", "namespace": "n"}, "spec": {"replicas": 3, "selector": {"app": "x"},
+            "template": {"metadata": {"labels": {"app": "x"}}, "spec": {"containers": []}}}}),
+    )
+    .await;
+    let pods = c.until::<Pod>("n", "three pods", |p| p.len() == 3).await;
+    assert_eq!(pods[0].metadata.owner_references.as_ref().unwrap()[0].kind, "ReplicationController");
+}
