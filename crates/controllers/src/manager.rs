@@ -80,7 +80,13 @@ pub fn select(list: &[String]) -> Result<Vec<&'static Controller>, String> {
 ///
 /// # Errors
 /// When the configuration names a controller that does not exist.
-pub async fn run(client: Client, informers: Informers, config: Config, clock: Clock, shutdown: CancellationToken) -> Result<(), String> {
+pub async fn run(
+    client: Client,
+    informers: Informers,
+    config: Config,
+    clock: Clock,
+    shutdown: CancellationToken,
+) -> Result<(), String> {
     let selected = select(&config.controllers)?;
     let config = Arc::new(config);
     let mut tasks = JoinSet::new();

@@ -30,7 +30,11 @@ async fn make_ready(c: &Cluster) {
         if pod.status.as_ref().and_then(|s| s.phase.as_deref()) != Some("Running") {
             let at = c.clock.now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
             let status = json!({"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": at}]}});
-            let _ = c.client.of::<Pod>().patch_status("n", pod.metadata.name.as_deref().unwrap(), Patch::merge(&status).unwrap()).await;
+            let _ = c
+                .client
+                .of::<Pod>()
+                .patch_status("n", pod.metadata.name.as_deref().unwrap(), Patch::merge(&status).unwrap())
+                .await;
         }
     }
 }
@@ -41,7 +45,11 @@ async fn rolled_out(c: &Cluster, n: i32) {
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         let d: Deployment = c.client.of::<Deployment>().get("n", "web").await.unwrap();
         let s = d.status.unwrap_or_default();
-        if s.updated_replicas == Some(n) && s.replicas == Some(n) && s.available_replicas == Some(n) && s.observed_generation == d.metadata.generation {
+        if s.updated_replicas == Some(n)
+            && s.replicas == Some(n)
+            && s.available_replicas == Some(n)
+            && s.observed_generation == d.metadata.generation
+        {
             return;
         }
     }
@@ -57,11 +65,21 @@ async fn a_deployment_rolls_out_scales_and_goes_back() {
     assert_eq!(sets.len(), 1);
     assert_eq!(sets[0].metadata.owner_references.as_ref().unwrap()[0].uid, d.metadata.uid.unwrap());
 
-    let image = |v: &str| Patch::merge(&json!({"spec": {"template": {"spec": {"containers": [{"name": "c", "image": v}]}}}})).unwrap();
+    let image = |v: &str| {
+        Patch::merge(&json!({"spec": {"template": {"spec": {"containers": [{"name": "c", "image": v}]}}}})).unwrap()
+    };
     c.client.of::<Deployment>().patch("n", "web", image("v2")).await.unwrap();
     rolled_out(&c, 5).await;
     let sizes = |sets: &[ReplicaSet]| {
-        let mut v: Vec<_> = sets.iter().map(|s| (s.metadata.annotations.as_ref().unwrap()["deployment.kubernetes.io/revision"].clone(), s.spec.as_ref().unwrap().replicas)).collect();
+        let mut v: Vec<_> = sets
+            .iter()
+            .map(|s| {
+                (
+                    s.metadata.annotations.as_ref().unwrap()["deployment.kubernetes.io/revision"].clone(),
+                    s.spec.as_ref().unwrap().replicas,
+                )
+            })
+            .collect();
         v.sort();
         v
     };
@@ -72,12 +90,34 @@ async fn a_deployment_rolls_out_scales_and_goes_back() {
     assert_eq!(sizes(&c.list::<ReplicaSet>("n").await), [("2".into(), Some(0)), ("3".into(), Some(5))]);
     let d: Deployment = c.client.of::<Deployment>().get("n", "web").await.unwrap();
     assert_eq!(d.metadata.annotations.as_ref().unwrap()["deployment.kubernetes.io/revision"], "3");
-    let condition = |kind: &str| d.status.as_ref().unwrap().conditions.as_ref().unwrap().iter().find(|c| c.type_ == kind).unwrap().reason.clone().unwrap();
-    assert_eq!((condition("Available"), condition("Progressing")), ("MinimumReplicasAvailable".into(), "NewReplicaSetAvailable".into()));
+    let condition = |kind: &str| {
+        d.status
+            .as_ref()
+            .unwrap()
+            .conditions
+            .as_ref()
+            .unwrap()
+            .iter()
+            .find(|c| c.type_ == kind)
+            .unwrap()
+            .reason
+            .clone()
+            .unwrap()
+    };
+    assert_eq!(
+        (condition("Available"), condition("Progressing")),
+        ("MinimumReplicasAvailable".into(), "NewReplicaSetAvailable".into())
+    );
 
-    c.client.of::<Deployment>().patch("n", "web", Patch::merge(&json!({"spec": {"replicas": 2}})).unwrap()).await.unwrap();
+    c.client
+        .of::<Deployment>()
+        .patch("n", "web", Patch::merge(&json!({"spec": {"replicas": 2}})).unwrap())
+        .await
+        .unwrap();
     rolled_out(&c, 2).await;
-    let events = c.until::<Event>("n", "scaling events", |e| e.iter().any(|e| e.reason.as_deref() == Some("ScalingReplicaSet"))).await;
+    let events = c
+        .until::<Event>("n", "scaling events", |e| e.iter().any(|e| e.reason.as_deref() == Some("ScalingReplicaSet")))
+        .await;
     assert!(events.iter().any(|e| e.message.as_deref().unwrap().starts_with("Scaled up replica set web-")));
     // Settled: nobody writes any more.
     c.settle().await;
@@ -123,14 +163,27 @@ async fn replica_sets_adopt_release_and_replace() {
     let owned = |p: &Pod| p.metadata.owner_references.iter().flatten().any(|o| o.uid == uid);
     c.until::<Pod>("n", "one adopted, one made", |p| p.len() == 2 && p.iter().all(owned)).await;
     // A pod that stops matching is let go and replaced.
-    c.client.of::<Pod>().patch("n", "orphan", Patch::merge(&json!({"metadata": {"labels": {"app": "y"}}})).unwrap()).await.unwrap();
-    let pods = c.until::<Pod>("n", "released and replaced", |p| p.len() == 3 && p.iter().filter(|p| owned(p)).count() == 2).await;
+    c.client
+        .of::<Pod>()
+        .patch("n", "orphan", Patch::merge(&json!({"metadata": {"labels": {"app": "y"}}})).unwrap())
+        .await
+        .unwrap();
+    let pods = c
+        .until::<Pod>("n", "released and replaced", |p| p.len() == 3 && p.iter().filter(|p| owned(p)).count() == 2)
+        .await;
     assert!(!owned(pods.iter().find(|p| p.metadata.name.as_deref() == Some("orphan")).unwrap()));
     // A pod that goes is replaced; one too many is deleted.
     let name = pods.iter().find(|p| owned(p)).unwrap().metadata.name.clone().unwrap();
     c.client.of::<Pod>().delete("n", &name, None).await.unwrap();
-    c.until::<Pod>("n", "replaced", |p| p.iter().filter(|p| owned(p)).count() == 2 && !p.iter().any(|p| p.metadata.name.as_ref() == Some(&name))).await;
-    c.client.of::<Pod>().patch("n", "orphan", Patch::merge(&json!({"metadata": {"labels": {"app": "x"}}})).unwrap()).await.unwrap();
+    c.until::<Pod>("n", "replaced", |p| {
+        p.iter().filter(|p| owned(p)).count() == 2 && !p.iter().any(|p| p.metadata.name.as_ref() == Some(&name))
+    })
+    .await;
+    c.client
+        .of::<Pod>()
+        .patch("n", "orphan", Patch::merge(&json!({"metadata": {"labels": {"app": "x"}}})).unwrap())
+        .await
+        .unwrap();
     c.until::<Pod>("n", "back to two", |p| p.iter().filter(|p| owned(p)).count() == 2 && p.len() == 2).await;
     c.until::<ReplicaSet>("n", "status", |r| r[0].status.as_ref().is_some_and(|s| s.replicas == 2)).await;
 }

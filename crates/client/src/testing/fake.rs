@@ -108,7 +108,8 @@ fn discovery(path: &str) -> Option<Value> {
         "apis" => {
             let mut all: Vec<_> = on().filter(|r| !r.group.is_empty()).map(|r| (r.group, r.api_version())).collect();
             all.dedup_by(|a, b| a.0 == b.0);
-            let groups: Vec<Value> = all.iter().map(|(g, gv)| json!({"name": g, "preferredVersion": {"groupVersion": gv}})).collect();
+            let groups: Vec<Value> =
+                all.iter().map(|(g, gv)| json!({"name": g, "preferredVersion": {"groupVersion": gv}})).collect();
             return Some(json!({"kind": "APIGroupList", "groups": groups}));
         }
         "api/v1" => "v1",

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{DaemonSet, DaemonSetStatus};
-use k8s_openapi::api::core::v1::{NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, Pod as TypedPod, PodSpec, Toleration};
+use k8s_openapi::api::core::v1::{
+    NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, Pod as TypedPod, PodSpec, Toleration,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
 use crate::support::history::HASH_LABEL;
@@ -59,7 +61,8 @@ pub fn owner_reference(set: &DaemonSet) -> OwnerReference {
 
 fn tolerations(spec: &PodSpec) -> Vec<Toleration> {
     let mut all = spec.tolerations.clone().unwrap_or_default();
-    let network = spec.host_network.unwrap_or(false).then_some(("node.kubernetes.io/network-unavailable", "NoSchedule"));
+    let network =
+        spec.host_network.unwrap_or(false).then_some(("node.kubernetes.io/network-unavailable", "NoSchedule"));
     for (key, effect) in BORNE.into_iter().chain(network) {
         let new = Toleration {
             key: Some(key.into()),
@@ -88,7 +91,8 @@ pub fn pod(set: &DaemonSet, hash: &str, node: &str) -> TypedPod {
         ..NodeSelectorTerm::default()
     };
     let affinity = spec.affinity.get_or_insert_default().node_affinity.get_or_insert_default();
-    affinity.required_during_scheduling_ignored_during_execution = Some(NodeSelector { node_selector_terms: vec![term] });
+    affinity.required_during_scheduling_ignored_during_execution =
+        Some(NodeSelector { node_selector_terms: vec![term] });
     let meta = template.metadata.unwrap_or_default();
     let mut labels = meta.labels.unwrap_or_default();
     labels.insert(HASH_LABEL.into(), hash.into());
@@ -139,7 +143,8 @@ fn bounds(set: &DaemonSet, desired: usize) -> (usize, usize) {
     let rolling = set.spec.as_ref().and_then(|s| s.update_strategy.as_ref()).and_then(|u| u.rolling_update.as_ref());
     let desired = i32::try_from(desired).unwrap_or(i32::MAX);
     let of = |v: Option<&_>| usize::try_from(v.map_or(0, |v| scaled(v, desired, true))).unwrap_or(0);
-    let (unavailable, surge) = (of(rolling.and_then(|r| r.max_unavailable.as_ref())), of(rolling.and_then(|r| r.max_surge.as_ref())));
+    let (unavailable, surge) =
+        (of(rolling.and_then(|r| r.max_unavailable.as_ref())), of(rolling.and_then(|r| r.max_surge.as_ref())));
     if unavailable == 0 && surge == 0 { (1, 0) } else { (unavailable, surge) }
 }
 
@@ -170,7 +175,8 @@ fn by_node(pods: &[Arc<Pod>]) -> BTreeMap<&str, Vec<Arc<Pod>>> {
 pub fn decide(s: &Snapshot<'_>, now: Timestamp) -> Plan {
     let mut plan = Plan::default();
     let on = by_node(&s.pods);
-    let runs: Vec<(&Arc<Node>, bool, bool)> = s.nodes.iter().map(|n| (n, should_run(s.set, n))).map(|(n, (a, b))| (n, a, b)).collect();
+    let runs: Vec<(&Arc<Node>, bool, bool)> =
+        s.nodes.iter().map(|n| (n, should_run(s.set, n))).map(|(n, (a, b))| (n, a, b)).collect();
     let desired = runs.iter().filter(|(_, run, _)| *run).count();
     let rolling = is_rolling(s.set);
     let (max_unavailable, surge) = bounds(s.set, desired);
@@ -218,7 +224,14 @@ fn manage(s: &Snapshot<'_>, pods: &[Arc<Pod>], surge: bool, now: Timestamp, plan
     plan.delete.extend(old.into_iter().skip(usize::from(!replaced)));
 }
 
-fn roll(s: &Snapshot<'_>, on: &BTreeMap<&str, Vec<Arc<Pod>>>, nodes: &[&Arc<Node>], (max_unavailable, surge): (usize, usize), now: Timestamp, plan: &mut Plan) {
+fn roll(
+    s: &Snapshot<'_>,
+    on: &BTreeMap<&str, Vec<Arc<Pod>>>,
+    nodes: &[&Arc<Node>],
+    (max_unavailable, surge): (usize, usize),
+    now: Timestamp,
+    plan: &mut Plan,
+) {
     let available = |p: &Pod| p.is_available(min_ready(s.set), now);
     let (mut unavailable, mut surging) = (0, 0);
     let (mut at_once, mut candidates) = (Vec::new(), Vec::new());
@@ -309,9 +322,15 @@ mod tests {
     /// `name[!taint:effect]`.
     fn node(line: &str) -> Arc<Node> {
         let (name, taint) = line.split_once('!').unwrap_or((line, ""));
-        let taints: Vec<Value> = taint.split_once(':').map(|(k, e)| json!({"key": k, "effect": e})).into_iter().collect();
+        let taints: Vec<Value> =
+            taint.split_once(':').map(|(k, e)| json!({"key": k, "effect": e})).into_iter().collect();
         let os = if name.starts_with('w') { "windows" } else { "linux" };
-        Arc::new(serde_json::from_value(json!({"metadata": {"name": name, "labels": {"os": os}}, "spec": {"taints": taints}})).unwrap())
+        Arc::new(
+            serde_json::from_value(
+                json!({"metadata": {"name": name, "labels": {"os": os}}, "spec": {"taints": taints}}),
+            )
+            .unwrap(),
+        )
     }
 
     /// `name node version state`, state one of r(eady), u(nready), f(ailed), s(ucceeded), d(eleting).
@@ -334,10 +353,20 @@ mod tests {
 
     fn run(strategy: Value, nodes: &[&str], pods: &[&str]) -> (Vec<String>, Vec<String>, DaemonSetStatus) {
         let set = set(strategy);
-        let s = Snapshot { set: &set, hash: "v2", nodes: nodes.iter().map(|n| node(n)).collect(), pods: pods.iter().map(|p| pod_of(p)).collect() };
+        let s = Snapshot {
+            set: &set,
+            hash: "v2",
+            nodes: nodes.iter().map(|n| node(n)).collect(),
+            pods: pods.iter().map(|p| pod_of(p)).collect(),
+        };
         let now = "2024-01-01T00:10:00Z".parse().unwrap();
         let p = decide(&s, now);
-        let gone = p.delete.iter().map(|p| p.metadata.name.clone()).chain(p.ended.iter().map(|(p, _)| format!("{}!", p.metadata.name))).collect();
+        let gone = p
+            .delete
+            .iter()
+            .map(|p| p.metadata.name.clone())
+            .chain(p.ended.iter().map(|(p, _)| format!("{}!", p.metadata.name)))
+            .collect();
         (p.create, gone, status(&s, now))
     }
 
@@ -367,14 +396,21 @@ mod tests {
             (&surge, &["a", "b"], &["p a v1 r", "p2 a v2 r", "q b v1 r"], &[], &["p"]),
         ] {
             let (c, d, _) = run(strategy.clone(), nodes, pods);
-            assert_eq!((c.iter().map(String::as_str).collect::<Vec<_>>(), d.iter().map(String::as_str).collect::<Vec<_>>()), (create.to_vec(), delete.to_vec()), "{strategy} {nodes:?} {pods:?}");
+            assert_eq!(
+                (c.iter().map(String::as_str).collect::<Vec<_>>(), d.iter().map(String::as_str).collect::<Vec<_>>()),
+                (create.to_vec(), delete.to_vec()),
+                "{strategy} {nodes:?} {pods:?}"
+            );
         }
     }
 
     #[test]
     fn counts() {
         let (_, _, s) = run(json!({"type": "OnDelete"}), &["a", "b", "c", "w"], &["p a v1 r", "q b v2 u", "x w v1 r"]);
-        assert_eq!((s.desired_number_scheduled, s.current_number_scheduled, s.number_misscheduled, s.number_ready), (3, 2, 1, 1));
+        assert_eq!(
+            (s.desired_number_scheduled, s.current_number_scheduled, s.number_misscheduled, s.number_ready),
+            (3, 2, 1, 1)
+        );
         assert_eq!((s.updated_number_scheduled, s.number_available, s.number_unavailable), (Some(1), Some(1), Some(2)));
     }
 

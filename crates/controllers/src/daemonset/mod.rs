@@ -72,7 +72,9 @@ pub async fn run(cx: Context) {
     me.nodes.on_change(move |change| {
         let Some(me) = weak.upgrade() else { return };
         let same = change.before().zip(change.now()).is_some_and(|(a, b)| {
-            a.metadata.labels == b.metadata.labels && a.spec.taints == b.spec.taints && a.spec.unschedulable == b.spec.unschedulable
+            a.metadata.labels == b.metadata.labels
+                && a.spec.taints == b.spec.taints
+                && a.spec.unschedulable == b.spec.unschedulable
         });
         if !same {
             me.sets.keys().into_iter().for_each(|k| me.queue.add(k));
@@ -129,7 +131,11 @@ impl Controller {
         let about = reference_of(&set);
         let Some(selector) = selector(&set) else { return Ok(None) };
         if selector.is_everything() {
-            self.cx.recorder.warning(&about, "SelectingAll", "This daemon set is selecting all pods. A non-empty selector is required.");
+            self.cx.recorder.warning(
+                &about,
+                "SelectingAll",
+                "This daemon set is selecting all pods. A non-empty selector is required.",
+            );
             return Ok(None);
         }
         if object.is_deleting() {
@@ -152,7 +158,8 @@ impl Controller {
                 return Ok(None);
             }
         };
-        let hash = current.metadata.labels.as_ref().and_then(|l| l.get(history::HASH_LABEL)).cloned().unwrap_or_default();
+        let hash =
+            current.metadata.labels.as_ref().and_then(|l| l.get(history::HASH_LABEL)).cloned().unwrap_or_default();
         let claimer = Claimer {
             client: &self.cx.client,
             owner_resource: resource_of::<DaemonSet>(),
@@ -169,7 +176,8 @@ impl Controller {
         let plan = if met { decide::decide(&snapshot, now) } else { Plan::default() };
         let (again, failed) = self.apply(k, &set, &hash, plan).await;
 
-        let pods_hash = |r: &ControllerRevision| r.metadata.labels.as_ref().and_then(|l| l.get(history::HASH_LABEL)).cloned();
+        let pods_hash =
+            |r: &ControllerRevision| r.metadata.labels.as_ref().and_then(|l| l.get(history::HASH_LABEL)).cloned();
         let used = |r: &ControllerRevision| {
             r.metadata.name == current.metadata.name
                 || snapshot.pods.iter().any(|p| p.metadata.labels.get(history::HASH_LABEL) == pods_hash(r).as_ref())
@@ -185,7 +193,13 @@ impl Controller {
         }
     }
 
-    async fn apply(self: &Arc<Self>, k: &Key, set: &DaemonSet, hash: &str, plan: Plan) -> (Option<Duration>, Option<Error>) {
+    async fn apply(
+        self: &Arc<Self>,
+        k: &Key,
+        set: &DaemonSet,
+        hash: &str,
+        plan: Plan,
+    ) -> (Option<Duration>, Option<Error>) {
         let about = reference_of(set);
         let mut again: Option<Duration> = None;
         let mut doomed = plan.delete;
@@ -197,9 +211,23 @@ impl Controller {
                     again = Some(again.map_or(wait, |a| a.min(wait)));
                     continue;
                 }
-                self.cx.recorder.warning(&about, "FailedDaemonPod", format!("Found failed daemon pod {}/{name} on node {node}, will try to kill it", pod.metadata.namespace));
+                self.cx.recorder.warning(
+                    &about,
+                    "FailedDaemonPod",
+                    format!(
+                        "Found failed daemon pod {}/{name} on node {node}, will try to kill it",
+                        pod.metadata.namespace
+                    ),
+                );
             } else {
-                self.cx.recorder.normal(&about, "SucceededDaemonPod", format!("Found succeeded daemon pod {}/{name} on node {node}, will try to delete it", pod.metadata.namespace));
+                self.cx.recorder.normal(
+                    &about,
+                    "SucceededDaemonPod",
+                    format!(
+                        "Found succeeded daemon pod {}/{name} on node {node}, will try to delete it",
+                        pod.metadata.namespace
+                    ),
+                );
             }
             doomed.push(pod);
         }
@@ -207,7 +235,8 @@ impl Controller {
             return (again, None);
         }
         self.expectations.expect(k, plan.create.len(), doomed.iter().map(|p| p.metadata.name.clone()));
-        let bodies: Arc<Vec<TypedPod>> = Arc::new(plan.create.iter().map(|node| decide::pod(set, hash, node)).collect());
+        let bodies: Arc<Vec<TypedPod>> =
+            Arc::new(plan.create.iter().map(|node| decide::pod(set, hash, node)).collect());
         let n = bodies.len();
         let (me, to) = (self.clone(), about.clone());
         let (made, mut error) = batch::slow_start(n, move |i| {

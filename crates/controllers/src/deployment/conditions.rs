@@ -100,7 +100,13 @@ pub fn status(d: &Deployment, all: &[ReplicaSet], new_set: Option<&ReplicaSet>, 
     let condition = if available >= desired(d) - max_unavailable(d) {
         new("Available", "True", "MinimumReplicasAvailable", "Deployment has minimum availability.".into(), now)
     } else {
-        new("Available", "False", "MinimumReplicasUnavailable", "Deployment does not have minimum availability.".into(), now)
+        new(
+            "Available",
+            "False",
+            "MinimumReplicasUnavailable",
+            "Deployment does not have minimum availability.".into(),
+            now,
+        )
     };
     set(&mut out, condition);
     out
@@ -141,7 +147,8 @@ pub fn rollout(d: &Deployment, all: &[ReplicaSet], new_set: Option<&ReplicaSet>,
         remove(&mut out, "Progressing");
     }
     let current = get(&old, "Progressing").cloned();
-    let through = out.replicas == out.updated_replicas && current.as_ref().is_some_and(|c| c.reason.as_deref() == Some(AVAILABLE));
+    let through = out.replicas == out.updated_replicas
+        && current.as_ref().is_some_and(|c| c.reason.as_deref() == Some(AVAILABLE));
     if has_deadline(d) && !through {
         let what = match new_set {
             Some(r) => format!("ReplicaSet {:?}", name_of(r)),
@@ -161,9 +168,8 @@ pub fn rollout(d: &Deployment, all: &[ReplicaSet], new_set: Option<&ReplicaSet>,
             set(&mut out, new("Progressing", "False", TIMED_OUT, format!("{what} has timed out progressing."), now));
         }
     }
-    let failure = |r: &ReplicaSet| {
-        r.status.as_ref()?.conditions.iter().flatten().find(|c| c.type_ == "ReplicaFailure").cloned()
-    };
+    let failure =
+        |r: &ReplicaSet| r.status.as_ref()?.conditions.iter().flatten().find(|c| c.type_ == "ReplicaFailure").cloned();
     match new_set.and_then(failure).or_else(|| all.iter().find_map(failure)) {
         Some(c) => set(
             &mut out,

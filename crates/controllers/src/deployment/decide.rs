@@ -252,8 +252,11 @@ impl Step<'_> {
 
     /// Deletes old ReplicaSets beyond the history limit.
     fn clean_up(&mut self) {
-        let Some(limit) = self.d.spec.as_ref().and_then(|s| s.revision_history_limit).filter(|n| *n != i32::MAX) else { return };
-        let mut old: Vec<ReplicaSet> = self.old_sets().into_iter().filter(|r| r.metadata.deletion_timestamp.is_none()).collect();
+        let Some(limit) = self.d.spec.as_ref().and_then(|s| s.revision_history_limit).filter(|n| *n != i32::MAX) else {
+            return;
+        };
+        let mut old: Vec<ReplicaSet> =
+            self.old_sets().into_iter().filter(|r| r.metadata.deletion_timestamp.is_none()).collect();
         let excess = old.len().saturating_sub(usize::try_from(limit).unwrap_or(0));
         old.sort_by(|a, b| revision::of(a).cmp(&revision::of(b)).then_with(|| by_age(a, b)));
         for rs in old.into_iter().take(excess) {

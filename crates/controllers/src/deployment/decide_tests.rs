@@ -34,9 +34,13 @@ fn replica_set(d: &Deployment, line: &str) -> ReplicaSet {
     let (n, available): (i32, i32) = (f[1].parse().unwrap(), f[2].parse().unwrap());
     rs.metadata.uid = Some(f[0].into());
     rs.metadata.name = Some(f[0].into());
-    rs.metadata.creation_timestamp = Some(serde_json::from_value(json!(format!("2024-01-01T00:00:{:0>2}Z", f[4]))).unwrap());
+    rs.metadata.creation_timestamp =
+        Some(serde_json::from_value(json!(format!("2024-01-01T00:00:{:0>2}Z", f[4]))).unwrap());
     rs.spec.as_mut().unwrap().replicas = Some(n);
-    rs.status = Some(serde_json::from_value(json!({"replicas": n, "readyReplicas": available, "availableReplicas": available})).unwrap());
+    rs.status = Some(
+        serde_json::from_value(json!({"replicas": n, "readyReplicas": available, "availableReplicas": available}))
+            .unwrap(),
+    );
     let a = rs.metadata.annotations.get_or_insert_default();
     a.insert(revision::REVISION.into(), f[4].into());
     a.insert(revision::DESIRED.into(), f[3].into());
@@ -96,9 +100,10 @@ fn steps() {
 
 #[test]
 fn recreate_waits_for_old_pods() {
-    let pod: Pod = serde_json::from_value(json!({"metadata": {"name": "p", "deletionTimestamp": "2024-01-01T00:00:00Z",
+    let pod: Pod =
+        serde_json::from_value(json!({"metadata": {"name": "p", "deletionTimestamp": "2024-01-01T00:00:00Z",
         "ownerReferences": [{"uid": "v1", "controller": true}]}, "status": {"phase": "Running"}}))
-    .unwrap();
+        .unwrap();
     assert_eq!(sizes(&plan(deployment("Recreate 3 0 0", "v2"), &["v1 0 0 3 1"], vec![Arc::new(pod)])), [""; 0]);
 }
 
@@ -175,7 +180,12 @@ fn pausing_holds_the_rollout_but_not_scaling() {
 #[test]
 fn history_is_cut_when_complete() {
     let mut d = deployment("Rolling 1 1 0", "v4");
-    d.status = Some(serde_json::from_value(json!({"observedGeneration": 1, "replicas": 1, "updatedReplicas": 1, "availableReplicas": 1})).unwrap());
+    d.status = Some(
+        serde_json::from_value(
+            json!({"observedGeneration": 1, "replicas": 1, "updatedReplicas": 1, "availableReplicas": 1}),
+        )
+        .unwrap(),
+    );
     let p = plan(d, &["v1 0 0 1 1", "v2 0 0 1 2", "v3 0 0 1 3", "v4 1 1 1 4"], vec![]);
     assert_eq!(sizes(&p), ["-v1", "-v2"]);
 }

@@ -94,9 +94,10 @@ impl Controller {
         let Some(rs) = self.replica_set_metas.get(&key(&pod.namespace, &rs.name)) else { return };
         if let Some(d) = controller_of(&rs.metadata, resource_of::<Deployment>()) {
             let k = key(&pod.namespace, &d.name);
-            let recreates = self.deployments.get(&k).is_some_and(|o| {
-                o.at(&["spec", "strategy", "type"]).is_some_and(|t| t == b"\"Recreate\"")
-            });
+            let recreates = self
+                .deployments
+                .get(&k)
+                .is_some_and(|o| o.at(&["spec", "strategy", "type"]).is_some_and(|t| t == b"\"Recreate\""));
             if recreates {
                 self.queue.add(k.into());
             }
@@ -163,7 +164,13 @@ impl Controller {
                 Write::Update(rs) => drop(sets.update(&rs).await?),
                 Write::Delete(rs) => {
                     let m = &rs.metadata;
-                    let gone = sets.delete(m.namespace.as_deref().unwrap_or_default(), m.name.as_deref().unwrap_or_default(), m.uid.as_deref()).await;
+                    let gone = sets
+                        .delete(
+                            m.namespace.as_deref().unwrap_or_default(),
+                            m.name.as_deref().unwrap_or_default(),
+                            m.uid.as_deref(),
+                        )
+                        .await;
                     if let Err(e) = gone
                         && !e.is_not_found()
                     {
@@ -209,7 +216,12 @@ impl Controller {
         let mut status = d.status.clone().unwrap_or_default();
         if error.is_already_exists() {
             let there: ReplicaSet = self.cx.client.of::<ReplicaSet>().get(&namespace, &name).await?;
-            let ours = there.metadata.owner_references.iter().flatten().any(|o| o.controller == Some(true) && Some(&o.uid) == d.metadata.uid.as_ref());
+            let ours = there
+                .metadata
+                .owner_references
+                .iter()
+                .flatten()
+                .any(|o| o.controller == Some(true) && Some(&o.uid) == d.metadata.uid.as_ref());
             if ours && replicasets::same_template(&there, &d) {
                 // The cache is behind; its event brings us back.
                 return Ok(None);
@@ -221,7 +233,10 @@ impl Controller {
             let message = format!("Failed to create new replica set {name:?}: {error}");
             self.cx.recorder.warning(&reference_of(&d), conditions::CREATE_ERROR, message.clone());
             if conditions::has_deadline(&d) {
-                conditions::set(&mut status, conditions::new("Progressing", "False", conditions::CREATE_ERROR, message, now));
+                conditions::set(
+                    &mut status,
+                    conditions::new("Progressing", "False", conditions::CREATE_ERROR, message, now),
+                );
             }
         }
         d.status = Some(status);

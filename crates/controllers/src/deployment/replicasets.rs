@@ -36,11 +36,7 @@ pub fn is_rolling(d: &Deployment) -> bool {
 
 fn bounds(d: &Deployment) -> (i32, i32) {
     let rolling = d.spec.as_ref().and_then(|s| s.strategy.as_ref()).and_then(|s| s.rolling_update.as_ref());
-    fenceposts(
-        rolling.and_then(|r| r.max_surge.as_ref()),
-        rolling.and_then(|r| r.max_unavailable.as_ref()),
-        desired(d),
-    )
+    fenceposts(rolling.and_then(|r| r.max_surge.as_ref()), rolling.and_then(|r| r.max_unavailable.as_ref()), desired(d))
 }
 
 pub fn max_surge(d: &Deployment) -> i32 {

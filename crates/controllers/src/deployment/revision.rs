@@ -12,7 +12,8 @@ pub const DESIRED: &str = "deployment.kubernetes.io/desired-replicas";
 pub const MAX: &str = "deployment.kubernetes.io/max-replicas";
 const ROLLBACK_TO: &str = "deprecated.deployment.rollback.to";
 /// Annotations that are not copied between a Deployment and its ReplicaSets.
-const OWN: &[&str] = &["kubectl.kubernetes.io/last-applied-configuration", REVISION, HISTORY, DESIRED, MAX, ROLLBACK_TO];
+const OWN: &[&str] =
+    &["kubectl.kubernetes.io/last-applied-configuration", REVISION, HISTORY, DESIRED, MAX, ROLLBACK_TO];
 /// Longest revision history that is kept.
 const HISTORY_LENGTH: usize = 2000;
 
@@ -96,10 +97,16 @@ pub fn roll_back(d: &Deployment, all: &[ReplicaSet], to: i64) -> (Deployment, (&
         return (out, not_found);
     }
     let Some(rs) = all.iter().find(|r| of(r) == to) else {
-        return (out, ("DeploymentRollbackRevisionNotFound", "Unable to find the revision to rollback to.".into(), false));
+        return (
+            out,
+            ("DeploymentRollbackRevisionNotFound", "Unable to find the revision to rollback to.".into(), false),
+        );
     };
     if same_template(rs, d) {
-        let message = format!("The rollback revision contains the same template as current deployment {:?}", d.metadata.name.as_deref().unwrap_or_default());
+        let message = format!(
+            "The rollback revision contains the same template as current deployment {:?}",
+            d.metadata.name.as_deref().unwrap_or_default()
+        );
         return (out, ("DeploymentRollbackTemplateUnchanged", message, false));
     }
     if let (Some(spec), Some(template)) = (&mut out.spec, rs.spec.as_ref().and_then(|s| s.template.as_ref())) {
@@ -109,9 +116,11 @@ pub fn roll_back(d: &Deployment, all: &[ReplicaSet], to: i64) -> (Deployment, (&
         }
     }
     let own = |k: &String| OWN.contains(&k.as_str());
-    let mut annotations: BTreeMap<String, String> = out.metadata.annotations.unwrap_or_default().into_iter().filter(|(k, _)| own(k)).collect();
+    let mut annotations: BTreeMap<String, String> =
+        out.metadata.annotations.unwrap_or_default().into_iter().filter(|(k, _)| own(k)).collect();
     annotations.extend(rs.metadata.annotations.clone().into_iter().flatten().filter(|(k, _)| !own(k)));
     out.metadata.annotations = Some(annotations);
-    let message = format!("Rolled back deployment {:?} to revision {to}", d.metadata.name.as_deref().unwrap_or_default());
+    let message =
+        format!("Rolled back deployment {:?} to revision {to}", d.metadata.name.as_deref().unwrap_or_default());
     (out, ("DeploymentRollback", message, true))
 }

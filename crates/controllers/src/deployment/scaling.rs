@@ -71,7 +71,9 @@ pub fn proportional(d: &Deployment, all: &[ReplicaSet], new: Option<usize>) -> S
         return if size(&all[i]) == desired(d) { Vec::new() } else { vec![(i, desired(d))] };
     }
     let saturated = |r: &ReplicaSet| {
-        size(r) == desired(d) && revision::number(r, revision::DESIRED) == Some(desired(d)) && available(r) == desired(d)
+        size(r) == desired(d)
+            && revision::number(r, revision::DESIRED) == Some(desired(d))
+            && available(r) == desired(d)
     };
     if new.is_some_and(|n| saturated(&all[n])) {
         return active.into_iter().filter(|i| Some(*i) != new).map(|i| (i, 0)).collect();

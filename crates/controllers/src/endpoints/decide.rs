@@ -22,7 +22,9 @@ pub fn subsets(service: &Service, pods: &[Arc<Pod>]) -> Vec<EndpointSubset> {
     // By ports, then by address: ready and not ready.
     type Ports = Vec<(String, i32, String, Option<String>)>;
     let mut by_ports: BTreeMap<Ports, (Vec<EndpointAddress>, Vec<EndpointAddress>)> = BTreeMap::new();
-    for pod in pods.iter().filter(|p| !p.is_terminal() && (!p.is_deleting() || service.spec.publish_not_ready_addresses)) {
+    for pod in
+        pods.iter().filter(|p| !p.is_terminal() && (!p.is_deleting() || service.spec.publish_not_ready_addresses))
+    {
         let Some(ip) = address(pod, family) else { continue };
         let mut ports: Ports = service
             .spec
@@ -171,7 +173,10 @@ mod tests {
 
     #[test]
     fn too_many_are_cut() {
-        let service: Service = serde_json::from_value(json!({"metadata": {"name": "s", "namespace": "n"}, "spec": {"selector": {"a": "b"}}})).unwrap();
+        let service: Service = serde_json::from_value(
+            json!({"metadata": {"name": "s", "namespace": "n"}, "spec": {"selector": {"a": "b"}}}),
+        )
+        .unwrap();
         let pods: Vec<_> = (0..1100).map(|i| pod(i, i % 2 == 0, 80)).collect();
         let e = endpoints(&service, None, subsets(&service, &pods)).unwrap();
         assert_eq!(e.metadata.annotations.as_ref().unwrap()[OVER_CAPACITY], "truncated");

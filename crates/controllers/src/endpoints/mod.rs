@@ -41,7 +41,9 @@ pub async fn run(cx: Context) {
         // What others do to ours; what nobody has a Service for is left over from one that is gone.
         let removed = matches!(change, Change::Deleted(..) | Change::Modified(..));
         let ours = change.last().label(decide::MANAGED_BY) == Some(decide::MANAGER);
-        if (removed && services.get(change.key()).is_some_and(|s| s.selector().is_some())) || (ours && services.get(change.key()).is_none()) {
+        if (removed && services.get(change.key()).is_some_and(|s| s.selector().is_some()))
+            || (ours && services.get(change.key()).is_none())
+        {
             q.add(change.key().clone());
         }
     });
@@ -58,7 +60,12 @@ impl Controller {
         let there: Option<Endpoints> = self.endpoints.get(k).map(|o| decode(&o)).transpose()?;
         let Some(service) = self.services.get(k) else {
             // Endpoints have no owner: they go with their Service by name, if this controller made them.
-            let ours = |e: &Endpoints| e.metadata.labels.as_ref().is_some_and(|l| l.get(decide::MANAGED_BY).is_some_and(|v| v == decide::MANAGER));
+            let ours = |e: &Endpoints| {
+                e.metadata
+                    .labels
+                    .as_ref()
+                    .is_some_and(|l| l.get(decide::MANAGED_BY).is_some_and(|v| v == decide::MANAGER))
+            };
             if let Some(e) = there.filter(ours) {
                 let (namespace, name) = pintle_client::meta::split_key(k);
                 return match api.delete(namespace, name, e.metadata.uid.as_deref()).await {
@@ -78,7 +85,11 @@ impl Controller {
             Ok(_) => Ok(None),
             Err(e) if e.is_namespace_terminating() => Ok(None),
             Err(e) => {
-                let (reason, verb) = if there.is_none() { ("FailedToCreateEndpoint", "create") } else { ("FailedToUpdateEndpoint", "update") };
+                let (reason, verb) = if there.is_none() {
+                    ("FailedToCreateEndpoint", "create")
+                } else {
+                    ("FailedToUpdateEndpoint", "update")
+                };
                 let about = reference(resource_of::<TypedService>(), &service.metadata);
                 self.cx.recorder.warning(&about, reason, format!("Failed to {verb} endpoint {k}: {e}"));
                 Err(e)

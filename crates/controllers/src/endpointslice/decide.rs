@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::ObjectReference;
-use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointHints, EndpointPort, EndpointSlice, ForZone};
+use k8s_openapi::api::discovery::v1::{
+    Endpoint, EndpointConditions, EndpointHints, EndpointPort, EndpointSlice, ForZone,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use pintle_client::Meta;
 
@@ -83,7 +85,11 @@ pub fn wanted(service: &Service, pods: &[Arc<Pod>], zone: impl Fn(&str) -> Optio
     let mut families = service.spec.ip_families.clone();
     if families.is_empty() {
         // A headless Service from before there were families has those of its pods.
-        families = ["IPv4", "IPv6"].iter().filter(|f| pods.iter().any(|p| address(p, f).is_some())).map(|f| (*f).into()).collect();
+        families = ["IPv4", "IPv6"]
+            .iter()
+            .filter(|f| pods.iter().any(|p| address(p, f).is_some()))
+            .map(|f| (*f).into())
+            .collect();
         if families.is_empty() {
             families.push("IPv4".into());
         }
@@ -126,7 +132,9 @@ fn endpoint(service: &Service, pod: &Pod, ip: &str, zone: &impl Fn(&str) -> Opti
     let named = !pod.spec.hostname.is_empty() && pod.spec.subdomain == service.metadata.name;
     // Traffic that prefers its own zone or node is told so by hints.
     let hints = match service.spec.traffic_distribution.as_str() {
-        "PreferClose" | "PreferSameZone" if ready => zone.clone().map(|z| EndpointHints { for_zones: Some(vec![ForZone { name: z }]), ..EndpointHints::default() }),
+        "PreferClose" | "PreferSameZone" if ready => zone
+            .clone()
+            .map(|z| EndpointHints { for_zones: Some(vec![ForZone { name: z }]), ..EndpointHints::default() }),
         "PreferSameNode" if ready && !node.is_empty() => Some(EndpointHints {
             for_zones: zone.clone().map(|z| vec![ForZone { name: z }]),
             for_nodes: Some(vec![k8s_openapi::api::discovery::v1::ForNode { name: node.clone() }]),
@@ -135,7 +143,11 @@ fn endpoint(service: &Service, pod: &Pod, ip: &str, zone: &impl Fn(&str) -> Opti
     };
     Endpoint {
         addresses: vec![ip.to_owned()],
-        conditions: Some(EndpointConditions { ready: Some(ready), serving: Some(serving), terminating: Some(pod.is_deleting()) }),
+        conditions: Some(EndpointConditions {
+            ready: Some(ready),
+            serving: Some(serving),
+            terminating: Some(pod.is_deleting()),
+        }),
         hostname: named.then(|| pod.spec.hostname.clone()),
         node_name: (!node.is_empty()).then(|| node.clone()),
         zone,
@@ -182,7 +194,8 @@ pub fn reconcile(owner: &Owner, wanted: Vec<Group>, existing: Vec<EndpointSlice>
         let mut kept: Vec<(EndpointSlice, bool)> = Vec::new();
         for slot in &mut existing {
             let fits = slot.as_ref().is_some_and(|s| {
-                s.address_type == group.family && s.metadata.deletion_timestamp.is_none()
+                s.address_type == group.family
+                    && s.metadata.deletion_timestamp.is_none()
                     && (same_ports(s, &group.ports) || (count(s) == 0 && group.ports.is_empty()))
             });
             let Some(mut slice) = (if fits { slot.take() } else { None }) else { continue };
@@ -246,7 +259,8 @@ pub fn reconcile(owner: &Owner, wanted: Vec<Group>, existing: Vec<EndpointSlice>
 fn stamp(owner: &Owner, slice: &mut EndpointSlice) -> bool {
     let meta = &mut slice.metadata;
     let annotations = (!owner.annotations.is_empty()).then(|| owner.annotations.clone());
-    let same = meta.labels.as_ref() == Some(&owner.labels) && meta.annotations.clone().filter(|a| !a.is_empty()) == annotations;
+    let same = meta.labels.as_ref() == Some(&owner.labels)
+        && meta.annotations.clone().filter(|a| !a.is_empty()) == annotations;
     meta.labels = Some(owner.labels.clone());
     meta.annotations = annotations;
     !same
@@ -304,17 +318,39 @@ mod tests {
     #[test]
     fn endpoints_of_pods() {
         let s = service(json!({}));
-        let g = groups(&s, &["a 10.0.0.1 ready - 8080", "b 10.0.0.2 no - 8080", "c 10.0.0.3 ready deleting 8080", "d 10.0.0.4 ready - 9090", "e fd::1 ready - 8080"]);
+        let g = groups(
+            &s,
+            &[
+                "a 10.0.0.1 ready - 8080",
+                "b 10.0.0.2 no - 8080",
+                "c 10.0.0.3 ready deleting 8080",
+                "d 10.0.0.4 ready - 9090",
+                "e fd::1 ready - 8080",
+            ],
+        );
         assert_eq!(g.len(), 2);
         assert_eq!(g[0].ports[0].port, Some(8080));
-        let conditions: Vec<_> = g[0].endpoints.iter().map(|e| e.conditions.clone().unwrap()).map(|c| (c.ready.unwrap(), c.serving.unwrap(), c.terminating.unwrap())).collect();
+        let conditions: Vec<_> = g[0]
+            .endpoints
+            .iter()
+            .map(|e| e.conditions.clone().unwrap())
+            .map(|c| (c.ready.unwrap(), c.serving.unwrap(), c.terminating.unwrap()))
+            .collect();
         assert_eq!(conditions, [(true, true, false), (false, false, false), (false, true, true)]);
         let e = &g[0].endpoints[0];
-        assert_eq!((e.hostname.as_deref(), e.zone.as_deref(), e.node_name.as_deref()), (Some("a"), Some("z1"), Some("n1")));
+        assert_eq!(
+            (e.hostname.as_deref(), e.zone.as_deref(), e.node_name.as_deref()),
+            (Some("a"), Some("z1"), Some("n1"))
+        );
         let s = service(json!({"publishNotReadyAddresses": true}));
         assert_eq!(groups(&s, &["b 10.0.0.2 no - 1"])[0].endpoints[0].conditions.as_ref().unwrap().ready, Some(true));
         let s = service(json!({"trafficDistribution": "PreferClose"}));
-        assert_eq!(groups(&s, &["b 10.0.0.2 ready - 1"])[0].endpoints[0].hints.as_ref().unwrap().for_zones.as_ref().unwrap()[0].name, "z1");
+        assert_eq!(
+            groups(&s, &["b 10.0.0.2 ready - 1"])[0].endpoints[0].hints.as_ref().unwrap().for_zones.as_ref().unwrap()
+                [0]
+            .name,
+            "z1"
+        );
     }
 
     /// Applies writes to slices, giving names.
@@ -347,7 +383,8 @@ mod tests {
     fn writes_are_few() {
         let s = service(json!({}));
         let owner = Owner::of(&s, "m");
-        let many = |n: usize| (0..n).map(|i| format!("p{i} 10.0.{}.{} ready - 8080", i / 200, i % 200)).collect::<Vec<_>>();
+        let many =
+            |n: usize| (0..n).map(|i| format!("p{i} 10.0.{}.{} ready - 8080", i / 200, i % 200)).collect::<Vec<_>>();
         let step = |slices: Vec<EndpointSlice>, pods: &[String]| {
             let pods: Vec<&str> = pods.iter().map(String::as_str).collect();
             apply(slices.clone(), reconcile(&owner, groups(&s, &pods), slices))

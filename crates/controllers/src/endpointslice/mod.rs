@@ -98,7 +98,12 @@ pub(crate) fn index_by_service(view: &View<MetaOnly>) {
 }
 
 /// The slices of a Service that this manager keeps.
-pub(crate) fn slices_of(metas: &View<MetaOnly>, slices: &Informer, service: &str, manager: &str) -> Result<Vec<EndpointSlice>, Error> {
+pub(crate) fn slices_of(
+    metas: &View<MetaOnly>,
+    slices: &Informer,
+    service: &str,
+    manager: &str,
+) -> Result<Vec<EndpointSlice>, Error> {
     let metas = metas.by_index(BY_SERVICE, service);
     let own = metas.iter().filter(|m| m.metadata.labels.get(MANAGED_BY).is_some_and(|v| v == manager));
     own.filter_map(|m| slices.get(&m.metadata.key())).map(|o| decode(&o)).collect()

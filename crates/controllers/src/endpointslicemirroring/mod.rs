@@ -19,7 +19,8 @@ const MANAGER: &str = "endpointslicemirroring-controller.k8s.io";
 const SKIP: &str = "endpointslice.kubernetes.io/skip-mirror";
 const LEADER: &str = "control-plane.alpha.kubernetes.io/leader";
 /// Annotations that are not copied to slices.
-const NOT_COPIED: &[&str] = &["kubectl.kubernetes.io/last-applied-configuration", "endpoints.kubernetes.io/last-change-trigger-time"];
+const NOT_COPIED: &[&str] =
+    &["kubectl.kubernetes.io/last-applied-configuration", "endpoints.kubernetes.io/last-change-trigger-time"];
 /// Most addresses of one subset that are mirrored.
 const MOST: usize = 1000;
 
@@ -49,7 +50,8 @@ pub async fn run(cx: Context) {
     let q = queue.clone();
     me.slice_metas.on_change(move |change| {
         let m = &change.last().metadata;
-        if change.before().is_some() && m.labels.get(MANAGED_BY).is_some_and(|v| v == MANAGER)
+        if change.before().is_some()
+            && m.labels.get(MANAGED_BY).is_some_and(|v| v == MANAGER)
             && let Some(service) = m.labels.get(SERVICE_NAME)
         {
             q.add(key(&m.namespace, service).into());
@@ -92,7 +94,8 @@ fn owner(e: &Endpoints) -> Stamps {
     let m = &e.metadata;
     let mut annotations = m.annotations.clone().unwrap_or_default();
     annotations.retain(|k, _| !NOT_COPIED.contains(&k.as_str()));
-    let meta = Meta { name: m.name.clone().unwrap_or_default(), uid: m.uid.clone().unwrap_or_default(), ..Meta::default() };
+    let meta =
+        Meta { name: m.name.clone().unwrap_or_default(), uid: m.uid.clone().unwrap_or_default(), ..Meta::default() };
     (m.labels.clone().unwrap_or_default(), annotations, meta)
 }
 
@@ -130,7 +133,11 @@ fn groups(e: &Endpoints) -> Vec<endpointslice::Group> {
             let endpoint = endpoint(address, ready);
             match out.iter_mut().find(|g| g.family == family && g.ports == ports) {
                 Some(g) => g.endpoints.push(endpoint),
-                None => out.push(endpointslice::Group { family: family.into(), ports: ports.clone(), endpoints: vec![endpoint] }),
+                None => out.push(endpointslice::Group {
+                    family: family.into(),
+                    ports: ports.clone(),
+                    endpoints: vec![endpoint],
+                }),
             }
         }
     }
@@ -159,7 +166,10 @@ mod tests {
             {"addresses": [{"ip": "10.0.0.1"}, {"ip": "fd::1"}], "notReadyAddresses": [{"ip": "10.0.0.2"}], "ports": [{"port": 80}]}]}))
         .unwrap();
         let g = groups(&e);
-        assert_eq!(g.iter().map(|g| (g.family.as_str(), g.endpoints.len())).collect::<Vec<_>>(), [("IPv4", 2), ("IPv6", 1)]);
+        assert_eq!(
+            g.iter().map(|g| (g.family.as_str(), g.endpoints.len())).collect::<Vec<_>>(),
+            [("IPv4", 2), ("IPv6", 1)]
+        );
         assert!(mirrored(&e));
         let e: Endpoints = serde_json::from_value(json!({"metadata": {"labels": {SKIP: "true"}}})).unwrap();
         assert!(!mirrored(&e));

@@ -76,7 +76,11 @@ impl Graph {
 
     /// Whether a dependent of this object is itself in foreground deletion.
     pub fn cycle(&self, uid: &str) -> bool {
-        self.dependents.get(uid).into_iter().flatten().any(|d| self.nodes.get(&**d).is_some_and(|n| n.deleting && n.foreground))
+        self.dependents
+            .get(uid)
+            .into_iter()
+            .flatten()
+            .any(|d| self.nodes.get(&**d).is_some_and(|n| n.deleting && n.foreground))
     }
 
     fn fits(&self, owner: &OwnerRef, key: &str) -> bool {
@@ -169,7 +173,8 @@ impl Graph {
     /// Takes in that a resource is no longer served. Nothing is deleted for that: its objects are gone, or will be
     /// found again.
     pub fn forget_resource(&mut self, resource: &'static Resource) -> Vec<Task> {
-        let gone: Vec<Key> = self.nodes.iter().filter(|(_, n)| std::ptr::eq(n.resource, resource)).map(|(k, _)| k.clone()).collect();
+        let gone: Vec<Key> =
+            self.nodes.iter().filter(|(_, n)| std::ptr::eq(n.resource, resource)).map(|(k, _)| k.clone()).collect();
         gone.iter().flat_map(|uid| self.forget(uid)).collect()
     }
 }
@@ -198,9 +203,10 @@ mod tests {
         if f[2].contains('o') {
             finalizers.push(ORPHAN);
         }
-        let meta: Meta = serde_json::from_value(json!({"name": f[0], "namespace": "n", "uid": f[0], "ownerReferences": owners,
+        let meta: Meta =
+            serde_json::from_value(json!({"name": f[0], "namespace": "n", "uid": f[0], "ownerReferences": owners,
             "finalizers": finalizers, "deletionTimestamp": f[2].contains('d').then_some("2024-01-01T00:00:00Z")}))
-        .unwrap();
+            .unwrap();
         names(g.observe(by_kind("v1", "ConfigMap").unwrap(), &format!("n/{}", f[0]).into(), &meta))
     }
 

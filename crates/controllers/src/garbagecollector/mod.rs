@@ -37,7 +37,8 @@ struct Controller {
 
 /// The controller.
 pub async fn run(cx: Context) {
-    let me = Arc::new(Controller { graph: Mutex::default(), followed: Mutex::default(), queue: WorkQueue::default(), cx });
+    let me =
+        Arc::new(Controller { graph: Mutex::default(), followed: Mutex::default(), queue: WorkQueue::default(), cx });
     let changed = Arc::new(tokio::sync::Notify::new());
     let notify = changed.clone();
     me.cx.informers.of::<CustomResourceDefinition>().on_change(move |_| notify.notify_one());
@@ -100,7 +101,9 @@ impl Controller {
             let mut followed = self.followed.lock();
             let gone: Vec<&'static Resource> = followed
                 .values()
-                .filter(|r| served.failed.is_empty() && !resources.iter().any(|n| n.group == r.group && n.kind == r.kind))
+                .filter(|r| {
+                    served.failed.is_empty() && !resources.iter().any(|n| n.group == r.group && n.kind == r.kind)
+                })
                 .copied()
                 .collect();
             for r in gone {
@@ -222,7 +225,9 @@ impl Controller {
             if dangling.is_empty() && waiting.is_empty() {
                 return Ok(None);
             }
-            return self.set_owners(resource, &meta, solid.into_iter().map(|o| owner_json(o, o.block_owner_deletion)).collect()).await;
+            return self
+                .set_owners(resource, &meta, solid.into_iter().map(|o| owner_json(o, o.block_owner_deletion)).collect())
+                .await;
         }
         let policy = if !waiting.is_empty() && self.graph.lock().has_dependents(uid) {
             // Its own dependents that are on their way already would otherwise wait for it, and it for them.
@@ -264,7 +269,10 @@ impl Controller {
         if found.is_none() {
             let elsewhere = self.graph.lock().place(&owner.uid).is_some_and(|(_, k)| split_key(&k).0 != namespace);
             if elsewhere && let Some((r, _)) = self.graph.lock().place(&meta.uid) {
-                let message = format!("ownerRef [{}/{}, namespace: {namespace}, name: {}, uid: {}] does not exist in namespace {namespace:?}", owner.api_version, owner.kind, owner.name, owner.uid);
+                let message = format!(
+                    "ownerRef [{}/{}, namespace: {namespace}, name: {}, uid: {}] does not exist in namespace {namespace:?}",
+                    owner.api_version, owner.kind, owner.name, owner.uid
+                );
                 self.cx.recorder.warning(&reference(r, meta), "OwnerRefInvalidNamespace", message);
             }
         }

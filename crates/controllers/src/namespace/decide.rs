@@ -92,7 +92,9 @@ pub fn conditions(status: &mut NamespaceStatus, found: &Found, now: Timestamp) -
         let all = status.conditions.get_or_insert_default();
         let position = all.iter().position(|c| c.type_ == kind);
         let old = position.map(|i| &all[i]);
-        if old.is_some_and(|c| c.status == value && c.reason.as_deref() == Some(reason) && c.message.as_deref() == Some(&message)) {
+        if old.is_some_and(|c| {
+            c.status == value && c.reason.as_deref() == Some(reason) && c.message.as_deref() == Some(&message)
+        }) {
             continue;
         }
         let since = old.filter(|c| c.status == value).and_then(|c| c.last_transition_time.clone());
@@ -123,7 +125,11 @@ mod tests {
         assert!(!conditions(&mut status, &Found::default(), now));
         let found = Found {
             remaining: vec![
-                Remaining { resource: "pods".into(), count: 2, finalizers: vec!["x/y".into(), "x/y".into(), "a".into()] },
+                Remaining {
+                    resource: "pods".into(),
+                    count: 2,
+                    finalizers: vec!["x/y".into(), "x/y".into(), "a".into()],
+                },
                 Remaining { resource: "jobs.batch".into(), count: 1, finalizers: vec![] },
             ],
             ..Found::default()
@@ -137,7 +143,12 @@ mod tests {
         };
         assert_eq!(
             get(&status, "NamespaceContentRemaining"),
-            ("True".into(), "SomeResourcesRemain".into(), "Some resources are remaining: jobs.batch has 1 resource instances, pods has 2 resource instances".into())
+            (
+                "True".into(),
+                "SomeResourcesRemain".into(),
+                "Some resources are remaining: jobs.batch has 1 resource instances, pods has 2 resource instances"
+                    .into()
+            )
         );
         assert_eq!(
             get(&status, "NamespaceFinalizersRemaining").2,

@@ -61,7 +61,8 @@ impl Controller {
     async fn sync(&self, name: &Key) -> Outcome {
         let Some(object) = self.namespaces.get(name).filter(|n| n.is_deleting()) else { return Ok(None) };
         let ns: Namespace = typed(&object)?;
-        let held = ns.spec.as_ref().and_then(|s| s.finalizers.as_ref()).is_some_and(|f| f.iter().any(|f| f == FINALIZER));
+        let held =
+            ns.spec.as_ref().and_then(|s| s.finalizers.as_ref()).is_some_and(|f| f.iter().any(|f| f == FINALIZER));
         if !held {
             return Ok(None);
         }
@@ -87,8 +88,11 @@ impl Controller {
             }
         };
         found.discovery.extend(served.failed);
-        let mut all: Vec<&'static Resource> =
-            served.resources.into_iter().filter(|r| r.namespaced && r.has_verb("delete") && r.has_verb("list")).collect();
+        let mut all: Vec<&'static Resource> = served
+            .resources
+            .into_iter()
+            .filter(|r| r.namespaced && r.has_verb("delete") && r.has_verb("list"))
+            .collect();
         // Events go last: they tell what happened to the rest.
         all.sort_by_key(|r| match (r.group, r.resource) {
             ("", "pods") => 0,
@@ -160,7 +164,8 @@ async fn delete_all(client: &Client, resource: &'static Resource, namespace: &st
     if list.items.is_empty() {
         return Ok(None);
     }
-    let mut remaining = Remaining { resource: resource.group_resource(), count: list.items.len(), finalizers: Vec::new() };
+    let mut remaining =
+        Remaining { resource: resource.group_resource(), count: list.items.len(), finalizers: Vec::new() };
     for object in list.items.iter() {
         let meta: MetaOnly = typed(object)?;
         remaining.finalizers.extend(meta.metadata.finalizers);

@@ -84,7 +84,9 @@ impl Controller {
         let about = reference(resource_of::<TypedNode>(), &node.metadata);
         let Some(given) = given else {
             self.cx.recorder.normal(&about, "CIDRNotAvailable", format!("Node {name} status is now: CIDRNotAvailable"));
-            return Err(pintle_client::Error::Config("CIDR allocation failed; there are no remaining CIDRs left to allocate in the accepted range".into()));
+            return Err(pintle_client::Error::Config(
+                "CIDR allocation failed; there are no remaining CIDRs left to allocate in the accepted range".into(),
+            ));
         };
         let texts: Vec<String> = given.iter().map(ToString::to_string).collect();
         let patch = Patch::strategic(&json!({"spec": {"podCIDR": texts[0], "podCIDRs": texts}}))?;
@@ -101,7 +103,11 @@ impl Controller {
                 if e.is_not_found() {
                     return Ok(None);
                 }
-                self.cx.recorder.normal(&about, "CIDRAssignmentFailed", format!("Node {name} status is now: CIDRAssignmentFailed"));
+                self.cx.recorder.normal(
+                    &about,
+                    "CIDRAssignmentFailed",
+                    format!("Node {name} status is now: CIDRAssignmentFailed"),
+                );
                 Err(e)
             }
         }

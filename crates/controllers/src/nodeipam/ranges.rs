@@ -100,7 +100,8 @@ impl Ranges {
         }
         let width: u32 = if self.whole.v6 { 128 } else { 32 };
         let shift = width - u32::from(self.part);
-        let index = |a: u128| usize::try_from((a - self.whole.base).checked_shr(shift).unwrap_or(0)).unwrap_or(usize::MAX);
+        let index =
+            |a: u128| usize::try_from((a - self.whole.base).checked_shr(shift).unwrap_or(0)).unwrap_or(usize::MAX);
         let (from, to) = (index(cidr.base.max(self.whole.base)), index(cidr.last().min(self.whole.last())));
         for i in from..=to.min(self.taken.len().saturating_sub(1)) {
             self.taken[i] = taken;
@@ -128,7 +129,9 @@ mod tests {
 
     #[test]
     fn parses_and_prints() {
-        for (text, want) in [("10.1.2.3/16", "10.1.0.0/16"), ("0.0.0.0/0", "0.0.0.0/0"), ("fd00::1/64", "fd00::/64"), ("::/0", "::/0")] {
+        for (text, want) in
+            [("10.1.2.3/16", "10.1.0.0/16"), ("0.0.0.0/0", "0.0.0.0/0"), ("fd00::1/64", "fd00::/64"), ("::/0", "::/0")]
+        {
             assert_eq!(cidr(text).to_string(), want);
         }
         for bad in ["", "10.0.0.0", "10.0.0.0/33", "x/8", "::/129"] {
@@ -147,7 +150,10 @@ mod tests {
         r.release(&cidr("192.168.0.0/24"));
         assert_eq!(r.take(), None);
         let mut r = Ranges::new("fd00::/48", 24, 64).unwrap();
-        assert_eq!((r.take().unwrap().to_string(), r.take().unwrap().to_string()), ("fd00::/64".into(), "fd00:0:0:1::/64".into()));
+        assert_eq!(
+            (r.take().unwrap().to_string(), r.take().unwrap().to_string()),
+            ("fd00::/64".into(), "fd00:0:0:1::/64".into())
+        );
         assert!(Ranges::new("10.0.0.0/25", 24, 64).is_err());
         // A range that covers all of it, and one far outside.
         let mut r = Ranges::new("10.0.0.0/23", 24, 64).unwrap();

@@ -22,7 +22,8 @@ const BY_CONDITION: [(&str, &str, &str); 6] = [
 ];
 
 /// Old label names that follow the new ones.
-const LABELS: [(&str, &str); 2] = [("kubernetes.io/os", "beta.kubernetes.io/os"), ("kubernetes.io/arch", "beta.kubernetes.io/arch")];
+const LABELS: [(&str, &str); 2] =
+    [("kubernetes.io/os", "beta.kubernetes.io/os"), ("kubernetes.io/arch", "beta.kubernetes.io/arch")];
 
 /// The taints a node should have; `None` when it has them. `evict` allows an evicting taint to be added now.
 pub fn taints(node: &Node, evict: bool, now: Timestamp) -> Option<Vec<Taint>> {
@@ -117,8 +118,16 @@ mod tests {
 
     /// Conditions `type=status`, taints `key:effect`.
     fn node(conditions: &[&str], taints: &[&str], unschedulable: bool) -> Node {
-        let conditions: Vec<Value> = conditions.iter().map(|c| c.split_once('=').unwrap()).map(|(t, s)| json!({"type": t, "status": s})).collect();
-        let taints: Vec<Value> = taints.iter().map(|t| t.split_once(':').unwrap()).map(|(k, e)| json!({"key": format!("node.kubernetes.io/{k}"), "effect": e})).collect();
+        let conditions: Vec<Value> = conditions
+            .iter()
+            .map(|c| c.split_once('=').unwrap())
+            .map(|(t, s)| json!({"type": t, "status": s}))
+            .collect();
+        let taints: Vec<Value> = taints
+            .iter()
+            .map(|t| t.split_once(':').unwrap())
+            .map(|(k, e)| json!({"key": format!("node.kubernetes.io/{k}"), "effect": e}))
+            .collect();
         serde_json::from_value(json!({"metadata": {"name": "n"}, "spec": {"taints": taints, "unschedulable": unschedulable}, "status": {"conditions": conditions}})).unwrap()
     }
 
@@ -128,24 +137,48 @@ mod tests {
             (&["Ready=True"][..], &[][..], true, None),
             (&["Ready=False"], &[], true, Some(&["not-ready:NoSchedule", "not-ready:NoExecute"][..])),
             (&["Ready=False"], &[], false, Some(&["not-ready:NoSchedule"])),
-            (&["Ready=Unknown"], &["not-ready:NoExecute", "not-ready:NoSchedule", "other:NoExecute"], false, Some(&["other:NoExecute", "unreachable:NoSchedule", "unreachable:NoExecute"])),
-            (&["Ready=True"], &["unreachable:NoExecute", "unreachable:NoSchedule", "other:NoSchedule"], true, Some(&["other:NoSchedule"])),
+            (
+                &["Ready=Unknown"],
+                &["not-ready:NoExecute", "not-ready:NoSchedule", "other:NoExecute"],
+                false,
+                Some(&["other:NoExecute", "unreachable:NoSchedule", "unreachable:NoExecute"]),
+            ),
+            (
+                &["Ready=True"],
+                &["unreachable:NoExecute", "unreachable:NoSchedule", "other:NoSchedule"],
+                true,
+                Some(&["other:NoSchedule"]),
+            ),
             (&["Ready=True", "DiskPressure=True"], &[], true, Some(&["disk-pressure:NoSchedule"])),
             (&[], &["not-ready:NoSchedule"], true, None),
         ] {
-            let got = taints(&node(conditions, have, false), evict, Timestamp::UNIX_EPOCH)
-                .map(|t| t.iter().map(|t| format!("{}:{}", t.key.trim_start_matches("node.kubernetes.io/"), t.effect)).collect::<Vec<_>>());
-            assert_eq!(got.as_deref().map(|v| v.iter().map(String::as_str).collect::<Vec<_>>()).as_deref(), want, "{conditions:?} {have:?}");
+            let got = taints(&node(conditions, have, false), evict, Timestamp::UNIX_EPOCH).map(|t| {
+                t.iter()
+                    .map(|t| format!("{}:{}", t.key.trim_start_matches("node.kubernetes.io/"), t.effect))
+                    .collect::<Vec<_>>()
+            });
+            assert_eq!(
+                got.as_deref().map(|v| v.iter().map(String::as_str).collect::<Vec<_>>()).as_deref(),
+                want,
+                "{conditions:?} {have:?}"
+            );
         }
-        assert_eq!(taints(&node(&["Ready=True"], &[], true), true, Timestamp::UNIX_EPOCH).unwrap()[0].key, UNSCHEDULABLE);
+        assert_eq!(
+            taints(&node(&["Ready=True"], &[], true), true, Timestamp::UNIX_EPOCH).unwrap()[0].key,
+            UNSCHEDULABLE
+        );
     }
 
     #[test]
     fn silence_is_unknown() {
-        let before = json!([{"type": "Ready", "status": "True", "lastHeartbeatTime": "x"}, {"type": "Own", "status": "True"}]);
+        let before =
+            json!([{"type": "Ready", "status": "True", "lastHeartbeatTime": "x"}, {"type": "Own", "status": "True"}]);
         let after = unknown(before, true, &json!("c"), Timestamp::UNIX_EPOCH);
-        assert_eq!(after[0], json!({"type": "Ready", "status": "Unknown", "lastHeartbeatTime": "x", "reason": "NodeStatusUnknown",
-            "message": "Kubelet stopped posting node status.", "lastTransitionTime": "1970-01-01T00:00:00Z"}));
+        assert_eq!(
+            after[0],
+            json!({"type": "Ready", "status": "Unknown", "lastHeartbeatTime": "x", "reason": "NodeStatusUnknown",
+            "message": "Kubelet stopped posting node status.", "lastTransitionTime": "1970-01-01T00:00:00Z"})
+        );
         assert_eq!(after[1]["status"], "True");
         assert_eq!(after[2]["reason"], "NodeStatusNeverUpdated");
         assert_eq!(after.as_array().unwrap().len(), 5);

@@ -70,15 +70,19 @@ pub async fn run(cx: Context) {
             me.zones.lock().forget(key);
             return;
         };
-        let beat = |n: &Node| n.status.conditions.iter().find(|c| c.kind == "Ready").and_then(|c| c.last_heartbeat_time);
+        let beat =
+            |n: &Node| n.status.conditions.iter().find(|c| c.kind == "Ready").and_then(|c| c.last_heartbeat_time);
         let ever = beat(new).is_some();
         // Our own write of an unknown state keeps the node's last heartbeat, so it is no sign of life.
         if change.before().is_none_or(|old| beat(old) != beat(new)) {
             me.hear(key, ever);
         }
         let same = change.before().is_some_and(|old| {
-            let states = |n: &Node| n.status.conditions.iter().map(|c| (c.kind.clone(), c.status.clone())).collect::<Vec<_>>();
-            states(old) == states(new) && old.spec.taints == new.spec.taints && old.spec.unschedulable == new.spec.unschedulable
+            let states =
+                |n: &Node| n.status.conditions.iter().map(|c| (c.kind.clone(), c.status.clone())).collect::<Vec<_>>();
+            states(old) == states(new)
+                && old.spec.taints == new.spec.taints
+                && old.spec.unschedulable == new.spec.unschedulable
                 && old.metadata.labels == new.metadata.labels
         });
         if !same {
@@ -120,7 +124,11 @@ impl Controller {
         let Some(mut node) = self.nodes.get(key) else { return Ok(None) };
         let now = self.cx.clock.now();
         let heard = self.heard.lock().get(key).cloned().unwrap_or(Heard { at: Instant::now(), ever: false });
-        let grace = if heard.ever { self.cx.config.node_monitor_grace } else { STARTUP_GRACE.max(self.cx.config.node_monitor_grace) };
+        let grace = if heard.ever {
+            self.cx.config.node_monitor_grace
+        } else {
+            STARTUP_GRACE.max(self.cx.config.node_monitor_grace)
+        };
         let silent = heard.at.elapsed();
         let mut again = None;
         if silent >= grace {
@@ -143,7 +151,13 @@ impl Controller {
         let turn = {
             let mut zones = self.zones.lock();
             zones.see(key, &zones::zone_of(&node), readiness == "True");
-            if readiness == "True" || node.spec.taints.iter().any(|t| t.effect == "NoExecute" && decide::EVICTING.contains(&t.key.as_str())) {
+            if readiness == "True"
+                || node
+                    .spec
+                    .taints
+                    .iter()
+                    .any(|t| t.effect == "NoExecute" && decide::EVICTING.contains(&t.key.as_str()))
+            {
                 Ok(())
             } else {
                 zones.turn(key, Instant::now())
@@ -179,11 +193,16 @@ impl Controller {
     async fn mark_pods(&self, node: &str, now: jiff::Timestamp) -> Result<(), Error> {
         for pod in self.pods.by_index(BY_NODE, node).iter().filter(|p| p.is_ready()) {
             let m = &pod.metadata;
-            let condition = json!({"type": "Ready", "status": "False", "lastTransitionTime": pintle_api::time::format(now)});
+            let condition =
+                json!({"type": "Ready", "status": "False", "lastTransitionTime": pintle_api::time::format(now)});
             let patch = Patch::strategic(&json!({"metadata": {"uid": m.uid}, "status": {"conditions": [condition]}}))?;
             match self.cx.client.of::<TypedPod>().patch_status(&m.namespace, &m.name, patch).await {
                 Err(e) if !e.is_not_found() && !e.is_conflict() => return Err(e),
-                _ => self.cx.recorder.warning(&reference(resource_of::<TypedPod>(), m), "NodeNotReady", "Node is not ready"),
+                _ => self.cx.recorder.warning(
+                    &reference(resource_of::<TypedPod>(), m),
+                    "NodeNotReady",
+                    "Node is not ready",
+                ),
             }
         }
         Ok(())

@@ -108,10 +108,16 @@ impl Controller {
     }
 
     async fn ended(&self) -> Outcome {
-        let mut ended: Vec<Arc<Pod>> = self.pods.list().into_iter().filter(|p| p.is_terminal() && !p.is_deleting()).collect();
+        let mut ended: Vec<Arc<Pod>> =
+            self.pods.list().into_iter().filter(|p| p.is_terminal() && !p.is_deleting()).collect();
         let excess = ended.len().saturating_sub(self.cx.config.terminated_pods);
         if excess > 0 {
-            ended.sort_by(|a, b| a.metadata.creation_timestamp.cmp(&b.metadata.creation_timestamp).then_with(|| a.metadata.name.cmp(&b.metadata.name)));
+            ended.sort_by(|a, b| {
+                a.metadata
+                    .creation_timestamp
+                    .cmp(&b.metadata.creation_timestamp)
+                    .then_with(|| a.metadata.name.cmp(&b.metadata.name))
+            });
             for pod in &ended[..excess] {
                 self.delete(pod, None).await?;
             }
@@ -131,7 +137,14 @@ impl Controller {
                     "lastTransitionTime": pintle_api::time::format(self.cx.clock.now())});
                 status["conditions"] = json!([condition]);
             }
-            match api.patch_status(&m.namespace, &m.name, Patch::strategic(&json!({"metadata": {"uid": m.uid}, "status": status}))?).await {
+            match api
+                .patch_status(
+                    &m.namespace,
+                    &m.name,
+                    Patch::strategic(&json!({"metadata": {"uid": m.uid}, "status": status}))?,
+                )
+                .await
+            {
                 Err(e) if e.is_not_found() => return Ok(()),
                 other => drop(other?),
             }

@@ -77,7 +77,11 @@ fn before(a: &Pod, b: &Pod, rank_a: usize, rank_b: usize, now: Timestamp) -> Ord
         _ => 2,
     };
     let cost = |p: &Pod| -> i32 {
-        p.metadata.annotations.get("controller.kubernetes.io/pod-deletion-cost").and_then(|c| c.parse().ok()).unwrap_or(0)
+        p.metadata
+            .annotations
+            .get("controller.kubernetes.io/pod-deletion-cost")
+            .and_then(|c| c.parse().ok())
+            .unwrap_or(0)
     };
     assigned(a)
         .cmp(&assigned(b))
@@ -101,7 +105,13 @@ fn newer(a: &Pod, b: &Pod, at: Option<Timestamp>, bt: Option<Timestamp>, now: Ti
     magnitude(at).cmp(&magnitude(bt)).then_with(|| a.metadata.uid.cmp(&b.metadata.uid))
 }
 
-pub fn status(owner: &Owner, active: &[Arc<Pod>], terminating: usize, failed: Option<String>, now: Timestamp) -> ReplicaSetStatus {
+pub fn status(
+    owner: &Owner,
+    active: &[Arc<Pod>],
+    terminating: usize,
+    failed: Option<String>,
+    now: Timestamp,
+) -> ReplicaSetStatus {
     let count = |f: &dyn Fn(&Pod) -> bool| i32::try_from(active.iter().filter(|p| f(p)).count()).unwrap_or(i32::MAX);
     let nonzero = |n: i32| (n > 0).then_some(n);
     let labels = &owner.template.metadata.labels;
@@ -131,7 +141,12 @@ pub fn status(owner: &Owner, active: &[Arc<Pod>], terminating: usize, failed: Op
 
 /// When the next pod becomes available by time alone.
 pub fn next_available(active: &[Arc<Pod>], min_ready_seconds: i32, now: Timestamp) -> Option<Duration> {
-    active.iter().filter_map(|p| p.available_in(min_ready_seconds, now)).filter(|d| !d.is_zero()).min().map(|d| d + SKEW)
+    active
+        .iter()
+        .filter_map(|p| p.available_in(min_ready_seconds, now))
+        .filter(|d| !d.is_zero())
+        .min()
+        .map(|d| d + SKEW)
 }
 
 #[cfg(test)]
@@ -203,7 +218,10 @@ mod tests {
         let o = owner(2);
         let pods = ["a n Running 50 - 0 0", "b n Running 95 - 0 0", "c n Pending - - 0 0"].map(pod_of);
         let s = status(&o, &pods, 1, None, at(100));
-        assert_eq!((s.replicas, s.ready_replicas, s.available_replicas, s.fully_labeled_replicas), (3, Some(2), Some(1), Some(3)));
+        assert_eq!(
+            (s.replicas, s.ready_replicas, s.available_replicas, s.fully_labeled_replicas),
+            (3, Some(2), Some(1), Some(3))
+        );
         assert_eq!((s.observed_generation, s.terminating_replicas), (Some(3), Some(1)));
         assert_eq!(next_available(&pods, 10, at(100)), Some(Duration::from_secs(5) + SKEW));
         assert_eq!(next_available(&pods, 10, at(200)), None);
@@ -213,7 +231,10 @@ mod tests {
         let mut o = owner(2);
         o.status = s;
         assert!(status(&o, &pods, 0, None, at(100)).conditions.is_none());
-        assert_eq!(status(&o, &pods, 0, Some("later".into()), at(200)).conditions.unwrap()[0].message.as_deref(), Some("quota"));
+        assert_eq!(
+            status(&o, &pods, 0, Some("later".into()), at(200)).conditions.unwrap()[0].message.as_deref(),
+            Some("quota")
+        );
     }
 
     #[test]

@@ -156,7 +156,8 @@ impl Controller {
         let new = decide::status(&owner, &active, terminating, failed.as_ref().map(ToString::to_string), now);
         if new != owner.status {
             // The status belongs to the generation decided on, so the object must be the one decided on.
-            let object = self.informer.get(k).filter(|o| o.resource_version().to_string() == owner.metadata.resource_version);
+            let object =
+                self.informer.get(k).filter(|o| o.resource_version().to_string() == owner.metadata.resource_version);
             if let Some(object) = object {
                 status::put(&self.cx.client, self.resource, &object, &new).await?;
             }
@@ -201,7 +202,12 @@ impl Controller {
 
     async fn create_one(&self, k: &Key, owner: &Owner, body: Bytes) -> Result<(), Error> {
         let about = reference(self.resource, &owner.metadata);
-        match self.cx.client.create(resource_of::<TypedPod>(), &owner.metadata.namespace, body, &WriteParams::default()).await {
+        match self
+            .cx
+            .client
+            .create(resource_of::<TypedPod>(), &owner.metadata.namespace, body, &WriteParams::default())
+            .await
+        {
             Ok(pod) => {
                 self.cx.recorder.normal(&about, "SuccessfulCreate", format!("Created pod: {}", pod.name()));
                 Ok(())

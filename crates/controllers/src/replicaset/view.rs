@@ -103,9 +103,18 @@ mod tests {
     #[test]
     fn both_kinds() {
         for (text, matches) in [
-            (r#"{"kind":"ReplicaSet","metadata":{"name":"a"},"spec":{"replicas":3,"selector":{"matchLabels":{"a":"b"}}}}"#, true),
-            (r#"{"metadata":{"name":"a"},"spec":{"selector":{"matchExpressions":[{"key":"a","operator":"Exists"}]}}}"#, true),
-            (r#"{"kind":"ReplicationController","metadata":{"name":"a"},"spec":{"replicas":3,"selector":{"a":"b"}}}"#, true),
+            (
+                r#"{"kind":"ReplicaSet","metadata":{"name":"a"},"spec":{"replicas":3,"selector":{"matchLabels":{"a":"b"}}}}"#,
+                true,
+            ),
+            (
+                r#"{"metadata":{"name":"a"},"spec":{"selector":{"matchExpressions":[{"key":"a","operator":"Exists"}]}}}"#,
+                true,
+            ),
+            (
+                r#"{"kind":"ReplicationController","metadata":{"name":"a"},"spec":{"replicas":3,"selector":{"a":"b"}}}"#,
+                true,
+            ),
             (r#"{"metadata":{"name":"a"},"spec":{"selector":{"a":"b"}}}"#, true),
             (r#"{"kind":"ReplicaSet","metadata":{"name":"a"},"spec":{"selector":{}}}"#, false),
             (r#"{"kind":"ReplicaSet","metadata":{"name":"a"},"spec":{}}"#, false),

@@ -33,11 +33,7 @@ pub async fn run(cx: Context) {
         async move {
             let (cx, namespaces, accounts) = &*me;
             let active = namespaces.get(&key).is_some_and(|n| n.phase() == Phase::Active);
-            if active && accounts.get(&format!("{key}/{NAME}")).is_none() {
-                create(cx, &key).await
-            } else {
-                Ok(None)
-            }
+            if active && accounts.get(&format!("{key}/{NAME}")).is_none() { create(cx, &key).await } else { Ok(None) }
         }
     })
     .await;

@@ -30,9 +30,10 @@ impl Expectations {
     /// Whether everything asked for has been seen.
     #[must_use]
     pub fn met(&self, key: &str) -> bool {
-        self.0.lock().get(key).is_none_or(|e| {
-            (e.creations == 0 && e.deletions.is_empty()) || e.since.is_none_or(|t| t.elapsed() > LOST)
-        })
+        self.0
+            .lock()
+            .get(key)
+            .is_none_or(|e| (e.creations == 0 && e.deletions.is_empty()) || e.since.is_none_or(|t| t.elapsed() > LOST))
     }
 
     /// Expects `n` creations and nothing else.

@@ -59,7 +59,9 @@ pub fn of_owner(informer: &Informer, metas: &View<MetaOnly>, uid: &str) -> Resul
     let metas = metas.by_index(BY_CONTROLLER, uid);
     let mut all: Vec<ControllerRevision> =
         metas.iter().filter_map(|m| informer.get(&m.metadata.key())).map(|o| decode(&o)).collect::<Result<_, _>>()?;
-    all.sort_by(|a, b| a.revision.cmp(&b.revision).then_with(|| a.metadata.creation_timestamp.cmp(&b.metadata.creation_timestamp)));
+    all.sort_by(|a, b| {
+        a.revision.cmp(&b.revision).then_with(|| a.metadata.creation_timestamp.cmp(&b.metadata.creation_timestamp))
+    });
     Ok(all)
 }
 
@@ -68,7 +70,8 @@ pub fn of_owner(informer: &Informer, metas: &View<MetaOnly>, uid: &str) -> Resul
 pub fn new_revision(owner: &Owner<'_>, template: &PodTemplateSpec, revision: i64) -> ControllerRevision {
     let data = data(template);
     let hash = data_hash(&data, owner.collisions);
-    let mut labels: BTreeMap<String, String> = template.metadata.as_ref().and_then(|m| m.labels.clone()).unwrap_or_default();
+    let mut labels: BTreeMap<String, String> =
+        template.metadata.as_ref().and_then(|m| m.labels.clone()).unwrap_or_default();
     labels.insert("controller.kubernetes.io/hash".into(), hash.clone());
     labels.insert(HASH_LABEL.into(), hash.clone());
     ControllerRevision {
@@ -97,7 +100,12 @@ pub enum Synced {
 ///
 /// # Errors
 /// As the API or the connection fails.
-pub async fn sync(client: &Client, owner: &Owner<'_>, template: &PodTemplateSpec, all: &[ControllerRevision]) -> Result<Synced, Error> {
+pub async fn sync(
+    client: &Client,
+    owner: &Owner<'_>,
+    template: &PodTemplateSpec,
+    all: &[ControllerRevision],
+) -> Result<Synced, Error> {
     let next = all.last().map_or(1, |r| r.revision + 1);
     let wanted = data(template);
     let api = client.of::<ControllerRevision>();
@@ -113,7 +121,8 @@ pub async fn sync(client: &Client, owner: &Owner<'_>, template: &PodTemplateSpec
     match api.create(&new).await {
         Ok(made) => Ok(Synced::Current(Box::new(made))),
         Err(e) if e.is_already_exists() => {
-            let there: ControllerRevision = api.get(owner.namespace, new.metadata.name.as_deref().unwrap_or_default()).await?;
+            let there: ControllerRevision =
+                api.get(owner.namespace, new.metadata.name.as_deref().unwrap_or_default()).await?;
             let ours = there.metadata.owner_references.iter().flatten().any(|o| o.uid == owner.reference.uid);
             if ours && there.data == new.data { Ok(Synced::Current(Box::new(there))) } else { Ok(Synced::Collision) }
         }
@@ -125,7 +134,12 @@ pub async fn sync(client: &Client, owner: &Owner<'_>, template: &PodTemplateSpec
 ///
 /// # Errors
 /// As the API or the connection fails.
-pub async fn truncate(client: &Client, all: &[ControllerRevision], limit: i32, used: impl Fn(&ControllerRevision) -> bool) -> Result<(), Error> {
+pub async fn truncate(
+    client: &Client,
+    all: &[ControllerRevision],
+    limit: i32,
+    used: impl Fn(&ControllerRevision) -> bool,
+) -> Result<(), Error> {
     let idle: Vec<&ControllerRevision> = all.iter().filter(|r| !used(r)).collect();
     let excess = idle.len().saturating_sub(usize::try_from(limit).unwrap_or(0));
     for revision in &idle[..excess] {
@@ -145,8 +159,15 @@ mod tests {
 
     #[test]
     fn records_a_template() {
-        let template: PodTemplateSpec = serde_json::from_value(json!({"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c"}]}})).unwrap();
-        let owner = Owner { reference: OwnerReference { name: "web".into(), ..OwnerReference::default() }, namespace: "n", collisions: None };
+        let template: PodTemplateSpec = serde_json::from_value(
+            json!({"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c"}]}}),
+        )
+        .unwrap();
+        let owner = Owner {
+            reference: OwnerReference { name: "web".into(), ..OwnerReference::default() },
+            namespace: "n",
+            collisions: None,
+        };
         let r = new_revision(&owner, &template, 3);
         assert_eq!(super::template(&r), Some(template.clone()));
         let hash = &r.metadata.labels.as_ref().unwrap()[HASH_LABEL];

@@ -33,7 +33,11 @@ impl Namespace {
     /// Whether it lives.
     #[must_use]
     pub fn phase(&self) -> Phase {
-        if self.metadata.is_deleting() || self.status.phase == "Terminating" { Phase::Terminating } else { Phase::Active }
+        if self.metadata.is_deleting() || self.status.phase == "Terminating" {
+            Phase::Terminating
+        } else {
+            Phase::Active
+        }
     }
 }
 

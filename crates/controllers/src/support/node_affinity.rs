@@ -62,7 +62,10 @@ mod tests {
             (json!({}), false),
             (json!({"matchExpressions": [{"key": "zone", "operator": "In", "values": ["a", "b"]}]}), true),
             (json!({"matchExpressions": [{"key": "zone", "operator": "NotIn", "values": ["a"]}]}), false),
-            (json!({"matchExpressions": [{"key": "none", "operator": "DoesNotExist"}, {"key": "size", "operator": "Gt", "values": ["4"]}]}), true),
+            (
+                json!({"matchExpressions": [{"key": "none", "operator": "DoesNotExist"}, {"key": "size", "operator": "Gt", "values": ["4"]}]}),
+                true,
+            ),
             (json!({"matchExpressions": [{"key": "size", "operator": "Lt", "values": ["4"]}]}), false),
             (json!({"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["n"]}]}), true),
             (json!({"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["m"]}]}), false),

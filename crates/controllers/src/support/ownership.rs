@@ -41,7 +41,8 @@ pub fn concerned<T: HasMeta>(change: &Change<T>, resource: &Resource) -> Concern
     let last = change.last().meta();
     let now = controller_of(last, resource).cloned();
     let old = change.before().map(|b| b.meta());
-    let before = old.and_then(|m| controller_of(m, resource)).filter(|o| now.as_ref().is_none_or(|n| n.uid != o.uid)).cloned();
+    let before =
+        old.and_then(|m| controller_of(m, resource)).filter(|o| now.as_ref().is_none_or(|n| n.uid != o.uid)).cloned();
     let gone = change.now().is_none();
     let changed = old.is_none_or(|o| o.labels != last.labels || o.controller() != last.controller());
     Concerned { before, now, orphan: !gone && !last.is_deleting() && last.controller().is_none() && changed }
@@ -108,15 +109,23 @@ impl Claimer<'_> {
     async fn check_owner(&self) -> Result<(), Error> {
         let fresh = self.client.get(self.owner_resource, &self.owner.namespace, &self.owner.name).await?;
         if fresh.uid() != self.owner.uid || fresh.is_deleting() {
-            return Err(Error::Config(format!("{} {} is going or gone, and cannot adopt", self.owner_resource.kind, self.owner.key())));
+            return Err(Error::Config(format!(
+                "{} {} is going or gone, and cannot adopt",
+                self.owner_resource.kind,
+                self.owner.key()
+            )));
         }
         Ok(())
     }
 
     async fn set_owners(&self, meta: &Meta, owners: Vec<Value>) -> Result<(), Error> {
-        let patch = json!({"metadata": {"uid": meta.uid, "resourceVersion": meta.resource_version, "ownerReferences": owners}});
+        let patch =
+            json!({"metadata": {"uid": meta.uid, "resourceVersion": meta.resource_version, "ownerReferences": owners}});
         let params = WriteParams::default();
-        self.client.patch(self.resource, &meta.namespace, &meta.name, "", Patch::merge(&patch)?, &params).await.map(drop)
+        self.client
+            .patch(self.resource, &meta.namespace, &meta.name, "", Patch::merge(&patch)?, &params)
+            .await
+            .map(drop)
     }
 
     async fn adopt(&self, meta: &Meta) -> Result<(), Error> {
@@ -155,7 +164,8 @@ mod tests {
             .map(|u| json!({"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": u, "uid": u, "controller": true}))
             .into_iter()
             .collect();
-        let value = json!({"metadata": {"name": "p", "namespace": "n", "labels": {"a": label}, "ownerReferences": owners}});
+        let value =
+            json!({"metadata": {"name": "p", "namespace": "n", "labels": {"a": label}, "ownerReferences": owners}});
         Arc::new(serde_json::from_value(value).unwrap())
     }
 
@@ -170,7 +180,10 @@ mod tests {
         let s = |t: &str| Some(t.to_owned());
         assert_eq!(of(&Change::Added(key.clone(), object(Some("x"), "1"))), (None, s("x"), false));
         assert_eq!(of(&Change::Added(key.clone(), object(None, "1"))), (None, None, true));
-        assert_eq!(of(&Change::Modified(key.clone(), object(Some("x"), "1"), object(Some("y"), "1"))), (s("x"), s("y"), false));
+        assert_eq!(
+            of(&Change::Modified(key.clone(), object(Some("x"), "1"), object(Some("y"), "1"))),
+            (s("x"), s("y"), false)
+        );
         assert_eq!(of(&Change::Modified(key.clone(), object(Some("x"), "1"), object(None, "1"))), (s("x"), None, true));
         assert_eq!(of(&Change::Modified(key.clone(), object(None, "1"), object(None, "1"))), (None, None, false));
         assert_eq!(of(&Change::Modified(key.clone(), object(None, "1"), object(None, "2"))), (None, None, true));

@@ -133,7 +133,10 @@ pub fn target_port(pod: &Pod, port: &Port) -> Option<i32> {
     let side_cars = pod.spec.init_containers.iter().filter(|c| c.restart_policy == "Always");
     let find = |c: &Container| {
         let protocol = |p: &str| if p.is_empty() { "TCP".to_owned() } else { p.to_owned() };
-        c.ports.iter().find(|p| p.name == *name && protocol(&p.protocol) == protocol(&port.protocol)).map(|p| p.container_port)
+        c.ports
+            .iter()
+            .find(|p| p.name == *name && protocol(&p.protocol) == protocol(&port.protocol))
+            .map(|p| p.container_port)
     };
     pod.spec.containers.iter().chain(side_cars).find_map(find)
 }

@@ -13,7 +13,12 @@ use serde_json::Value;
 ///
 /// # Errors
 /// As the API or the connection fails.
-pub async fn put(client: &Client, resource: &'static Resource, object: &Object, status: &impl Serialize) -> Result<Arc<Object>, Error> {
+pub async fn put(
+    client: &Client,
+    resource: &'static Resource,
+    object: &Object,
+    status: &impl Serialize,
+) -> Result<Arc<Object>, Error> {
     let mut value: Value = object.view().map_err(|e| Error::decode("object", e))?;
     value["status"] = serde_json::to_value(status).map_err(|e| Error::decode("status", e))?;
     client.update(resource, object.namespace(), object.name(), "status", encode(&value)?, &WriteParams::default()).await

@@ -50,7 +50,9 @@ pub async fn run(cx: Context) {
     me.pods.on_change(move |change| {
         let Some(me) = weak.upgrade() else { return };
         let moved = change.before().zip(change.now()).is_none_or(|(a, b)| {
-            a.spec.node_name != b.spec.node_name || a.spec.tolerations != b.spec.tolerations || a.metadata.uid != b.metadata.uid
+            a.spec.node_name != b.spec.node_name
+                || a.spec.tolerations != b.spec.tolerations
+                || a.metadata.uid != b.metadata.uid
         });
         let tainted = me.nodes.get(&change.last().spec.node_name).is_some_and(|n| !evicting(&n).is_empty());
         if moved && (tainted || me.marked.lock().contains(change.key())) {
@@ -107,7 +109,11 @@ impl Controller {
         let left = match judge(&pod, &taints, self.cx.clock.now()) {
             Verdict::Stays => {
                 if self.marked.lock().remove(key) {
-                    self.cx.recorder.normal(&about, "TaintManagerEviction", format!("Cancelling deletion of Pod {key}"));
+                    self.cx.recorder.normal(
+                        &about,
+                        "TaintManagerEviction",
+                        format!("Cancelling deletion of Pod {key}"),
+                    );
                 }
                 return Ok(None);
             }
@@ -146,17 +152,47 @@ mod tests {
     #[test]
     fn verdicts() {
         let now: Timestamp = "2024-01-01T00:10:00Z".parse().unwrap();
-        let taint = |key: &str| Taint { key: key.into(), effect: "NoExecute".into(), time_added: Some("2024-01-01T00:09:00Z".parse().unwrap()), ..Taint::default() };
+        let taint = |key: &str| Taint {
+            key: key.into(),
+            effect: "NoExecute".into(),
+            time_added: Some("2024-01-01T00:09:00Z".parse().unwrap()),
+            ..Taint::default()
+        };
         let s = Duration::from_secs;
         for (tolerations, taints, created, want) in [
             (json!([]), &["a"][..], "00:00:00", Verdict::GoesIn(s(0))),
             (json!([]), &[], "00:00:00", Verdict::Stays),
             (json!([{"operator": "Exists"}]), &["a", "b"], "00:00:00", Verdict::Stays),
-            (json!([{"key": "a", "operator": "Exists", "tolerationSeconds": 300}]), &["a"], "00:00:00", Verdict::GoesIn(s(240))),
-            (json!([{"key": "a", "operator": "Exists", "tolerationSeconds": 300}]), &["a"], "00:09:30", Verdict::GoesIn(s(270))),
-            (json!([{"key": "a", "operator": "Exists", "tolerationSeconds": 30}]), &["a"], "00:00:00", Verdict::GoesIn(s(0))),
-            (json!([{"key": "a", "operator": "Exists", "tolerationSeconds": 300}]), &["a", "b"], "00:00:00", Verdict::GoesIn(s(0))),
-            (json!([{"key": "a", "operator": "Exists", "effect": "NoSchedule"}]), &["a"], "00:00:00", Verdict::GoesIn(s(0))),
+            (
+                json!([{"key": "a", "operator": "Exists", "tolerationSeconds": 300}]),
+                &["a"],
+                "00:00:00",
+                Verdict::GoesIn(s(240)),
+            ),
+            (
+                json!([{"key": "a", "operator": "Exists", "tolerationSeconds": 300}]),
+                &["a"],
+                "00:09:30",
+                Verdict::GoesIn(s(270)),
+            ),
+            (
+                json!([{"key": "a", "operator": "Exists", "tolerationSeconds": 30}]),
+                &["a"],
+                "00:00:00",
+                Verdict::GoesIn(s(0)),
+            ),
+            (
+                json!([{"key": "a", "operator": "Exists", "tolerationSeconds": 300}]),
+                &["a", "b"],
+                "00:00:00",
+                Verdict::GoesIn(s(0)),
+            ),
+            (
+                json!([{"key": "a", "operator": "Exists", "effect": "NoSchedule"}]),
+                &["a"],
+                "00:00:00",
+                Verdict::GoesIn(s(0)),
+            ),
         ] {
             let pod: Pod = serde_json::from_value(json!({"metadata": {"creationTimestamp": format!("2024-01-01T{created}Z")}, "spec": {"tolerations": tolerations}})).unwrap();
             let taints: Vec<Taint> = taints.iter().map(|k| taint(k)).collect();
