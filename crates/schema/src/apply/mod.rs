@@ -130,9 +130,9 @@ impl Request<'_> {
         }
     }
 
-    fn converted<'v>(&self, object: &'v Value, api_version: &str) -> Option<Cow<'v, Value>> {
+    fn converted<'v>(&self, object: &'v Value, from: &str, to: &str) -> Option<Cow<'v, Value>> {
         match self.versions {
-            Some(versions) if api_version != self.api_version => versions.convert(object, api_version).map(Cow::Owned),
+            Some(versions) if from != to => versions.convert(object, to).map(Cow::Owned),
             _ => Some(Cow::Borrowed(object)),
         }
     }
@@ -140,7 +140,8 @@ impl Request<'_> {
     /// What changed, as an owner in this version sees it; nothing where the version is gone.
     fn comparison(&self, live: &Value, new: &Value, api_version: &str) -> Option<Comparison> {
         let schema = self.schema_of(api_version)?;
-        let (live, new) = (self.converted(live, api_version)?, self.converted(new, api_version)?);
+        let own = self.api_version;
+        let (live, new) = (self.converted(live, own, api_version)?, self.converted(new, own, api_version)?);
         Some(Comparison::of(schema, &live, &new).without(self.reset))
     }
 
@@ -229,6 +230,7 @@ pub fn update(live: Option<&Value>, new: &mut Value, request: &Request<'_>) {
 
 /// Gives what changed to an updater, and takes it from all others.
 fn track(live: &Value, new: &Value, managers: &mut Managers, request: &Request<'_>, name: &str) {
+    fit(managers, request);
     let Ok(comparison) = settle(live, new, managers, request, None, true) else { return };
     let own = comparison.modified.union(&comparison.added).without(request.reset).difference(&stripped());
     if own.is_empty() {
@@ -241,6 +243,15 @@ fn track(live: &Value, new: &Value, managers: &mut Managers, request: &Request<'
     };
     let entry = Entry { set, api_version: request.api_version.to_owned(), time: Some(request.now.to_owned()) };
     managers.0.insert(manager, entry);
+}
+
+/// Follows changes of the schema since the owners were noted.
+fn fit(managers: &mut Managers, request: &Request<'_>) {
+    for entry in managers.0.values_mut() {
+        if let Some(schema) = request.schema_of(&entry.api_version).filter(|s| !entry.set.fits(*s)) {
+            entry.set = entry.set.fitted(schema);
+        }
+    }
 }
 
 /// Takes from all other managers what has changed or gone. Without force, changing what others own is a conflict.
@@ -349,6 +360,7 @@ fn apply_with(
         let object = request.named(config);
         return Err(ApplyError::Internal(format!("failed to create typed patch object ({object}): {detail}")));
     }
+    fit(&mut managers, request);
     let me = Manager::new(request.manager, true, request.api_version, request.subresource);
     let last = managers.0.get(&me).cloned();
     let set = walk::field_set(request.schema, config).without(request.reset);
@@ -384,7 +396,9 @@ fn prune(merged: Value, managers: &Managers, last: &Entry, request: &Request<'_>
     if managers.0.values().any(|e| e.api_version == *version && last.set.is_within(&e.set)) {
         return merged;
     }
-    let (Some(schema), Some(base)) = (request.schema_of(version), request.converted(&merged, version)) else {
+    let (Some(schema), Some(base)) =
+        (request.schema_of(version), request.converted(&merged, request.api_version, version))
+    else {
         return merged;
     };
     let base = base.into_owned();
@@ -399,10 +413,7 @@ fn prune(merged: Value, managers: &Managers, last: &Entry, request: &Request<'_>
     let mut versions: Vec<&str> = owned.keys().copied().collect();
     versions.sort_by_key(|v| *v != version);
     let (mut at, mut base) = (version.as_str(), base);
-    // A place in another version: as it is where it is in that version already.
-    let moved = |object: &Value, from: &str, to: &str| {
-        if from == to { Some(object.clone()) } else { request.converted(object, to).map(Cow::into_owned) }
-    };
+    let moved = |object: &Value, from: &str, to: &str| request.converted(object, from, to).map(Cow::into_owned);
     for version in versions {
         let Some(schema) = request.schema_of(version) else { continue };
         let (Some(base_there), Some(pruned_there)) = (moved(&base, at, version), moved(&pruned, at, version)) else {

@@ -164,6 +164,11 @@ impl<'s> Schema<'s> {
         }
     }
 
+    /// Whether the place is a map or list that merges as a whole.
+    pub(super) fn is_atomic(self) -> bool {
+        matches!(self.atom(), Atom::Map { atomic: true, .. } | Atom::List(List { kind: Relation::Atomic, .. }))
+    }
+
     /// The default of a field that is a key.
     pub(super) fn key_default(self, name: &str) -> Option<Value> {
         match self {

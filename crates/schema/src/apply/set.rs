@@ -163,6 +163,28 @@ impl Set {
         Set(out)
     }
 
+    /// Whether nothing is owned inside what the schema takes as a whole.
+    pub(super) fn fits(&self, schema: Schema<'_>) -> bool {
+        self.0.iter().all(|(element, node)| {
+            let Some(below) = schema.below(element).filter(|_| !node.children.is_empty()) else { return true };
+            !below.is_atomic() && node.children.fits(below)
+        })
+    }
+
+    /// The set with owners of parts of what the schema takes as a whole made owners of the whole: the schema may have
+    /// changed since the set was written.
+    pub(super) fn fitted(&self, schema: Schema<'_>) -> Set {
+        let mut out = Set::new();
+        for (element, node) in &self.0 {
+            match schema.below(element).filter(|_| !node.children.is_empty()) {
+                Some(below) if below.is_atomic() => out.put(element.clone(), true, Set::new()),
+                Some(below) => out.put(element.clone(), node.member, node.children.fitted(below)),
+                None => out.put(element.clone(), node.member, node.children.clone()),
+            }
+        }
+        out
+    }
+
     /// Every member with its path, in order.
     pub fn paths(&self) -> Vec<Vec<Element>> {
         let mut out = vec![];

@@ -282,6 +282,90 @@ fn custom_resources() {
 }
 
 #[test]
+fn a_schema_that_became_atomic() {
+    let of = |kind: &str| {
+        json!({"type": "object", "properties": {"spec": {"type": "object", "properties": {
+        "m": {"type": "object", "x-kubernetes-map-type": kind, "additionalProperties": {"type": "string"}}}}}})
+    };
+    let (before, after) = (of("granular"), of("atomic"));
+    let none = Set::new();
+    let r = |schema| Request {
+        schema: Schema::Custom(schema),
+        api_version: "g.io/v1",
+        kind: "K",
+        subresource: "",
+        manager: "x",
+        now: "2024-01-01T00:00:00Z",
+        reset: &none,
+        versions: None,
+    };
+    let config = |m: Value| json!({"apiVersion": "g.io/v1", "kind": "K", "metadata": {"name": "k"}, "spec": {"m": m}});
+    let live = apply(None, &config(json!({"a": "1", "b": "2"})), &r(&before), false).unwrap();
+    assert_eq!(owners(&live)["x Apply"], json!({"f:spec": {"f:m": {"f:a": {}, "f:b": {}}}}));
+    let now = apply(Some(&live), &config(json!({"a": "1"})), &r(&after), false).unwrap();
+    assert_eq!(owners(&now)["x Apply"], json!({"f:spec": {"f:m": {}}}));
+    assert_eq!(now["spec"]["m"], json!({"a": "1"}));
+}
+
+/// A kind whose second version calls `data` `items`.
+struct Renamed {
+    v1: Value,
+    v2: Value,
+}
+
+impl Versions for Renamed {
+    fn schema(&self, api_version: &str) -> Option<Schema<'_>> {
+        match api_version {
+            "g.io/v1" => Some(Schema::Custom(&self.v1)),
+            "g.io/v2" => Some(Schema::Custom(&self.v2)),
+            _ => None,
+        }
+    }
+
+    fn convert(&self, object: &Value, api_version: &str) -> Option<Value> {
+        let (from, to) = if api_version == "g.io/v2" { ("data", "items") } else { ("items", "data") };
+        let mut object = object.clone();
+        if let Some(data) = object.as_object_mut()?.remove(from) {
+            object[to] = data;
+        }
+        object["apiVersion"] = json!(api_version);
+        Some(object)
+    }
+}
+
+#[test]
+fn owners_in_other_versions() {
+    let of = |name: &str| json!({"type": "object", "properties": {name: {"type": "object", "additionalProperties": {"type": "string"}}}});
+    let versions = Renamed { v1: of("data"), v2: of("items") };
+    let none = Set::new();
+    let r = |version: &'static str, manager| Request {
+        schema: versions.schema(version).unwrap(),
+        api_version: version,
+        kind: "K",
+        subresource: "",
+        manager,
+        now: "2024-01-01T00:00:00Z",
+        reset: &none,
+        versions: Some(&versions),
+    };
+    let config = |version: &str, field: &str, data: Value| json!({"apiVersion": version, "kind": "K", "metadata": {"name": "k"}, field: data});
+    let live = apply(None, &config("g.io/v1", "data", json!({"a": "1", "b": "2"})), &r("g.io/v1", "x"), false).unwrap();
+    let in_v2 = versions.convert(&live, "g.io/v2").unwrap();
+    let error =
+        apply(Some(&in_v2), &config("g.io/v2", "items", json!({"a": "9"})), &r("g.io/v2", "y"), false).unwrap_err();
+    assert_eq!(error.to_string(), "Apply failed with 1 conflict: conflict with \"x\": .data.a");
+    // The same applier goes on in the other version, and what it does not state any more goes.
+    let moved = apply(Some(&in_v2), &config("g.io/v2", "items", json!({"a": "1"})), &r("g.io/v2", "x"), false).unwrap();
+    assert_eq!(moved["items"], json!({"a": "1"}));
+    assert_eq!(owners(&moved), json!({"x Apply": {"f:items": {"f:a": {}}}}));
+    // Owners of a version that is gone are forgotten.
+    let mut old = live.clone();
+    old["metadata"]["managedFields"][0]["apiVersion"] = json!("g.io/v0");
+    let taken = apply(Some(&old), &config("g.io/v1", "data", json!({"a": "9"})), &r("g.io/v1", "y"), false).unwrap();
+    assert_eq!(owners(&taken), json!({"y Apply": {"f:data": {"f:a": {}}}}));
+}
+
+#[test]
 fn scales() {
     let ty = kind("apps/v1", "Deployment").unwrap();
     let none = Set::new();
