@@ -1,5 +1,16 @@
 //! Admission: compiled-in plugins that change or refuse writes, in upstream's order.
 
+mod certificates;
+mod classes;
+mod escalation;
+mod lifecycle;
+mod limit_ranger;
+mod priority;
+mod quota;
+mod service_account;
+mod storage;
+mod tolerations;
+
 use async_trait::async_trait;
 use pintle_api::Status;
 use serde_json::Value;
@@ -74,7 +85,24 @@ pub(crate) struct Chain {
 
 /// Every plugin, in order, and whether it is on by default.
 fn all() -> Vec<(Box<dyn Plugin>, bool)> {
-    vec![]
+    vec![
+        (Box::new(lifecycle::NamespaceLifecycle), true),
+        (Box::new(limit_ranger::LimitRanger), true),
+        (Box::new(service_account::ServiceAccount), true),
+        (Box::new(tolerations::TaintNodesByCondition), true),
+        (Box::new(priority::Priority), true),
+        (Box::new(tolerations::DefaultTolerationSeconds), true),
+        (Box::new(storage::DefaultStorageClass), true),
+        (Box::new(storage::StorageObjectInUseProtection), true),
+        (Box::new(storage::PersistentVolumeClaimResize), true),
+        (Box::new(classes::RuntimeClass), true),
+        (Box::new(certificates::CertificateApproval), true),
+        (Box::new(certificates::CertificateSigning), true),
+        (Box::new(certificates::CertificateSubjectRestriction), true),
+        (Box::new(classes::DefaultIngressClass), true),
+        (Box::new(classes::PodTopologyLabels), true),
+        (Box::new(quota::ResourceQuota), true),
+    ]
 }
 
 impl Chain {
@@ -87,7 +115,7 @@ impl Chain {
         if let Some(name) = enable.iter().chain(disable).find(|n| !known.iter().any(|(p, _)| p.name() == n.as_str())) {
             return Err(format!("unknown admission plugin {name:?}"));
         }
-        let plugins = known
+        let mut plugins: Vec<Box<dyn Plugin>> = known
             .into_iter()
             .filter(|(p, on)| {
                 let named = |list: &[String]| list.iter().any(|n| n == p.name());
@@ -95,6 +123,8 @@ impl Chain {
             })
             .map(|(p, _)| p)
             .collect();
+        // No plugin that could be switched off: part of the API of roles itself.
+        plugins.insert(0, Box::new(escalation::Escalation));
         Ok(Self { plugins })
     }
 
