@@ -9,7 +9,9 @@ const KUBECTL: &str = "/usr/bin/kubectl";
 const CREATE: &str = "create --validate=false -f -";
 
 fn pod(name: &str, more: &str) -> String {
-    format!("apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec:\n  containers: [{{name: c, image: i}}]\n{more}")
+    format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec:\n  containers: [{{name: c, image: i}}]\n{more}"
+    )
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -19,7 +21,10 @@ async fn pods_get_what_they_need() {
     }
     let c = Cluster::start().await;
     let said = c.refused("admin", CREATE, Some(&pod("p", ""))).await;
-    assert!(said.contains("error looking up service account default/default: serviceaccount \"default\" not found"), "{said}");
+    assert!(
+        said.contains("error looking up service account default/default: serviceaccount \"default\" not found"),
+        "{said}"
+    );
     c.kubectl("create serviceaccount default").await;
     c.kubectl_in(CREATE, Some(&pod("p", ""))).await;
     let text = c.kubectl("get pod p -o json").await;
@@ -54,7 +59,8 @@ async fn bindings_and_evictions() {
     c.kubectl_in(CREATE, Some("apiVersion: v1\nkind: Node\nmetadata: {name: node1}\n")).await;
     assert!(c.kubectl("get node node1 -o jsonpath={.spec.taints[0].key}").await.contains("not-ready"));
     c.kubectl_in(CREATE, Some(&pod("p", ""))).await;
-    let bind = r#"{"kind":"Binding","apiVersion":"v1","metadata":{"name":"p"},"target":{"kind":"Node","name":"node1"}}"#;
+    let bind =
+        r#"{"kind":"Binding","apiVersion":"v1","metadata":{"name":"p"},"target":{"kind":"Node","name":"node1"}}"#;
     let path = "create --raw /api/v1/namespaces/default/pods/p/binding -f -";
     c.kubectl_in(path, Some(bind)).await;
     assert_eq!(c.kubectl("get pod p -o jsonpath={.spec.nodeName}").await, "node1");
@@ -78,7 +84,10 @@ async fn quotas_count() {
     c.kubectl("patch quota q --subresource=status --type=merge -p {\"status\":{\"hard\":{\"configmaps\":\"2\"},\"used\":{\"configmaps\":\"1\"}}}").await;
     c.kubectl("create configmap a").await;
     let said = c.refused("admin", "create configmap b", None).await;
-    assert!(said.contains("exceeded quota: q, requested: configmaps=1, used: configmaps=2, limited: configmaps=2"), "{said}");
+    assert!(
+        said.contains("exceeded quota: q, requested: configmaps=1, used: configmaps=2, limited: configmaps=2"),
+        "{said}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -26,7 +26,9 @@ impl Plugin for RuntimeClass {
         let name = pod.pointer("/spec/runtimeClassName").and_then(Value::as_str).unwrap_or_default().to_owned();
         if name.is_empty() {
             if given {
-                return Err(a.forbidden("pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead"));
+                return Err(
+                    a.forbidden("pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead")
+                );
             }
             return Ok(());
         }
@@ -38,12 +40,16 @@ impl Plugin for RuntimeClass {
         match class.pointer("/overhead/podFixed").filter(|o| o.as_object().is_some_and(|o| !o.is_empty())) {
             Some(overhead) => {
                 if given && pod.pointer("/spec/overhead") != Some(overhead) {
-                    return Err(a.forbidden("pod rejected: Pod's Overhead doesn't match RuntimeClass's defined Overhead"));
+                    return Err(
+                        a.forbidden("pod rejected: Pod's Overhead doesn't match RuntimeClass's defined Overhead")
+                    );
                 }
                 pod["spec"]["overhead"] = overhead.clone();
             }
             None if given => {
-                return Err(a.forbidden("pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead"));
+                return Err(
+                    a.forbidden("pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead")
+                );
             }
             None => {}
         }

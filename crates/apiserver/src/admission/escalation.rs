@@ -60,7 +60,13 @@ impl Plugin for Escalation {
         };
         // What stays as it was gives nothing away.
         if let Some(old) = a.old {
-            let part = |v: &Value| if binding { (v["roleRef"].clone(), v["subjects"].clone()) } else { (v["rules"].clone(), v["aggregationRule"].clone()) };
+            let part = |v: &Value| {
+                if binding {
+                    (v["roleRef"].clone(), v["subjects"].clone())
+                } else {
+                    (v["rules"].clone(), v["aggregationRule"].clone())
+                }
+            };
             if part(old) == part(object) {
                 return Ok(());
             }

@@ -40,7 +40,8 @@ impl Plugin for NamespaceLifecycle {
             return Err(Status::not_found("", "namespaces", a.namespace));
         };
         if namespace.is_deleting() {
-            let text = format!("unable to create new content in namespace {} because it is being terminated", a.namespace);
+            let text =
+                format!("unable to create new content in namespace {} because it is being terminated", a.namespace);
             return Err(a.forbidden(&text).cause(
                 "NamespaceTerminating",
                 format!("namespace {} is being terminated", a.namespace),

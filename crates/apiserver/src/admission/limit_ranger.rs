@@ -69,7 +69,11 @@ fn bounds(errors: &mut Vec<String>, limit: &Value, kind: &str, requests: &Map, l
         match requests.get(k).and_then(parse) {
             None => errors.push(format!("minimum {k} usage per {kind} is {}.  No request is specified", text(v))),
             Some(q) if q < min => {
-                errors.push(format!("minimum {k} usage per {kind} is {}, but request is {}", text(v), text(&requests[k])));
+                errors.push(format!(
+                    "minimum {k} usage per {kind} is {}, but request is {}",
+                    text(v),
+                    text(&requests[k])
+                ));
             }
             Some(_) => {}
         }
@@ -98,13 +102,19 @@ fn bounds(errors: &mut Vec<String>, limit: &Value, kind: &str, requests: &Map, l
         let (Some(most), Some(r), Some(l)) =
             (parse(v), requests.get(k).and_then(parse), limited.get(k).and_then(parse))
         else {
-            errors.push(format!("{k} max limit to request ratio per {kind} is {}, but no request is specified or request is 0", text(v)));
+            errors.push(format!(
+                "{k} max limit to request ratio per {kind} is {}, but no request is specified or request is 0",
+                text(v)
+            ));
             continue;
         };
         let (r, l, most) = (r.as_f64(), l.as_f64(), most.as_f64());
         if r == 0.0 || l / r > most {
             let ratio = if r == 0.0 { 0.0 } else { l / r };
-            errors.push(format!("{k} max limit to request ratio per {kind} is {}, but provided ratio is {ratio:.6}", text(v)));
+            errors.push(format!(
+                "{k} max limit to request ratio per {kind} is {}, but provided ratio is {ratio:.6}",
+                text(v)
+            ));
         }
     }
 }
@@ -162,14 +172,22 @@ fn check(pod_or_claim: &Value, kind: &str, range: &Value) -> Vec<String> {
                     if let (Some(min), Some(q)) = (parse(v), requests.get(k).and_then(parse))
                         && q < min
                     {
-                        errors.push(format!("minimum {k} usage per PersistentVolumeClaim is {}, but request is {}", text(v), text(&requests[k])));
+                        errors.push(format!(
+                            "minimum {k} usage per PersistentVolumeClaim is {}, but request is {}",
+                            text(v),
+                            text(&requests[k])
+                        ));
                     }
                 }
                 for (k, v) in map(limit, "max") {
                     if let (Some(max), Some(q)) = (parse(v), requests.get(k).and_then(parse))
                         && q > max
                     {
-                        errors.push(format!("maximum {k} usage per PersistentVolumeClaim is {}, but request is {}", text(v), text(&requests[k])));
+                        errors.push(format!(
+                            "maximum {k} usage per PersistentVolumeClaim is {}, but request is {}",
+                            text(v),
+                            text(&requests[k])
+                        ));
                     }
                 }
             }
@@ -238,10 +256,16 @@ mod tests {
             "max": {"cpu": "2"}, "min": {"cpu": "50m"}}]}});
         let mut pod = json!({"spec": {"containers": [{"name": "a"}, {"name": "b", "resources": {"requests": {"cpu": "3"}, "limits": {"cpu": "3"}}}]}});
         assert_eq!(fill(&mut pod, &range), ["cpu request for container a", "cpu limit for container a"]);
-        assert_eq!(pod["spec"]["containers"][0]["resources"], json!({"requests": {"cpu": "100m"}, "limits": {"cpu": "1"}}));
+        assert_eq!(
+            pod["spec"]["containers"][0]["resources"],
+            json!({"requests": {"cpu": "100m"}, "limits": {"cpu": "1"}})
+        );
         assert_eq!(
             check(&pod, "pods", &range),
-            ["maximum cpu usage per Container is 2, but limit is 3", "maximum cpu usage per Container is 2, but request is 3"]
+            [
+                "maximum cpu usage per Container is 2, but limit is 3",
+                "maximum cpu usage per Container is 2, but request is 3"
+            ]
         );
         let claim = json!({"spec": {"resources": {"requests": {"storage": "5Gi"}}}});
         let range = json!({"spec": {"limits": [{"type": "PersistentVolumeClaim", "max": {"storage": "1Gi"}}]}});

@@ -107,10 +107,7 @@ impl Plugin for Priority {
         }
         for class in classes(server).await? {
             if class.name() != meta::name(object) && is_default(&class.view::<Value>().map_err(Status::internal)?) {
-                return Err(a.forbidden(&format!(
-                    "PriorityClass {} is already marked as globalDefault",
-                    class.name()
-                )));
+                return Err(a.forbidden(&format!("PriorityClass {} is already marked as globalDefault", class.name())));
             }
         }
         Ok(())

@@ -154,9 +154,9 @@ fn best_effort(pod: &Value) -> bool {
     let named = |part: &str| {
         ["containers", "initContainers"].iter().any(|l| {
             list(pod, &format!("/spec/{l}")).any(|c| {
-                quantities(c.pointer(&format!("/resources/{part}"))).iter().any(|(k, q)| {
-                    matches!(k.as_str(), "cpu" | "memory") && !q.is_zero()
-                })
+                quantities(c.pointer(&format!("/resources/{part}")))
+                    .iter()
+                    .any(|(k, q)| matches!(k.as_str(), "cpu" | "memory") && !q.is_zero())
             })
         })
     };
@@ -166,7 +166,8 @@ fn best_effort(pod: &Value) -> bool {
 fn cross_namespace(pod: &Value) -> bool {
     ["podAffinity", "podAntiAffinity"].iter().any(|kind| {
         let term = |t: &Value| {
-            t["namespaces"].as_array().is_some_and(|n| !n.is_empty()) || t.get("namespaceSelector").is_some_and(|s| !s.is_null())
+            t["namespaces"].as_array().is_some_and(|n| !n.is_empty())
+                || t.get("namespaceSelector").is_some_and(|s| !s.is_null())
         };
         let at = |l: &str| format!("/spec/affinity/{kind}/{l}");
         list(pod, &at("requiredDuringSchedulingIgnoredDuringExecution")).any(term)
@@ -308,7 +309,9 @@ impl Plugin for ResourceQuota {
             }
             let unknown: Vec<&str> = hard
                 .keys()
-                .filter(|k| delta.contains_key(*k) && view.pointer("/status/used").and_then(|u| u.get(k.as_str())).is_none())
+                .filter(|k| {
+                    delta.contains_key(*k) && view.pointer("/status/used").and_then(|u| u.get(k.as_str())).is_none()
+                })
                 .map(String::as_str)
                 .collect();
             if !unknown.is_empty() {
@@ -359,7 +362,10 @@ mod tests {
         let (requested, used, limited) = fits(&quota, &delta).unwrap_err();
         assert_eq!((requested.as_str(), used.as_str(), limited.as_str()), ("cpu=3", "cpu=2", "cpu=4"));
         let hard = quantities(quota.pointer("/status/hard"));
-        assert_eq!(unstated(&json!({"spec": {"containers": [{"name": "x"}]}}), &hard).unwrap(), "must specify cpu for: x");
+        assert_eq!(
+            unstated(&json!({"spec": {"containers": [{"name": "x"}]}}), &hard).unwrap(),
+            "must specify cpu for: x"
+        );
         assert_eq!(unstated(&pod(), &hard), None);
     }
 

@@ -116,7 +116,8 @@ impl Plugin for ServiceAccount {
         if wanted != Some(false) {
             mount_token(pod);
         }
-        let has_secrets = pod.pointer("/spec/imagePullSecrets").and_then(Value::as_array).is_some_and(|s| !s.is_empty());
+        let has_secrets =
+            pod.pointer("/spec/imagePullSecrets").and_then(Value::as_array).is_some_and(|s| !s.is_empty());
         if !has_secrets && let Some(secrets) = account.get("imagePullSecrets").filter(|s| s.is_array()) {
             pod["spec"]["imagePullSecrets"] = secrets.clone();
         }

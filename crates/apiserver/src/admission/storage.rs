@@ -41,7 +41,9 @@ impl Plugin for DefaultStorageClass {
             let view: Value = class.view().map_err(Status::internal)?;
             let default = [DEFAULT, BETA_DEFAULT].iter().any(|k| meta::annotation(&view, k) == Some("true"));
             let made = meta::get(&view, "creationTimestamp").to_owned();
-            if default && best.as_ref().is_none_or(|(at, name)| made > *at || (made == *at && class.name() < name.as_str())) {
+            if default
+                && best.as_ref().is_none_or(|(at, name)| made > *at || (made == *at && class.name() < name.as_str()))
+            {
                 best = Some((made, class.name().to_owned()));
             }
         }
@@ -92,7 +94,9 @@ impl Plugin for PersistentVolumeClaimResize {
     async fn validate(&self, server: &Server, a: &Attributes<'_>, claim: &Value) -> Result<(), Status> {
         let Some(old) = a.old else { return Ok(()) };
         let size = |c: &Value| {
-            c.pointer("/spec/resources/requests/storage").and_then(Value::as_str).and_then(|s| s.parse::<Quantity>().ok())
+            c.pointer("/spec/resources/requests/storage")
+                .and_then(Value::as_str)
+                .and_then(|s| s.parse::<Quantity>().ok())
         };
         let (Some(new_size), Some(old_size)) = (size(claim), size(old)) else { return Ok(()) };
         if new_size <= old_size {

@@ -83,7 +83,8 @@ mod tests {
 
     #[test]
     fn adds_what_is_missing() {
-        let mut pod = json!({"spec": {"tolerations": [{"key": NOT_READY, "operator": "Exists", "effect": "NoExecute"}]}});
+        let mut pod =
+            json!({"spec": {"tolerations": [{"key": NOT_READY, "operator": "Exists", "effect": "NoExecute"}]}});
         tolerate(&mut pod);
         let keys: Vec<_> = pod["spec"]["tolerations"].as_array().unwrap().iter().map(|t| t["key"].clone()).collect();
         assert_eq!(keys, [NOT_READY, UNREACHABLE]);
