@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::links::Links;
 use crate::netns::NetNs;
 use crate::nft::{Batch, Chain, Expr, Family, Field, Hook, Kind, NatKind, Nft, Rule, Set, Table};
-use crate::{dns, podnet, proxy};
+use crate::{dns, podnet, policy, proxy};
 
 /// The tables tried, in a namespace made for it.
 const TRIAL: [Table; 2] =
@@ -112,6 +112,9 @@ pub async fn cleanup_all(ns: &NetNs, state_dir: &Path) -> Vec<String> {
     let mut failed = Vec::new();
     if let Err(err) = proxy::cleanup(ns) {
         failed.push(format!("removing the proxy's rules: {err}"));
+    }
+    if let Err(err) = policy::cleanup(ns) {
+        failed.push(format!("removing the rules of policies: {err}"));
     }
     if let Err(err) = dns::cleanup(ns).await {
         failed.push(format!("removing the DNS addresses: {err}"));

@@ -9,6 +9,7 @@ pub mod netns;
 pub mod nft;
 mod nl;
 pub mod podnet;
+pub mod policy;
 pub mod proxy;
 mod sysctl;
 pub use check::{cleanup_all, preflight};
