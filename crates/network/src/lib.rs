@@ -1,4 +1,11 @@
-//! Pod network, service proxy and cluster DNS.
+//! Pod network, service proxy, network policy and cluster DNS of one node.
+//!
+//! Four parts, each usable without the others: [`podnet`] gives pods their links and addresses, [`proxy`] makes the
+//! addresses of Services lead to endpoints, [`policy`] lets pass what NetworkPolicies allow, and [`dns`] answers names.
+//! The last three are told of objects by shared informers and decide purely (`decide`, `Zone::answer`); what they decide
+//! is compared with what is installed, and the difference is sent to the kernel in one batch. All rules are nftables
+//! written by [`nft`] over netlink, in tables of our own (`pintle-podnet`, `pintle-proxy`, `pintle-policy`, `pintle-dns`).
+//! [`preflight`] names what the kernel lacks, [`cleanup_all`] leaves no trace.
 
 pub mod addr;
 mod check;

@@ -15,7 +15,7 @@ use crate::dns::{self, Upstream};
 use crate::netns::NetNs;
 use crate::podnet::{self, PodNetwork};
 use crate::testnet::{self, Echo, NODE4, Outcome, World, path, tcp};
-use crate::{cleanup_all, preflight, proxy};
+use crate::{cleanup_all, policy, preflight, proxy};
 
 fn resource(api: &str, kind: &str) -> &'static Resource {
     resources::by_kind(api, kind).unwrap()
@@ -123,6 +123,11 @@ async fn objects_become_a_working_network_and_vanish_without_a_trace() {
         async move { net.follow_nodes(&informers, "here").await }
     });
 
+    let guarding = tokio::spawn({
+        let (informers, ns, dns) = (informers.clone(), world.node.clone(), dns_config.cluster_ips.clone());
+        async move { policy::run(&informers, &ns, "here", dns).await }
+    });
+
     let (a, b) = (NetNs::new().unwrap(), NetNs::new().unwrap());
     let at_a = net.attach("a", &path(&a), &[]).await.unwrap().ips;
     let at_b = net.attach("b", &path(&b), &[]).await.unwrap().ips;
@@ -138,12 +143,31 @@ async fn objects_become_a_working_network_and_vanish_without_a_trace() {
     until(Outcome::Answer("a".into(), at_b[0]), || tcp(&b, "10.96.0.50:80")).await;
     until(true, || matches!(tcp(&world.outside, "192.168.7.2:30080"), Outcome::Answer(name, _) if name == "a")).await;
     // Users find the DNS Service and its endpoints.
+    let slices = Informers::get(&informers, resource("discovery.k8s.io/v1", "EndpointSlice"));
+    until(true, || slices.get("kube-system/kube-dns-here-ipv4").is_some()).await;
     let found = client.get(resource("v1", "Service"), "kube-system", "kube-dns").await.unwrap();
     assert!(String::from_utf8_lossy(found.bytes()).contains("10.96.0.10"));
-    client.get(resource("discovery.k8s.io/v1", "EndpointSlice"), "kube-system", "kube-dns-here-ipv4").await.unwrap();
     // The other node's pods are behind a tunnel.
     until(true, || testnet::run(&world.node, "ip route").contains("10.244.2.0/24 via 10.244.2.1 dev pintle-vxlan"))
         .await;
+
+    // A policy closes the pod, and its end opens it again.
+    let pod = json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a", "namespace": "shop", "labels": {"app": "web"}},
+        "spec": {"nodeName": "here"}, "status": {"podIP": at_a[0].to_string()},
+    });
+    create(&client, pod).await;
+    let deny = json!({
+        "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": "deny", "namespace": "shop"},
+        "spec": {"podSelector": {"matchLabels": {"app": "web"}}},
+    });
+    create(&client, deny).await;
+    until(Outcome::Silence, || testnet::tcp_silent(&b, "10.96.0.50:80")).await;
+    client
+        .delete(resource("networking.k8s.io/v1", "NetworkPolicy"), "shop", "deny", &Default::default())
+        .await
+        .unwrap();
+    until(Outcome::Answer("a".into(), at_b[0]), || tcp(&b, "10.96.0.50:80")).await;
 
     client.delete(resource("v1", "Service"), "shop", "web", &Default::default()).await.unwrap();
     until(Outcome::Refused, || tcp(&world.outside, "192.168.7.2:30080")).await;
@@ -151,7 +175,8 @@ async fn objects_become_a_working_network_and_vanish_without_a_trace() {
 
     proxying.abort();
     following.abort();
-    let _ = (proxying.await, following.await);
+    guarding.abort();
+    let _ = (proxying.await, following.await, guarding.await);
     drop((served, net, informers));
     assert_eq!(cleanup_all(&world.node, dir.path()).await, [""; 0]);
     assert_eq!(cleanup_all(&world.node, Path::new("/nonexistent")).await, [""; 0]);

@@ -269,9 +269,9 @@ pub fn service_object(cluster_ips: &[IpAddr]) -> Value {
     })
 }
 
-/// The EndpointSlice of that Service for one node and family: each node keeps its own.
+/// The EndpointSlice of that Service for one node and family: each node keeps its own, which goes when the node does.
 #[must_use]
-pub fn slice_object(node: &str, ip: IpAddr) -> Value {
+pub fn slice_object(node: &str, node_uid: &str, ip: IpAddr) -> Value {
     let family = if ip.is_ipv4() { "IPv4" } else { "IPv6" };
     json!({
         "apiVersion": "discovery.k8s.io/v1",
@@ -283,6 +283,7 @@ pub fn slice_object(node: &str, ip: IpAddr) -> Value {
                 "kubernetes.io/service-name": "kube-dns",
                 "endpointslice.kubernetes.io/managed-by": "dns.pintle.io",
             },
+            "ownerReferences": [{"apiVersion": "v1", "kind": "Node", "name": node, "uid": node_uid}],
         },
         "addressType": family,
         "endpoints": [{

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pintle_client::api::k8s_openapi::api::core::v1::{Namespace, Service as ServiceObject};
+use pintle_client::api::k8s_openapi::api::core::v1::{Namespace, Node, Service as ServiceObject};
 use pintle_client::api::k8s_openapi::api::discovery::v1::EndpointSlice;
 use pintle_client::api::resources::Resource;
 use pintle_client::{Backoff, Client, Informers, Patch, WriteParams};
@@ -60,9 +60,10 @@ async fn try_publish(
     let services = pintle_client::typed::resource_of::<ServiceObject>();
     put(client, services, &service_object(cluster_ips), false).await?;
     let slices = pintle_client::typed::resource_of::<EndpointSlice>();
+    let owner = client.get(pintle_client::typed::resource_of::<Node>(), "", node).await?;
     for ip in node_ips {
         if cluster_ips.iter().any(|cluster| cluster.is_ipv4() == ip.is_ipv4()) {
-            put(client, slices, &slice_object(node, *ip), true).await?;
+            put(client, slices, &slice_object(node, owner.uid(), *ip), true).await?;
         }
     }
     Ok(())
@@ -83,13 +84,15 @@ async fn put(client: &Client, resource: &'static Resource, object: &Value, ours:
     }
 }
 
-/// Starts DNS, fills it, publishes it, and answers until the returned server is dropped or stopped.
+/// Starts DNS and fills it; publishing it goes on behind. It answers until the returned server is dropped or stopped.
 ///
 /// # Errors
 /// When an address or port cannot be taken.
 pub async fn run(informers: &Informers, config: &super::Config, node: &str) -> Result<Arc<Dns>, super::Error> {
     let dns = Arc::new(Dns::start(config).await?);
     dns.follow(informers).await;
-    publish(informers.client(), node, &config.cluster_ips, &config.node_ips).await;
+    let (client, node) = (informers.client().clone(), node.to_owned());
+    let (cluster_ips, node_ips) = (config.cluster_ips.clone(), config.node_ips.clone());
+    tokio::spawn(async move { publish(&client, &node, &cluster_ips, &node_ips).await });
     Ok(dns)
 }

@@ -37,34 +37,44 @@ pub async fn run(informers: &Informers, ns: &NetNs, node: &str, dns: Vec<IpAddr>
         ..Pod::default()
     };
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(30), 0.2);
+    // Whether the rules say that there are no policies.
+    let mut open = false;
     loop {
         while policy_changes.try_next().is_some() {}
         while pod_changes.try_next().is_some() {}
         while namespace_changes.try_next().is_some() {}
-        let (all_policies, all_pods) = (policies.list(), if policies.is_empty() { Vec::new() } else { pods.list() });
-        let all_namespaces: Vec<_> =
-            namespaces.keys().into_iter().filter_map(|key| Some((key.clone(), namespaces.get(&key)?))).collect();
-        let (node_name, dns_pod_now) = (node.to_owned(), dns_pod.clone());
-        let (back, result) = tokio::task::spawn_blocking(move || {
-            let world = World {
-                node: &node_name,
-                policies: all_policies.iter().map(AsRef::as_ref).collect(),
-                pods: all_pods.iter().map(AsRef::as_ref).chain([&dns_pod_now]).collect(),
-                namespaces: all_namespaces.iter().map(|(key, namespace)| (key.as_ref(), namespace.as_ref())).collect(),
-            };
-            let result = guard.sync(&world);
-            (guard, result)
-        })
-        .await
-        .map_err(std::io::Error::other)?;
-        guard = back;
         let mut again = None;
-        match result {
-            Ok(()) => backoff.reset(),
-            Err(err) => {
-                let delay = backoff.next_delay();
-                tracing::error!(%err, ?delay, "the rules of policies were refused; trying again");
-                again = Some(delay);
+        if !(open && policies.is_empty()) {
+            let (all_policies, all_pods) = (policies.list(), pods.list());
+            let all_namespaces: Vec<_> =
+                namespaces.keys().into_iter().filter_map(|key| Some((key.clone(), namespaces.get(&key)?))).collect();
+            let (node_name, dns_pod_now) = (node.to_owned(), dns_pod.clone());
+            let (back, result) = tokio::task::spawn_blocking(move || {
+                let world = World {
+                    node: &node_name,
+                    policies: all_policies.iter().map(AsRef::as_ref).collect(),
+                    pods: all_pods.iter().map(AsRef::as_ref).chain([&dns_pod_now]).collect(),
+                    namespaces: all_namespaces
+                        .iter()
+                        .map(|(key, namespace)| (key.as_ref(), namespace.as_ref()))
+                        .collect(),
+                };
+                let result = guard.sync(&world).map(|()| world.policies.is_empty());
+                (guard, result)
+            })
+            .await
+            .map_err(std::io::Error::other)?;
+            guard = back;
+            match result {
+                Ok(none) => {
+                    open = none;
+                    backoff.reset();
+                }
+                Err(err) => {
+                    let delay = backoff.next_delay();
+                    tracing::error!(%err, ?delay, "the rules of policies were refused; trying again");
+                    again = Some(delay);
+                }
             }
         }
         let retry = async {
@@ -75,9 +85,8 @@ pub async fn run(informers: &Informers, ns: &NetNs, node: &str, dns: Vec<IpAddr>
         };
         let alive = tokio::select! {
             change = policy_changes.next() => change.is_some(),
-            // Without policies nothing depends on the others.
-            change = pod_changes.next(), if !policies.is_empty() => change.is_some(),
-            change = namespace_changes.next(), if !policies.is_empty() => change.is_some(),
+            change = pod_changes.next() => change.is_some(),
+            change = namespace_changes.next() => change.is_some(),
             () = retry => true,
         };
         if !alive {
