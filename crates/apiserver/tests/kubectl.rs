@@ -67,3 +67,24 @@ async fn strangers_are_refused() {
         "{said}"
     );
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn owners_and_apply() {
+    if !has(KUBECTL) {
+        return;
+    }
+    let c = Cluster::start().await;
+    let text = |v: &str| format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: a}}\ndata: {{k: {v}}}\n");
+    let apply = "apply --server-side --validate=false -f -";
+    assert_eq!(c.kubectl_in(apply, Some(&text("one"))).await, "configmap/a serverside-applied\n");
+    let version = c.kubectl("get cm a -o jsonpath={.metadata.resourceVersion}").await;
+    c.kubectl_in(apply, Some(&text("one"))).await;
+    assert_eq!(c.kubectl("get cm a -o jsonpath={.metadata.resourceVersion}").await, version);
+    c.kubectl("patch cm a --type=merge -p {\"data\":{\"k\":\"two\"}}").await;
+    let owners = c.kubectl("get cm a -o jsonpath={.metadata.managedFields[*].manager}").await;
+    assert_eq!(owners, "kubectl-patch");
+    let said = c.refused("admin", apply, Some(&text("three"))).await;
+    assert!(said.contains("Apply failed with 1 conflict: conflict with \"kubectl-patch\" using v1: .data.k"), "{said}");
+    c.kubectl_in("apply --server-side --force-conflicts --validate=false -f -", Some(&text("three"))).await;
+    assert_eq!(c.kubectl("get cm a -o jsonpath={.data.k}").await, "three");
+}

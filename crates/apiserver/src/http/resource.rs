@@ -288,7 +288,11 @@ impl Server {
         let body = body::read(body).await?;
         let options = WriteOptions::parse(&ctx.query, "PatchOptions", patch_type == PatchType::Apply)?;
         let w = Write { ctx, res, namespace: &namespace(ctx, res), subresource, options: &options };
+        let applies = patch_type == PatchType::Apply;
         let mut make = |current: Option<&Value>| -> Result<Value, Status> {
+            if applies {
+                return self.applied(&w, current, &body);
+            }
             let Some(current) = current else { return Err(res.not_found(&ctx.info.name)) };
             let shown;
             let current = if res.converts() {
@@ -307,7 +311,8 @@ impl Server {
             res.default(&mut object);
             Ok(object)
         };
-        let mut change = Change { name: &ctx.info.name, allow_create: false, uid: None, make: &mut make };
+        let allow_create = applies && subresource.is_empty();
+        let mut change = Change { name: &ctx.info.name, allow_create, uid: None, make: &mut make };
         let (object, created) = self.update(&w, &mut change).await?;
         self.object(if created { 201 } else { 200 }, ctx, res, &accepted, &object)
     }

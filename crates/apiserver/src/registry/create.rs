@@ -134,6 +134,7 @@ impl Server {
         let namespace =
             if w.res.def.group.is_empty() && w.res.def.resource == "namespaces" { &asked } else { w.namespace };
         let w = &Write { namespace, ..*w };
+        self.track(w, None, &mut object);
         {
             let a = w.attributes(Operation::Create, &asked, None);
             self.admission.admit(self, &a, &mut object).await?;

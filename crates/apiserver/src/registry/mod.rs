@@ -3,6 +3,7 @@
 pub(crate) mod create;
 pub(crate) mod delete;
 pub(crate) mod list;
+pub(crate) mod managed;
 pub(crate) mod meta;
 pub(crate) mod options;
 pub(crate) mod patch;
@@ -39,7 +40,11 @@ pub(crate) struct Res {
     /// The served kind in the schema.
     pub(crate) ty: Option<&'static Type>,
     /// The stored kind in the schema.
-    storage_ty: Option<&'static Type>,
+    pub(crate) storage_ty: Option<&'static Type>,
+    /// `apiVersion` of what is stored.
+    pub(crate) storage_api_version: String,
+    /// Fields that apply never owns, by sub-resource; of the main resource first.
+    resets: Vec<(&'static str, pintle_schema::apply::Set)>,
     /// `apiVersion` of what is served.
     pub(crate) api_version: String,
     /// What every item of a list begins with and a list leaves out: kind and apiVersion.
@@ -177,8 +182,21 @@ impl Registry {
             let api_version = def.api_version();
             let item_prefix = format!("\"kind\":\"{}\",\"apiVersion\":\"{api_version}\",", def.kind);
             let ty = pintle_schema::kind(&api_version, def.kind);
-            let storage_ty = pintle_schema::kind(&storage.api_version(), storage.kind);
-            let res = Arc::new(Res { def, strategy, objects, storage, ty, storage_ty, api_version, item_prefix });
+            let storage_api_version = storage.api_version();
+            let storage_ty = pintle_schema::kind(&storage_api_version, storage.kind);
+            let resets = managed::resets(strategy);
+            let res = Arc::new(Res {
+                def,
+                strategy,
+                objects,
+                storage,
+                ty,
+                storage_ty,
+                storage_api_version,
+                resets,
+                api_version,
+                item_prefix,
+            });
             registry.by_name.entry(def.resource).or_default().push(Arc::clone(&res));
             registry.ordered.push(res);
         }

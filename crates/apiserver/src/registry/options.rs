@@ -181,6 +181,8 @@ pub(crate) struct WriteOptions {
     pub(crate) validation: FieldValidation,
     /// `force`, for apply.
     pub(crate) force: Option<bool>,
+    /// It is an apply, which keeps the owners of fields itself.
+    pub(crate) applies: bool,
 }
 
 fn check_dry_run<'a>(values: impl Iterator<Item = &'a str>, errors: &mut Errors) -> bool {
@@ -232,7 +234,7 @@ impl WriteOptions {
         if !errors.is_empty() {
             return Err(invalid_options(kind, &errors));
         }
-        Ok(Self { dry_run, field_manager, validation, force })
+        Ok(Self { dry_run, field_manager, validation, force, applies: apply })
     }
 
     /// The name under which field ownership is kept.

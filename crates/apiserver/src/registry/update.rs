@@ -76,6 +76,13 @@ impl Server {
 
     async fn create_by_update(&self, w: &Write<'_>, change: &mut Change<'_>) -> Result<Arc<Object>, Status> {
         let mut object = (change.make)(None)?;
+        if meta::name(&object) != change.name {
+            return Err(Status::bad_request(format!(
+                "the name of the object ({}) does not match the name on the URL ({})",
+                meta::name(&object),
+                change.name
+            )));
+        }
         if !meta::get(&object, "uid").is_empty() {
             return Err(Status::conflict(
                 w.res.def.group,
@@ -119,6 +126,7 @@ impl Server {
             ))));
         }
         dedup_owners(w.ctx, &mut new, false);
+        self.track(w, Some(&old), &mut new);
         let a = w.attributes(Operation::Update, change.name, Some(&old));
         self.admission.admit(self, &a, &mut new).await.map_err(Lost::Error)?;
         dedup_owners(w.ctx, &mut new, true);
@@ -211,6 +219,7 @@ impl Server {
         let goes = meta::has(old, "deletionTimestamp")
             && !has_finalizers(res, &new)
             && meta::int(old, "deletionGracePeriodSeconds").unwrap_or(0) == 0;
+        super::managed::keep_times(&mut new, old);
         meta::remove(&mut new, "resourceVersion");
         let bytes = res.encode(&new);
         check_size(bytes.len()).map_err(Lost::Error)?;
