@@ -56,10 +56,13 @@ impl Server {
     /// 400 for a configuration that does not parse, 409 when others own what it changes.
     pub(crate) fn applied(&self, w: &Write<'_>, live: Option<&Value>, config: &[u8]) -> Result<Value, Status> {
         let Some(ty) = w.res.storage_ty else {
-            return Err(Status::unsupported_media_type(&["application/json-patch+json", "application/merge-patch+json"]));
+            return Err(Status::unsupported_media_type(&[
+                "application/json-patch+json",
+                "application/merge-patch+json",
+            ]));
         };
-        let (mut config, duplicates) = decode::yaml_to_value(config)
-            .map_err(|e| Status::bad_request(format!("error decoding patch: {e}")))?;
+        let (mut config, duplicates) =
+            decode::yaml_to_value(config).map_err(|e| Status::bad_request(format!("error decoding patch: {e}")))?;
         if !config.is_object() {
             return Err(Status::bad_request("error decoding patch: it is no object"));
         }
@@ -101,11 +104,7 @@ fn refusal(e: &ApplyError) -> Status {
             let mut s = Status::failure(409, "Conflict", e.to_string());
             s.details_mut().causes = all
                 .iter()
-                .map(|c| StatusCause {
-                    reason: apply::CONFLICT_CAUSE.into(),
-                    message: c.message(),
-                    field: c.field(),
-                })
+                .map(|c| StatusCause { reason: apply::CONFLICT_CAUSE.into(), message: c.message(), field: c.field() })
                 .collect();
             s
         }
