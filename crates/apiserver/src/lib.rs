@@ -18,6 +18,7 @@ mod discovery;
 mod http;
 pub mod kinds;
 mod metrics;
+mod openapi;
 mod registry;
 mod subresources;
 
@@ -68,6 +69,7 @@ pub(crate) struct Server {
     pub(crate) kubelets: subresources::Kubelets,
     pub(crate) service_accounts: authn::service_account::ServiceAccounts,
     pub(crate) static_tokens: Vec<authn::tokens::StaticToken>,
+    pub(crate) openapi: openapi::OpenApi,
     pub(crate) discovery: discovery::Discovery,
     pub(crate) inflight: http::inflight::InFlight,
     pub(crate) metrics: metrics::Metrics,
@@ -121,6 +123,7 @@ impl ApiServer {
         let admission =
             admission::Chain::new(&config.enable_admission_plugins, &config.disable_admission_plugins).map_err(err)?;
         let discovery = discovery::Discovery::new(&registry);
+        let openapi = openapi::OpenApi::new(&registry);
         let inflight =
             http::inflight::InFlight::new(config.max_requests_inflight, config.max_mutating_requests_inflight);
         let server = Server {
@@ -135,6 +138,7 @@ impl ApiServer {
             service_accounts,
             static_tokens,
             discovery,
+            openapi,
             inflight,
             metrics: metrics::Metrics::default(),
             stopping: CancellationToken::new(),

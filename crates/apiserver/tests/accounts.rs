@@ -14,7 +14,7 @@ async fn tokens_are_issued_and_end_with_their_account() {
     }
     let c = Cluster::start().await;
     c.kubectl_in(
-        "create --validate=false -f -",
+        "create -f -",
         Some("apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: robot}\n"),
     )
     .await;
@@ -69,7 +69,7 @@ async fn reviews_of_access() {
     let binding = "apiVersion: rbac.authorization.k8s.io/v1\nkind: RoleBinding\nmetadata: {name: b}\n\
         roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: system:node}\n\
         subjects: [{apiGroup: rbac.authorization.k8s.io, kind: User, name: joe}]\n";
-    c.kubectl_in("create --validate=false -f -", Some(binding)).await;
+    c.kubectl_in("create -f -", Some(binding)).await;
     let out = c.kubectl_in(path, Some(&ask("joe", "get"))).await;
     assert!(out.contains("\"allowed\":true") && out.contains("RBAC: allowed by RoleBinding"), "{out}");
     let out = c.kubectl_in(path, Some(&ask("joe", "impersonate"))).await;
@@ -86,7 +86,7 @@ async fn scale_and_status() {
     let c = Cluster::start().await;
     let d = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: d}\nspec:\n  replicas: 2\n  selector: {matchLabels: {a: b}}\n  \
         template:\n    metadata: {labels: {a: b}}\n    spec: {containers: [{name: c, image: i}]}\n";
-    c.kubectl_in("create --validate=false -f -", Some(d)).await;
+    c.kubectl_in("create -f -", Some(d)).await;
     assert!(c.kubectl("scale deployment d --replicas=5").await.contains("scaled"));
     assert_eq!(c.kubectl("get deployment d -o jsonpath={.spec.replicas}/{.metadata.generation}").await, "5/2");
     c.kubectl("patch deployment d --subresource=status --type=merge -p {\"status\":{\"replicas\":4},\"spec\":{\"replicas\":9}}").await;

@@ -6,7 +6,7 @@ mod common;
 use common::{Cluster, has};
 
 const KUBECTL: &str = "/usr/bin/kubectl";
-const CREATE: &str = "create --validate=false -f -";
+const CREATE: &str = "create -f -";
 
 fn pod(name: &str, more: &str) -> String {
     format!(

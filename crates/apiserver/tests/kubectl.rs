@@ -14,23 +14,23 @@ async fn configmaps_from_birth_to_death() {
     }
     let c = Cluster::start().await;
     const A: &str = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\ndata: {k: v}\n";
-    let out = c.kubectl_in("create --validate=false -f -", Some(A)).await;
+    let out = c.kubectl_in("create -f -", Some(A)).await;
     assert_eq!(out, "configmap/a created\n");
-    let said = c.refused("admin", "create --validate=false -f -", Some(A)).await;
+    let said = c.refused("admin", "create -f -", Some(A)).await;
     assert!(said.contains("configmaps \"a\" already exists"), "{said}");
     assert_eq!(c.kubectl("get configmap a -o jsonpath={.data.k}").await, "v");
     let table = c.kubectl("get configmaps").await;
     assert!(table.contains("NAME") && table.contains("DATA") && table.contains('a'), "{table}");
     let out = c
         .kubectl_in(
-            "apply --validate=false -f -",
+            "apply -f -",
             Some("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: b}\ndata: {x: o}\n"),
         )
         .await;
     assert!(out.contains("configmap/b created"), "{out}");
     let out = c
         .kubectl_in(
-            "replace --validate=false -f -",
+            "replace -f -",
             Some("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: b}\ndata: {x: p}\n"),
         )
         .await;
@@ -75,7 +75,7 @@ async fn owners_and_apply() {
     }
     let c = Cluster::start().await;
     let text = |v: &str| format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: a}}\ndata: {{k: {v}}}\n");
-    let apply = "apply --server-side --validate=false -f -";
+    let apply = "apply --server-side -f -";
     assert_eq!(c.kubectl_in(apply, Some(&text("one"))).await, "configmap/a serverside-applied\n");
     let version = c.kubectl("get cm a -o jsonpath={.metadata.resourceVersion}").await;
     c.kubectl_in(apply, Some(&text("one"))).await;
@@ -85,6 +85,23 @@ async fn owners_and_apply() {
     assert_eq!(owners, "kubectl-patch");
     let said = c.refused("admin", apply, Some(&text("three"))).await;
     assert!(said.contains("Apply failed with 1 conflict: conflict with \"kubectl-patch\" using v1: .data.k"), "{said}");
-    c.kubectl_in("apply --server-side --force-conflicts --validate=false -f -", Some(&text("three"))).await;
+    c.kubectl_in("apply --server-side --force-conflicts -f -", Some(&text("three"))).await;
     assert_eq!(c.kubectl("get cm a -o jsonpath={.data.k}").await, "three");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn field_validation() {
+    if !has(KUBECTL) {
+        return;
+    }
+    let c = Cluster::start().await;
+    let text = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: b, nope: 1}\ndata: {x: o}\n";
+    let said = c.refused("admin", "create -f -", Some(text)).await;
+    assert!(said.contains("unknown field \"metadata.nope\""), "{said}");
+    let said = c.kubectl_in("create --validate=warn -f -", Some(text)).await;
+    assert!(said.contains("Warning: unknown field \"metadata.nope\""), "{said}");
+    let said = c.refused("admin", "create -f -", Some("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: B_}\n")).await;
+    assert!(said.contains("The ConfigMap \"B_\" is invalid: metadata.name: Invalid value: \"B_\""), "{said}");
+    let said = c.kubectl("explain deployment.spec.template.spec.containers --recursive").await;
+    assert!(said.contains("imagePullPolicy") && said.contains("GROUP:      apps"), "{said}");
 }

@@ -18,7 +18,7 @@ async fn addresses_and_ports() {
     );
     assert!(c.kubectl("get ipaddresses").await.contains("10.96.0.1"));
     let s = "apiVersion: v1\nkind: Service\nmetadata: {name: s}\nspec: {type: NodePort, selector: {a: b}, ports: [{port: 80}]}\n";
-    c.kubectl_in("create --validate=false -f -", Some(s)).await;
+    c.kubectl_in("create -f -", Some(s)).await;
     let ip = c.kubectl("get service s -o jsonpath={.spec.clusterIP}").await;
     assert!(ip.starts_with("10."), "{ip}");
     let port: u16 = c.kubectl("get service s -o jsonpath={.spec.ports[0].nodePort}").await.parse().unwrap();
@@ -27,11 +27,11 @@ async fn addresses_and_ports() {
     let same = format!(
         "apiVersion: v1\nkind: Service\nmetadata: {{name: t}}\nspec: {{clusterIP: {ip}, ports: [{{port: 80}}]}}\n"
     );
-    let said = c.refused("admin", "create --validate=false -f -", Some(&same)).await;
+    let said = c.refused("admin", "create -f -", Some(&same)).await;
     assert!(said.contains("provided IP is already allocated"), "{said}");
     c.kubectl("delete service s").await;
     assert!(!c.kubectl("get ipaddresses").await.contains(&ip));
-    c.kubectl_in("create --validate=false -f -", Some(&same)).await;
+    c.kubectl_in("create -f -", Some(&same)).await;
     let table = c.kubectl("get services").await;
     assert!(table.contains("CLUSTER-IP") && table.contains("443/TCP"), "{table}");
 }

@@ -27,7 +27,21 @@ impl Server {
             }
             return self.discover(ctx, trimmed);
         }
+        if reads && (trimmed == "/openapi/v3" || trimmed.starts_with("/openapi/v3/")) {
+            return self.openapi(ctx, trimmed);
+        }
         match trimmed {
+            "/openid/v1/jwks" if reads && !self.service_accounts.keys.is_empty() => {
+                let keys: Vec<_> = self.service_accounts.keys.iter().map(crate::authn::jwt::PublicKey::jwk).collect();
+                let mut r = respond::bytes(200, "application/jwk-set+json", json!({"keys": keys}).to_string());
+                r.headers_mut().insert(http::header::CACHE_CONTROL, http::HeaderValue::from_static("public, max-age=3600"));
+                Ok(r)
+            }
+            "/.well-known/openid-configuration" if reads && !self.service_accounts.keys.is_empty() => {
+                let mut r = respond::bytes(200, "application/json", self.openid_configuration().to_string());
+                r.headers_mut().insert(http::header::CACHE_CONTROL, http::HeaderValue::from_static("public, max-age=3600"));
+                Ok(r)
+            }
             "/" => Ok(self.plain(ctx, &json!({"paths": self.paths()}))),
             "/version" if reads => Ok(self.plain(ctx, &crate::discovery::version())),
             "/metrics" => {
@@ -49,6 +63,28 @@ impl Server {
         let accepted: Accepted =
             negotiate::output(&ctx.headers, &ctx.query, Media::ALL, false, |m, t| t.is_none() && m != Media::Protobuf)?;
         Ok(respond::json(200, &accepted, &ctx.headers, value.to_string().as_bytes()))
+    }
+
+    /// Where verifiers of service account tokens find the keys.
+    fn openid_configuration(&self) -> serde_json::Value {
+        let sa = &self.service_accounts;
+        let uri = if self.config.service_account_jwks_uri.is_empty() {
+            let (ip, port) = (self.config.advertise_address, self.config.advertise_port);
+            let host = if ip.is_ipv6() { format!("[{ip}]") } else { ip.to_string() };
+            format!("https://{host}:{port}/openid/v1/jwks")
+        } else {
+            self.config.service_account_jwks_uri.clone()
+        };
+        let mut algorithms: Vec<&str> = sa.keys.iter().map(crate::authn::jwt::PublicKey::algorithm).collect();
+        algorithms.sort_unstable();
+        algorithms.dedup();
+        json!({
+            "issuer": sa.issuer,
+            "jwks_uri": uri,
+            "response_types_supported": ["id_token"],
+            "subject_types_supported": ["public"],
+            "id_token_signing_alg_values_supported": algorithms,
+        })
     }
 
     fn paths(&self) -> Vec<String> {
