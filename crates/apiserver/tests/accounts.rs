@@ -13,11 +13,7 @@ async fn tokens_are_issued_and_end_with_their_account() {
         return;
     }
     let c = Cluster::start().await;
-    c.kubectl_in(
-        "create -f -",
-        Some("apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: robot}\n"),
-    )
-    .await;
+    c.kubectl_in("create -f -", Some("apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: robot}\n")).await;
     let raw = c
         .kubectl_in(
             "create --raw /api/v1/namespaces/default/serviceaccounts/robot/token -f -",

@@ -21,18 +21,11 @@ async fn configmaps_from_birth_to_death() {
     assert_eq!(c.kubectl("get configmap a -o jsonpath={.data.k}").await, "v");
     let table = c.kubectl("get configmaps").await;
     assert!(table.contains("NAME") && table.contains("DATA") && table.contains('a'), "{table}");
-    let out = c
-        .kubectl_in(
-            "apply -f -",
-            Some("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: b}\ndata: {x: o}\n"),
-        )
-        .await;
+    let out =
+        c.kubectl_in("apply -f -", Some("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: b}\ndata: {x: o}\n")).await;
     assert!(out.contains("configmap/b created"), "{out}");
     let out = c
-        .kubectl_in(
-            "replace -f -",
-            Some("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: b}\ndata: {x: p}\n"),
-        )
+        .kubectl_in("replace -f -", Some("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: b}\ndata: {x: p}\n"))
         .await;
     assert!(out.contains("configmap/b replaced"), "{out}");
     c.kubectl("patch configmap b --type=merge -p {\"data\":{\"n\":\"1\"}}").await;

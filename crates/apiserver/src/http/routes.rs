@@ -34,12 +34,14 @@ impl Server {
             "/openid/v1/jwks" if reads && !self.service_accounts.keys.is_empty() => {
                 let keys: Vec<_> = self.service_accounts.keys.iter().map(crate::authn::jwt::PublicKey::jwk).collect();
                 let mut r = respond::bytes(200, "application/jwk-set+json", json!({"keys": keys}).to_string());
-                r.headers_mut().insert(http::header::CACHE_CONTROL, http::HeaderValue::from_static("public, max-age=3600"));
+                r.headers_mut()
+                    .insert(http::header::CACHE_CONTROL, http::HeaderValue::from_static("public, max-age=3600"));
                 Ok(r)
             }
             "/.well-known/openid-configuration" if reads && !self.service_accounts.keys.is_empty() => {
                 let mut r = respond::bytes(200, "application/json", self.openid_configuration().to_string());
-                r.headers_mut().insert(http::header::CACHE_CONTROL, http::HeaderValue::from_static("public, max-age=3600"));
+                r.headers_mut()
+                    .insert(http::header::CACHE_CONTROL, http::HeaderValue::from_static("public, max-age=3600"));
                 Ok(r)
             }
             "/" => Ok(self.plain(ctx, &json!({"paths": self.paths()}))),

@@ -96,7 +96,8 @@ impl Operations<'_> {
         let scope = if d.namespaced && !all { "Namespaced" } else { "" };
         let plural = if all { "ForAllNamespaces" } else { "" };
         let verb = if collection && verb == "delete" { "deleteCollection" } else { verb };
-        let id = format!("{verb}{}{}{scope}{}{}{plural}", title(group), title(d.version), d.kind, title(self.subresource));
+        let id =
+            format!("{verb}{}{}{scope}{}{}{plural}", title(group), title(d.version), d.kind, title(self.subresource));
         json!({
             "tags": [format!("{group}_{}", d.version)],
             "operationId": id,
@@ -185,7 +186,12 @@ impl Operations<'_> {
         if !all && verbs.contains(&"deletecollection") {
             let mut op = self.operation("delete", "deletecollection", false, true);
             let mut p = list_parameters();
-            p.extend([text("dryRun"), number("gracePeriodSeconds"), flag("orphanDependents"), text("propagationPolicy")]);
+            p.extend([
+                text("dryRun"),
+                number("gracePeriodSeconds"),
+                flag("orphanDependents"),
+                text("propagationPolicy"),
+            ]);
             op["parameters"] = p.into();
             let status = self.meta("Status");
             op["responses"] = self.responses(&status, &[("200", "OK")], MEDIA);
