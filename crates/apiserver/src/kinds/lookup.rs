@@ -8,7 +8,8 @@ use super::{
 use pintle_api::resources::Resource;
 
 /// The strategy of custom resources: their schema says the rest.
-pub static CUSTOM: Strategy = Strategy { generation: &[&["spec"]], unconditional_update: false, ..Strategy::DEFAULT };
+pub static CUSTOM: Strategy =
+    Strategy { generation: &[&["spec"]], unconditional_update: false, free_finalizers: true, ..Strategy::DEFAULT };
 
 static DEFAULT: Strategy = Strategy::DEFAULT;
 

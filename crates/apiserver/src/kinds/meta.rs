@@ -201,6 +201,20 @@ fn finalizers(list: &Cursor<'_>, errors: &mut Errors) {
     }
 }
 
+/// A finalizer without a domain must be one of Kubernetes' own.
+pub fn kube_finalizer(name: &str, at: &Cursor<'_>, errors: &mut Errors) {
+    if !name.contains('/') && !matches!(name, "kubernetes" | "orphan" | "foregroundDeletion") {
+        errors.invalid_value(at, name, "name is neither a standard finalizer name nor is it fully qualified");
+    }
+}
+
+/// The finalizers of a built-in object are such; custom resources may have others.
+pub fn kube_finalizers(object: &Cursor<'_>, errors: &mut Errors) {
+    for finalizer in object.get("metadata").get("finalizers").items() {
+        kube_finalizer(finalizer.str(), &finalizer, errors);
+    }
+}
+
 fn managed_fields(list: &Cursor<'_>, errors: &mut Errors) {
     for entry in list.items() {
         let operation = entry.get("operation");

@@ -72,6 +72,8 @@ pub struct Strategy {
     pub validate_change: ValidateUpdate,
     /// Whether update checks the metadata also as create does, as upstream does for some kinds.
     pub full_meta_on_update: bool,
+    /// Whether finalizers may have any name, as those of custom resources.
+    pub free_finalizers: bool,
     /// Warnings on create and update.
     pub warnings: fn(&Ctx<'_>, &Cursor<'_>, Option<&Cursor<'_>>) -> Vec<String>,
     /// Sub-resources that take the whole object.
@@ -121,6 +123,7 @@ impl Strategy {
         validate: |_, _, _, _| {},
         validate_change: nothing_more,
         full_meta_on_update: false,
+        free_finalizers: false,
         warnings: |_, _, _| Vec::new(),
         subresources: &[("status", Sub::STATUS)],
         scale: None,
@@ -160,17 +163,25 @@ impl Strategy {
     /// All that is wrong with an object about to be created.
     pub fn validate_create(&self, ctx: &Ctx<'_>, object: &Cursor<'_>, errors: &mut Errors) {
         meta::validate(object, ctx.resource.namespaced, self.name, errors);
+        self.finalizers(object, errors);
         (self.validate)(ctx, object, None, errors);
     }
 
     /// All that is wrong with the new state of an object.
     pub fn validate_update<'a>(&self, ctx: &Ctx<'_>, new: &Cursor<'a>, old: &Cursor<'a>, errors: &mut Errors) {
         meta::validate_update(new, old, errors);
+        self.finalizers(new, errors);
         if self.full_meta_on_update {
             meta::validate(new, ctx.resource.namespaced, self.name, errors);
         }
         (self.validate)(ctx, new, Some(old), errors);
         (self.validate_change)(ctx, new, old, errors);
+    }
+
+    fn finalizers(&self, object: &Cursor<'_>, errors: &mut Errors) {
+        if !self.free_finalizers {
+            meta::kube_finalizers(object, errors);
+        }
     }
 
     /// The sub-resource of this name, if it takes the whole object.

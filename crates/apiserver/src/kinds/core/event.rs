@@ -1,11 +1,12 @@
 //! Events.
 
 use jiff::Timestamp;
-use pintle_schema::cursor::Cursor;
+use pintle_api::names::qualified_name;
+use pintle_schema::cursor::{Cursor, Errors};
 use serde_json::Value;
 
-use crate::kinds::Strategy;
 use crate::kinds::table::{self, Column, text};
+use crate::kinds::{Ctx, Strategy, meta};
 
 /// The strategy of events; they are stored in the core group's form.
 pub static EVENT: Strategy = Strategy {
@@ -23,6 +24,7 @@ pub static EVENT: Strategy = Strategy {
         ("type", &["type"]),
     ],
     create_on_update: true,
+    validate,
     columns: &[
         text("Last Seen", "@Event.lastTimestamp"),
         text("Type", "@Event.type"),
@@ -38,6 +40,91 @@ pub static EVENT: Strategy = Strategy {
     row,
     ..Strategy::DEFAULT
 };
+
+fn validate(_: &Ctx<'_>, event: &Cursor<'_>, _: Option<&Cursor<'_>>, errors: &mut Errors) {
+    let involved = event.get("involvedObject").get("namespace");
+    let namespace = event.get("metadata").get("namespace").str();
+    let timed = !event.get("eventTime").is_empty();
+    let fits = match (involved.str(), timed) {
+        ("", false) => namespace == "default",
+        ("", true) => matches!(namespace, "default" | "kube-system"),
+        (of, false) => of == namespace,
+        (_, true) => true,
+    };
+    if !fits {
+        errors.invalid_value(&involved, involved.str(), "does not match event.namespace");
+    }
+    if !timed {
+        return;
+    }
+    let component = event.get("reportingComponent");
+    if component.is_empty() {
+        errors.required(&component, "");
+    }
+    for message in qualified_name(component.str()) {
+        errors.invalid_value(&component, component.str(), message);
+    }
+    for (field, required, most) in
+        [("reportingInstance", true, 128), ("action", true, 128), ("reason", true, 128), ("message", false, 1024)]
+    {
+        let text = event.get(field);
+        if required && text.is_empty() {
+            errors.required(&text, "");
+        }
+        if text.str().len() > most {
+            errors.invalid_value(&text, "", format!("can have at most {most} characters"));
+        }
+    }
+}
+
+/// What the newer API asks of an event beside what the old one does; its names are those of the stored form.
+pub fn validate_new_api(event: &Cursor<'_>, old: Option<&Cursor<'_>>, errors: &mut Errors) {
+    let series = event.get("series");
+    let same_series = old.is_some_and(|o| o.get("series").value() == series.value());
+    if series.is_present() && !same_series {
+        if series.get("count").int() < 2 {
+            errors.invalid_value("series.count", "", "should be at least 2");
+        }
+        if series.get("lastObservedTime").is_empty() {
+            errors.required("series.lastObservedTime", "");
+        }
+    }
+    if let Some(old) = old {
+        let fixed = [
+            "involvedObject",
+            "reason",
+            "message",
+            "source",
+            "firstTimestamp",
+            "lastTimestamp",
+            "count",
+            "type",
+            "eventTime",
+            "action",
+            "related",
+            "reportingInstance",
+        ];
+        for field in fixed {
+            meta::immutable(&event.get(field), &old.get(field), errors);
+        }
+        return;
+    }
+    if event.get("eventTime").is_empty() {
+        errors.required("eventTime", "");
+    }
+    let kind = event.get("type").str();
+    if !matches!(kind, "Normal" | "Warning") {
+        errors.invalid_value("type", "", format!("has invalid value: {kind}"));
+    }
+    for field in ["firstTimestamp", "lastTimestamp", "source"] {
+        if !event.get(field).is_empty() {
+            errors.invalid_value(field, "", "needs to be unset");
+        }
+    }
+    if event.get("count").int() != 0 {
+        errors.invalid_value("count", "", "needs to be unset");
+    }
+}
 
 fn row(event: &Cursor<'_>, now: Timestamp) -> Vec<Value> {
     let at = |field| event.get(field);

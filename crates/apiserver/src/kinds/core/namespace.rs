@@ -1,10 +1,12 @@
 //! Namespaces.
 
+use pintle_api::names::qualified_name;
+use pintle_schema::cursor::{Cursor, Errors};
 use serde_json::{Value, json};
 
 use crate::kinds::strategy::{Sub, keep_all_but_status};
 use crate::kinds::table::{self, Column, text};
-use crate::kinds::{Ctx, Strategy, names, value};
+use crate::kinds::{Ctx, Strategy, meta, names, value};
 
 /// The finalizer that lets the namespace controller empty a namespace before it goes.
 pub const FINALIZER: &str = "kubernetes";
@@ -14,11 +16,31 @@ pub static NAMESPACE: Strategy = Strategy {
     name: names::label,
     selectable: &[("status.phase", &["status", "phase"])],
     on_create,
+    validate: |_, namespace, _, errors| {
+        for finalizer in namespace.get("spec").get("finalizers").items() {
+            // Upstream reports these at the list.
+            let list = namespace.get("spec").get("finalizers");
+            finalizer_name(finalizer.str(), &list, errors);
+        }
+    },
     on_update: |_, new, old| value::copy(new, old, &["spec", "finalizers"]),
-    subresources: &[("status", Sub::STATUS), ("finalize", FINALIZE)],
+    subresources: &[("status", STATUS), ("finalize", FINALIZE)],
     columns: &[Column::NAME, text("Status", "The status of the namespace"), Column::AGE],
     row: |o, now| vec![table::name(o), o.get("status").get("phase").str().into(), table::age(o, now)],
     ..Strategy::DEFAULT
+};
+
+const STATUS: Sub = Sub {
+    validate: |_, new, _, errors| {
+        let deleting = new.get("metadata").get("deletionTimestamp").is_present();
+        let (phase, when) = if deleting { ("Terminating", "not empty") } else { ("Active", "empty") };
+        let found = new.get("status").get("phase");
+        if found.str() != phase {
+            let message = format!("may only be '{phase}' if `deletionTimestamp` is {when}");
+            errors.invalid_value("status.Phase", found.str(), message);
+        }
+    },
+    ..Sub::STATUS
 };
 
 /// `finalize` writes `spec.finalizers` and nothing else.
@@ -32,9 +54,20 @@ const FINALIZE: Sub = Sub {
             None => drop(value::remove(new, &["spec", "finalizers"])),
         }
     },
+    validate: |_, new, _, errors| {
+        for finalizer in new.get("spec").get("finalizers").items() {
+            finalizer_name(finalizer.str(), &finalizer, errors);
+        }
+    },
     reset_fields: &[&["status"]],
-    ..Sub::STATUS
 };
+
+fn finalizer_name(name: &str, at: &Cursor<'_>, errors: &mut Errors) {
+    for message in qualified_name(name) {
+        errors.invalid_value(at, name, message);
+    }
+    meta::kube_finalizer(name, at, errors);
+}
 
 /// A new namespace is active, carries its own name as a label, and has the finalizer.
 fn on_create(_: &Ctx<'_>, object: &mut Value) {

@@ -1,17 +1,33 @@
 //! Nodes.
 
 use jiff::Timestamp;
-use pintle_schema::cursor::Cursor;
+use pintle_api::names::label_value;
+use pintle_schema::cursor::{Cursor, Errors};
 use serde_json::Value;
 
-use crate::kinds::Strategy;
+use super::pod::{resources, scheduling};
+use crate::kinds::strategy::{Sub, keep_all_but_status};
 use crate::kinds::table::{self, Column, text};
+use crate::kinds::{Ctx, Strategy, checks, meta};
 
 /// The strategy of nodes. A kubelet registers itself with its status, so create keeps it.
 pub static NODE: Strategy = Strategy {
     selectable: &[("spec.unschedulable", &["spec", "unschedulable"])],
     selectable_zero: &[("spec.unschedulable", "false")],
     create_resets_status: false,
+    validate,
+    validate_change,
+    subresources: &[(
+        "status",
+        Sub {
+            prepare: keep_all_but_status,
+            validate: |ctx, new, old, errors| {
+                capacities(new, errors);
+                validate_change(ctx, new, old, errors);
+            },
+            reset_fields: &[&["spec"]],
+        },
+    )],
     columns: &[
         Column::NAME,
         text("Status", "The status of the node"),
@@ -27,6 +43,75 @@ pub static NODE: Strategy = Strategy {
     row,
     ..Strategy::DEFAULT
 };
+
+fn validate(_: &Ctx<'_>, node: &Cursor<'_>, old: Option<&Cursor<'_>>, errors: &mut Errors) {
+    let spec = node.get("spec");
+    taints(&spec.get("taints"), errors);
+    capacities(node, errors);
+    if old.is_some() {
+        return;
+    }
+    let cidrs = spec.get("podCIDRs");
+    for cidr in cidrs.items() {
+        checks::legacy_cidr(&cidr, errors);
+    }
+    let v6 = |c: &Cursor<'_>| checks::parse_cidr(c.str()).is_some_and(|(ip, _)| ip.is_ipv6());
+    if cidrs.len() > 2 || (cidrs.len() == 2 && v6(&cidrs.index(0)) == v6(&cidrs.index(1))) {
+        errors.invalid(&cidrs, "may specify no more than one CIDR for each IP family");
+    }
+}
+
+/// Upstream names the place of taints under `metadata`.
+fn taints(list: &Cursor<'_>, errors: &mut Errors) {
+    let mut found = Errors::new();
+    let mut seen: Vec<(&str, &str)> = Vec::new();
+    for taint in list.items() {
+        let (key, value, effect) = (taint.get("key"), taint.get("value"), taint.get("effect"));
+        meta::label_key(&key, key.str(), &mut found);
+        let wrong = label_value(value.str());
+        if !wrong.is_empty() {
+            found.invalid_value(&value, value.str(), wrong.join(";"));
+        }
+        scheduling::taint_effect(&effect, &mut found);
+        let pair = (key.str(), effect.str());
+        if seen.contains(&pair) {
+            let shown = taint.value().cloned().unwrap_or_default();
+            let detail = "taints must be unique by key and effect pair";
+            found.add(pintle_schema::cursor::ErrorKind::Duplicate, &taint, shown, detail);
+        }
+        seen.push(pair);
+    }
+    meta::moved(found, "spec.taints", "metadata.taints", errors);
+}
+
+fn capacities(node: &Cursor<'_>, errors: &mut Errors) {
+    for field in ["capacity", "allocatable"] {
+        let list = node.get("status").get(field);
+        for (name, amount) in list.entries() {
+            let mut found = Errors::new();
+            resources::amount(name, &amount, &mut found);
+            meta::moved(found, &amount.path(), &format!("{list}.{name}"), errors);
+        }
+    }
+}
+
+fn validate_change(_: &Ctx<'_>, new: &Cursor<'_>, old: &Cursor<'_>, errors: &mut Errors) {
+    let addresses = new.get("status").get("addresses");
+    for (i, address) in addresses.items().enumerate() {
+        if addresses.list()[..i].iter().any(|a| Some(a) == address.value()) {
+            errors.duplicate(&address, address.value().cloned().unwrap_or_default());
+        }
+    }
+    let (n, o) = (new.get("spec"), old.get("spec"));
+    let (cidrs, before) = (n.get("podCIDRs"), o.get("podCIDRs"));
+    if !before.is_empty() && cidrs.list() != before.list() {
+        errors.forbidden(&cidrs, "node updates may not change podCIDR except from \"\" to valid");
+    }
+    let provider = o.get("providerID");
+    if !provider.is_empty() && provider.str() != n.get("providerID").str() {
+        errors.forbidden(n.get("providerID"), "node updates may not change providerID except from \"\" to valid");
+    }
+}
 
 fn row(node: &Cursor<'_>, now: Timestamp) -> Vec<Value> {
     let status = node.get("status");
@@ -110,5 +195,30 @@ mod tests {
             ]
         );
         assert_eq!(testing::row(&testing::changed(&node, "status", json!({})), 60)[1], "Unknown,SchedulingDisabled");
+    }
+
+    #[test]
+    fn checks() {
+        use crate::kinds::testing::{changed, create_errors, update_errors};
+        let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n", "resourceVersion": "1"},
+            "spec": {"podCIDRs": ["10.0.0.0/24"], "providerID": "x"}, "status": {"capacity": {"cpu": "2", "pods": "110"}}});
+        assert_eq!(create_errors(&node), "");
+        let taint = json!({"key": "a", "effect": "NoSchedule"});
+        assert_eq!(
+            create_errors(&changed(&node, "spec/taints", json!([taint, taint]))),
+            "metadata.taints[1]: Duplicate value: {\"effect\":\"NoSchedule\",\"key\":\"a\"}: taints must be unique by key and effect pair"
+        );
+        assert_eq!(
+            create_errors(&changed(&node, "status/capacity/pods", json!("1500m"))),
+            "status.capacity.pods: Invalid value: \"1500m\": must be an integer"
+        );
+        assert_eq!(
+            update_errors(&changed(&node, "spec/podCIDRs", json!(["10.0.1.0/24"])), &node),
+            "spec.podCIDRs: Forbidden: node updates may not change podCIDR except from \"\" to valid"
+        );
+        assert_eq!(
+            update_errors(&changed(&node, "spec/providerID", json!("y")), &node),
+            "spec.providerID: Forbidden: node updates may not change providerID except from \"\" to valid"
+        );
     }
 }

@@ -6,6 +6,8 @@ mod ranges;
 pub mod table;
 mod validate;
 
+pub use validate::endpoint_ip;
+
 use serde_json::Value;
 
 use crate::kinds::strategy::{Sub, keep_all_but_status};
