@@ -1,10 +1,14 @@
 //! The apps group.
 
+mod validate;
+
+pub use validate::{at_most_all, count_or_percent, replica_status, selects};
+
 use jiff::Timestamp;
 use pintle_schema::cursor::Cursor;
 use serde_json::Value;
 
-use super::strategy::{Sub, keep_all_but_status_and_labels};
+use super::strategy::{Sub, keep_all_but_status, keep_all_but_status_and_labels};
 use super::table::{self, Column, integer, text};
 use super::{Strategy, scale};
 
@@ -13,14 +17,16 @@ const IMAGES: Column = text("Images", "Images referenced by each container in th
 
 /// The strategy of deployments.
 pub static DEPLOYMENT: Strategy = Strategy {
+    validate: validate::deployment,
+    validate_change: validate::selector_stays,
     generation: &[&["spec"], &["metadata", "annotations"]],
     scale: Some(&scale::WORKLOAD),
     subresources: &[(
         "status",
         Sub {
             prepare: keep_all_but_status_and_labels,
+            validate: validate::deployment_status,
             reset_fields: &[&["spec"], &["metadata", "labels"]],
-            ..Sub::STATUS
         },
     )],
     columns: &[
@@ -52,6 +58,16 @@ pub static DEPLOYMENT: Strategy = Strategy {
 
 /// The strategy of replica sets.
 pub static REPLICA_SET: Strategy = Strategy {
+    validate: validate::replica_set,
+    validate_change: validate::selector_stays,
+    subresources: &[(
+        "status",
+        Sub {
+            prepare: keep_all_but_status,
+            validate: |_, new, _, errors| replica_status(&new.get("status"), errors),
+            reset_fields: &[&["spec"]],
+        },
+    )],
     selectable: &[("status.replicas", &["status", "replicas"])],
     selectable_zero: &[("status.replicas", "0")],
     generation: &[&["spec"]],
@@ -85,6 +101,9 @@ pub static REPLICA_SET: Strategy = Strategy {
 
 /// The strategy of stateful sets.
 pub static STATEFUL_SET: Strategy = Strategy {
+    validate: validate::stateful_set,
+    validate_change: validate::stateful_set_change,
+    subresources: &[("status", Sub { validate: validate::stateful_set_status, ..Sub::STATUS })],
     generation: &[&["spec"]],
     scale: Some(&scale::WORKLOAD),
     columns: &[Column::NAME, text("Ready", "Number of the pod with ready state"), Column::AGE, CONTAINERS, IMAGES],
@@ -98,6 +117,9 @@ pub static STATEFUL_SET: Strategy = Strategy {
 
 /// The strategy of daemon sets.
 pub static DAEMON_SET: Strategy = Strategy {
+    validate: validate::daemon_set,
+    validate_change: validate::daemon_set_change,
+    subresources: &[("status", Sub { validate: validate::daemon_set_status, ..Sub::STATUS })],
     generation: &[&["spec"]],
     columns: &[
         Column::NAME,
@@ -118,6 +140,9 @@ pub static DAEMON_SET: Strategy = Strategy {
 
 /// The strategy of controller revisions.
 pub static CONTROLLER_REVISION: Strategy = Strategy {
+    full_meta_on_update: true,
+    validate: validate::revision,
+    validate_change: |_, new, old, errors| super::meta::immutable(&new.get("data"), &old.get("data"), errors),
     columns: &[
         Column::NAME,
         text("Controller", "Controller of the object"),

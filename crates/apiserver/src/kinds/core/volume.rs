@@ -5,9 +5,11 @@ use pintle_api::names::dns1123_subdomain;
 use pintle_schema::cursor::{Cursor, Errors};
 use serde_json::{Value, json};
 
-use super::pod::resources;
+use super::pod::{resources, scheduling, volumes};
+use crate::kinds::strategy::{Sub, keep_all_but_status};
 use crate::kinds::table::{self, Column, text};
-use crate::kinds::{Strategy, checks, meta, value};
+use crate::kinds::value::{self, same};
+use crate::kinds::{Ctx, Strategy, checks, meta};
 
 const CLASS_ANNOTATION: &str = "volume.beta.kubernetes.io/storage-class";
 
@@ -17,6 +19,26 @@ pub static PERSISTENT_VOLUME: Strategy = Strategy {
         let since = pintle_api::time::format(ctx.now);
         value::set(o, &["status"], json!({"phase": "Pending", "lastPhaseTransitionTime": since}));
     },
+    full_meta_on_update: true,
+    validate: volume,
+    validate_change: volume_change,
+    subresources: &[(
+        "status",
+        Sub {
+            // A phase that changes says when.
+            prepare: |ctx, new, old| {
+                keep_all_but_status(ctx, new, old);
+                let (phase, time) = (["status", "phase"], ["status", "lastPhaseTransitionTime"]);
+                let changed = value::at(new, &phase) != value::at(old, &phase);
+                if changed && value::at(new, &time) == value::at(old, &time) {
+                    value::set(new, &time, pintle_api::time::format(ctx.now));
+                } else if !changed && value::at(new, &time).is_none() {
+                    value::copy(new, old, &time);
+                }
+            },
+            ..Sub::STATUS
+        },
+    )],
     columns: &[
         Column::NAME,
         text("Capacity", "@PersistentVolumeSpec.capacity"),
@@ -37,6 +59,9 @@ pub static PERSISTENT_VOLUME: Strategy = Strategy {
 /// The strategy of persistent volume claims.
 pub static PERSISTENT_VOLUME_CLAIM: Strategy = Strategy {
     on_create: |_, o| value::set(o, &["status"], json!({"phase": "Pending"})),
+    full_meta_on_update: true,
+    validate: |_, claim, _, errors| claim_spec(&claim.get("spec"), errors),
+    validate_change: claim_change,
     columns: &[
         Column::NAME,
         text("Status", "@PersistentVolumeClaimStatus.phase"),
@@ -108,6 +133,238 @@ pub fn claim_spec(spec: &Cursor<'_>, errors: &mut Errors) {
     let attributes = spec.get("volumeAttributesClassName");
     if !attributes.is_empty() {
         checks::subdomain(&attributes, errors);
+    }
+}
+
+/// What a volume may be made of: its field, and the fields it must have. In upstream's order.
+const SOURCES: &[(&str, &[&str])] = &[
+    ("hostPath", &[]),
+    ("gcePersistentDisk", &["pdName"]),
+    ("awsElasticBlockStore", &["volumeID"]),
+    ("glusterfs", &["endpoints", "path"]),
+    ("flocker", &[]),
+    ("nfs", &["server", "path"]),
+    ("rbd", &["monitors", "image"]),
+    ("quobyte", &["registry", "volume"]),
+    ("cephfs", &["monitors"]),
+    ("iscsi", &["targetPortal"]),
+    ("cinder", &["volumeID"]),
+    ("fc", &[]),
+    ("flexVolume", &["driver"]),
+    ("azureFile", &["secretName", "shareName"]),
+    ("vsphereVolume", &["volumePath"]),
+    ("photonPersistentDisk", &["pdID"]),
+    ("portworxVolume", &["volumeID"]),
+    ("azureDisk", &["diskName", "diskURI"]),
+    ("scaleIO", &["gateway", "system", "volumeName"]),
+    ("local", &["path"]),
+    ("storageos", &["volumeName"]),
+    ("csi", &[]),
+];
+
+fn volume(_: &Ctx<'_>, volume: &Cursor<'_>, _: Option<&Cursor<'_>>, errors: &mut Errors) {
+    let spec = volume.get("spec");
+    let at = |field: &'static str| spec.get(field);
+    if at("accessModes").is_empty() {
+        errors.required(at("accessModes"), "");
+    }
+    access_mode_set(&at("accessModes"), errors);
+    let capacity = at("capacity");
+    if capacity.is_empty() {
+        errors.required(&capacity, "");
+    }
+    let storage = capacity.key("storage");
+    if storage.is_absent() || capacity.len() > 1 {
+        errors.not_supported(&capacity, capacity.value().cloned().unwrap_or_default(), &["storage"]);
+    }
+    for (_, amount) in capacity.entries() {
+        if resources::quantity(&amount).sign() <= 0 {
+            errors.invalid(&amount, checks::NOT_POSITIVE);
+        }
+    }
+    checks::one_of(&at("persistentVolumeReclaimPolicy"), &["Delete", "Recycle", "Retain"], false, errors);
+    let affinity = at("nodeAffinity");
+    if affinity.is_present() {
+        let required = affinity.get("required");
+        if required.is_present() {
+            scheduling::node_selector(&required, false, errors);
+        } else {
+            errors.required(&required, "must specify required node constraints");
+        }
+    }
+    sources(&spec, errors);
+    let path = at("hostPath").get("path");
+    let root = path.str().starts_with('/') && path.str().split('/').all(|p| matches!(p, "" | "."));
+    if root && at("persistentVolumeReclaimPolicy").str() == "Recycle" {
+        errors.forbidden(at("persistentVolumeReclaimPolicy"), "may not be 'recycle' for a hostPath mount of '/'");
+    }
+    if !at("storageClassName").is_empty() {
+        checks::subdomain(&at("storageClassName"), errors);
+    }
+    checks::one_of(&at("volumeMode"), &["Block", "Filesystem"], false, errors);
+    let attributes = at("volumeAttributesClassName");
+    if attributes.is_present() {
+        if attributes.is_empty() {
+            errors.required(&attributes, "an empty string is disallowed");
+        } else {
+            checks::subdomain(&attributes, errors);
+        }
+        if at("csi").is_absent() {
+            errors.required(at("csi"), "has to be specified when using volumeAttributesClassName");
+        }
+    }
+}
+
+fn sources(spec: &Cursor<'_>, errors: &mut Errors) {
+    let mut found = 0;
+    for (field, required) in SOURCES {
+        let source = spec.get(field);
+        if source.is_absent() {
+            continue;
+        }
+        found += 1;
+        if found > 1 {
+            errors.forbidden(&source, "may not specify more than 1 volume type");
+            continue;
+        }
+        for name in *required {
+            if source.get(name).is_empty() {
+                errors.required(source.get(name), "");
+            }
+        }
+        match *field {
+            "hostPath" => volumes::host_path(&source, errors),
+            "iscsi" => volumes::iscsi(&source, errors),
+            "fc" => volumes::fibre_channel(&source, errors),
+            "flexVolume" => volumes::flex_options(&source, errors),
+            "azureDisk" => volumes::azure_disk(&source, errors),
+            "nfs" if !source.get("path").str().starts_with('/') => {
+                errors.invalid(&source.get("path"), "must be an absolute path");
+            }
+            "local" => {
+                volumes::no_backsteps(&source.get("path"), errors);
+                if spec.get("nodeAffinity").is_absent() {
+                    errors.required(spec.get("nodeAffinity"), "Local volume requires node affinity");
+                }
+            }
+            "csi" => csi(&source, errors),
+            _ => {}
+        }
+    }
+    if found == 0 {
+        errors.required(spec, "must specify a volume type");
+    }
+}
+
+fn csi(source: &Cursor<'_>, errors: &mut Errors) {
+    csi_driver_name(&source.get("driver"), errors);
+    if source.get("volumeHandle").is_empty() {
+        errors.required(source.get("volumeHandle"), "");
+    }
+    for field in
+        ["controllerPublishSecretRef", "controllerExpandSecretRef", "nodePublishSecretRef", "nodeExpandSecretRef"]
+    {
+        let secret = source.get(field);
+        if secret.is_absent() {
+            continue;
+        }
+        let (name, namespace) = (secret.get("name"), secret.get("namespace"));
+        if name.is_empty() {
+            errors.required(&name, "");
+        } else {
+            checks::subdomain(&name, errors);
+        }
+        if namespace.is_empty() {
+            errors.required(&namespace, "");
+        } else {
+            checks::label(&namespace, errors);
+        }
+    }
+}
+
+fn volume_change<'a>(_: &Ctx<'_>, new: &Cursor<'a>, old: &Cursor<'a>, errors: &mut Errors) {
+    let (n, o) = (new.get("spec"), old.get("spec"));
+    let changed = SOURCES.iter().find(|(field, _)| {
+        let (mut now, before) = (n.get(field).value().cloned(), o.get(field));
+        if *field == "csi"
+            && before.is_present()
+            && before.get("controllerExpandSecretRef").is_absent()
+            && let Some(now) = &mut now
+        {
+            value::remove(now, &["controllerExpandSecretRef"]);
+        }
+        !same(now.as_ref(), before.value())
+    });
+    if let Some((field, _)) = changed {
+        errors.forbidden(
+            "spec.persistentvolumesource",
+            format!("spec.persistentvolumesource is immutable after creation\n{field}"),
+        );
+    }
+    let mode = n.get("volumeMode");
+    if !same(mode.value(), o.get("volumeMode").value()) {
+        errors.invalid_value("volumeMode", mode.value().cloned().unwrap_or_default(), meta::IMMUTABLE);
+    }
+    let affinity = n.get("nodeAffinity");
+    if o.get("nodeAffinity").is_present() && !same(affinity.value(), o.get("nodeAffinity").value()) {
+        let message = format!("{}, except for updating from beta label to GA", meta::IMMUTABLE);
+        errors.invalid_value("nodeAffinity", affinity.value().cloned().unwrap_or_default(), message);
+    }
+    if o.get("volumeAttributesClassName").is_present() && n.get("volumeAttributesClassName").is_absent() {
+        errors.forbidden(n.get("volumeAttributesClassName"), "update from non-nil value to nil is forbidden");
+    }
+}
+
+fn claim_change<'a>(_: &Ctx<'_>, new: &Cursor<'a>, old: &Cursor<'a>, errors: &mut Errors) {
+    let (n, o) = (new.get("spec"), old.get("spec"));
+    let annotation = |object: &Cursor<'a>| object.get("metadata").get("annotations").key(CLASS_ANNOTATION).opt_str();
+    let class = |spec: &Cursor<'a>| spec.get("storageClassName").opt_str();
+    let (now, before) = (n.value().cloned().unwrap_or_default(), o.value().cloned().unwrap_or_default());
+    let mut forgiven = now;
+    if value::str_at(&before, &["volumeName"]).is_empty() {
+        value::copy(&mut forgiven, &before, &["volumeName"]);
+    }
+    let from_annotation = annotation(old).is_some()
+        && class(&o).is_none()
+        && class(&n) == annotation(old)
+        && (annotation(new).is_none() || annotation(new) == annotation(old));
+    if !from_annotation && annotation(new) != annotation(old) {
+        errors.invalid_value(
+            format!("metadata.annotations.{CLASS_ANNOTATION}"),
+            annotation(new).unwrap_or(""),
+            meta::IMMUTABLE,
+        );
+    }
+    let from_nil =
+        class(&n).is_some() && class(&o).is_none() && (annotation(old).is_none() || class(&n) == annotation(old));
+    if from_annotation || from_nil {
+        value::copy(&mut forgiven, &before, &["storageClassName"]);
+    }
+    if new.get("status").get("phase").str() == "Bound" {
+        value::copy(&mut forgiven, &before, &["resources", "requests", "storage"]);
+        value::copy(&mut forgiven, &before, &["volumeAttributesClassName"]);
+    }
+    if !same(Some(&forgiven), Some(&before)) {
+        errors.forbidden(
+            "spec",
+            "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims\n",
+        );
+    }
+    let size = |spec: &Cursor<'a>| resources::quantity(&spec.get("resources").get("requests").key("storage"));
+    let have = resources::quantity(&old.get("status").get("capacity").key("storage"));
+    if size(&n) < size(&o) && size(&n) <= have {
+        errors.forbidden("spec.resources.requests.storage", "field can not be less than status.capacity");
+    }
+    let mode = n.get("volumeMode");
+    if !same(mode.value(), o.get("volumeMode").value()) {
+        errors.invalid_value("volumeMode", mode.value().cloned().unwrap_or_default(), meta::IMMUTABLE);
+    }
+    let attributes = n.get("volumeAttributesClassName");
+    let changed = attributes.opt_str() != o.get("volumeAttributesClassName").opt_str();
+    if changed && old.get("status").get("currentVolumeAttributesClassName").is_present() && attributes.is_empty() {
+        let to = if attributes.is_absent() { "nil" } else { "empty string" };
+        let message = format!("update to {to} is forbidden when status.currentVolumeAttributesClassName is not nil");
+        errors.forbidden(&attributes, message);
     }
 }
 
@@ -240,5 +497,45 @@ mod tests {
         assert_eq!(testing::row(&claim, 5), ["v", "Bound", "v", "1Gi", "RWO", "", "<unset>", "5s", "<unset>"]);
         let pending = testing::changed(&claim, "spec/volumeName", json!(null));
         assert_eq!(testing::row(&pending, 5)[2..5], ["", "", ""]);
+    }
+
+    #[test]
+    fn checks() {
+        use crate::kinds::testing::{changed, create_errors, update_errors};
+        let volume = json!({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": "v", "resourceVersion": "1"},
+            "spec": {"capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"], "hostPath": {"path": "/x"}}});
+        assert_eq!(create_errors(&volume), "");
+        let check =
+            |path: &str, to, expect: &str| assert_eq!(create_errors(&changed(&volume, path, to)), expect, "{path}");
+        check("spec/hostPath", json!(null), "spec: Required value: must specify a volume type");
+        check(
+            "spec/capacity",
+            json!({"storage": "0"}),
+            "spec.capacity[storage]: Invalid value: \"0\": must be greater than zero",
+        );
+        check("spec/accessModes", json!([]), "spec.accessModes: Required value");
+        let moved = update_errors(&changed(&volume, "spec/hostPath/path", json!("/y")), &volume);
+        assert!(
+            moved.starts_with(
+                "spec.persistentvolumesource: Forbidden: spec.persistentvolumesource is immutable after creation"
+            ),
+            "{moved}"
+        );
+        let claim = json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "c", "namespace": "ns", "resourceVersion": "1"},
+            "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}, "status": {"phase": "Bound", "capacity": {"storage": "1Gi"}}});
+        assert_eq!(create_errors(&claim), "");
+        assert_eq!(
+            create_errors(&changed(&claim, "spec/resources", json!({}))),
+            "spec.resources[storage]: Required value"
+        );
+        let bigger = changed(&claim, "spec/resources/requests/storage", json!("2Gi"));
+        assert_eq!(update_errors(&bigger, &claim), "");
+        let smaller = changed(&claim, "spec/resources/requests/storage", json!("1Mi"));
+        assert_eq!(
+            update_errors(&smaller, &claim),
+            "spec.resources.requests.storage: Forbidden: field can not be less than status.capacity"
+        );
+        let other = update_errors(&changed(&claim, "spec/accessModes", json!(["ReadWriteMany"])), &claim);
+        assert!(other.starts_with("spec: Forbidden: spec is immutable after creation"), "{other}");
     }
 }
