@@ -110,7 +110,11 @@ async fn bench() {
         while !matches!(events.next().await.unwrap().kind, EventKind::ContainerExited { .. }) {}
         let t3 = Instant::now();
         rt.remove_container(&id).await.unwrap();
-        (all.push(t3 - t), create.push(t1 - t), start.push(t2 - t1), exit.push(t3 - t2), remove.push(t3.elapsed()));
+        all.push(t3 - t);
+        create.push(t1 - t);
+        start.push(t2 - t1);
+        exit.push(t3 - t2);
+        remove.push(t3.elapsed());
     }
     percentiles("container: create", create);
     percentiles("container: start", start);

@@ -32,6 +32,8 @@ pub struct Hierarchy {
 pub struct Cgroups {
     root: String,
     hierarchies: Vec<Hierarchy>,
+    /// The `cgroup.procs` of the roots by which a service manager keeps track of processes, if it keeps us.
+    managers: Vec<PathBuf>,
 }
 
 /// What the processes of a cgroup use together.
@@ -74,19 +76,39 @@ impl Cgroups {
             let offered = fs::read_to_string(h.mount.join("cgroup.controllers")).unwrap_or_default();
             h.controllers = offered.split_whitespace().map(Into::into).collect();
         }
-        Ok(Self::new(root, hierarchies))
+        let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+        let managed = |h: &Hierarchy| {
+            let line = own.lines().find(|l| {
+                let mut parts = l.splitn(3, ':').skip(1);
+                let names = parts.next().unwrap_or_default();
+                if h.unified { names.is_empty() } else { names == "name=systemd" && h.has("name=systemd") }
+            });
+            line.is_some_and(|l| !l.ends_with(":/"))
+        };
+        let managers = hierarchies.iter().filter(|h| managed(h)).map(|h| h.mount.join("cgroup.procs")).collect();
+        // Entering a cgroup costs time in each hierarchy, so only those count that limit or measure something.
+        hierarchies.retain(|h| USED.iter().any(|c| h.has(c)));
+        Ok(Self { managers, ..Self::new(root, hierarchies) })
     }
 
     /// These hierarchies; for tests on a tree of plain files.
     #[must_use]
     pub fn new(root: &str, hierarchies: Vec<Hierarchy>) -> Self {
-        Self { root: root.trim_matches('/').to_string(), hierarchies }
+        Self { root: root.trim_matches('/').to_string(), hierarchies, managers: vec![] }
     }
 
     /// The hierarchies.
     #[must_use]
     pub fn hierarchies(&self) -> &[Hierarchy] {
         &self.hierarchies
+    }
+
+    /// Takes a process out of our own service, so that whoever stops the service leaves it alone.
+    pub fn leave_service(&self, pid: u32) {
+        for file in &self.managers {
+            // If this fails the process is only as safe as ourselves.
+            let _ = fs::write(file, pid.to_string());
+        }
     }
 
     /// Whether version 2 manages memory and CPU.
@@ -248,6 +270,9 @@ fn parse_mountinfo(text: &str) -> Vec<Hierarchy> {
     }
     found
 }
+
+/// The controllers we set or read.
+const USED: [&str; 7] = ["cpu", "cpuacct", "cpuset", "memory", "devices", "pids", "hugetlb"];
 
 const V1_CONTROLLERS: [&str; 14] = [
     "cpu",

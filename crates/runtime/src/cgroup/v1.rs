@@ -4,21 +4,23 @@ use super::{Hierarchy, keyed, number, write};
 use crate::sys::Context as _;
 use crate::{LinuxResources, MemoryUsage, Result};
 use std::fs;
+use std::io::ErrorKind;
 use std::path::Path;
 
 pub fn create(h: &Hierarchy, relative: &Path) -> Result<()> {
-    let mut dir = h.mount.clone();
-    for part in relative {
-        dir.push(part);
-        match fs::create_dir(&dir) {
-            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
-            result => result.context(format!("making cgroup {}", dir.display()))?,
+    let dir = h.mount.join(relative);
+    match fs::create_dir(&dir) {
+        Err(e) if e.kind() == ErrorKind::AlreadyExists => return Ok(()),
+        Err(e) if e.kind() == ErrorKind::NotFound && relative.parent().is_some() => {
+            create(h, relative.parent().unwrap_or(Path::new("")))?;
+            match fs::create_dir(&dir) {
+                Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
+                result => result.context(format!("making cgroup {}", dir.display()))?,
+            }
         }
-        if h.has("cpuset") {
-            inherit_cpuset(&dir)?;
-        }
+        result => result.context(format!("making cgroup {}", dir.display()))?,
     }
-    Ok(())
+    if h.has("cpuset") { inherit_cpuset(&dir) } else { Ok(()) }
 }
 
 /// A new cpuset is empty and takes no process until it is given CPUs and memory nodes.

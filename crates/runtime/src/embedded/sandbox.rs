@@ -84,7 +84,7 @@ impl Inner {
             self.cgroups.apply(&sandbox.cgroup(), resources)?;
         }
         let pid = shim_client::spawn(&self.shim_program.path, &sandbox.dir).await?;
-        self.leave_our_cgroup(pid);
+        self.cgroups.leave_service(pid);
         self.connect(sandbox)?;
         if own_network {
             let netns = sandbox.netns().ok_or_else(|| Error::internal("the sandbox has no network namespace"))?;
@@ -94,16 +94,6 @@ impl Inner {
         }
         sandbox.record.lock().state = SandboxState::Ready;
         sandbox.save()
-    }
-
-    /// Whoever stops this process by its cgroup must not stop the shims with it.
-    fn leave_our_cgroup(&self, pid: u32) {
-        for h in
-            self.cgroups.hierarchies().iter().filter(|h| h.unified || h.controllers.iter().any(|c| c == "name=systemd"))
-        {
-            // Best effort: it matters only where a service manager keeps us.
-            let _ = fs::write(h.mount.join("cgroup.procs"), pid.to_string());
-        }
     }
 
     /// Connects to a sandbox's shim and begins to listen to it.

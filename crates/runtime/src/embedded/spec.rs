@@ -9,6 +9,8 @@ use crate::process::{CAPABILITIES, encode_filter, known_capabilities};
 use crate::seccomp::{Profile, default_profile};
 use crate::sys::Context as _;
 use crate::*;
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
@@ -233,10 +235,17 @@ fn filter(security: &LinuxSecurityContext, bounding: u64) -> Result<String> {
         _ if security.privileged => return Ok(String::new()),
         SecurityProfile::Unconfined => return Ok(String::new()),
         SecurityProfile::RuntimeDefault => {
+            // Few sets are in use on a node, and every container needs one's filter.
+            static MADE: Mutex<BTreeMap<u64, String>> = Mutex::new(BTreeMap::new());
             let bounding = bounding & known_capabilities();
+            if let Some(made) = MADE.lock().get(&bounding) {
+                return Ok(made.clone());
+            }
             let has: Vec<&str> =
                 CAPABILITIES.iter().enumerate().filter(|(n, _)| bounding >> n & 1 == 1).map(|(_, c)| *c).collect();
-            default_profile(&has)
+            let made = encode_filter(&default_profile(&has).compile()?);
+            MADE.lock().insert(bounding, made.clone());
+            return Ok(made);
         }
         SecurityProfile::Localhost(path) => {
             let text = std::fs::read(path).context(format!("cannot load seccomp profile {path:?}"))?;

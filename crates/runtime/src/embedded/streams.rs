@@ -40,7 +40,8 @@ impl Pipes {
         if streams[0] {
             let (read, write) = pipe()?;
             out.theirs.push(read);
-            out.stdin = Some(Box::new(pipe::Sender::from_owned_fd(write).context("making a pipe")?));
+            let sender = pipe::Sender::from_owned_fd(write).context("making a pipe")?;
+            out.stdin = Some(Box::new(Input(Some(sender))));
         }
         for n in [1, 2] {
             if streams[n] {
@@ -208,6 +209,25 @@ fn in_memory(data: &[u8]) -> Result<std::fs::File> {
     let mut file = std::fs::File::from(fd);
     file.write_all(data).and_then(|()| file.rewind()).context("making a file in memory")?;
     Ok(file)
+}
+
+/// A pipe into a process. A pipe ends only when it is closed, so that is what shutting it down does.
+struct Input(Option<pipe::Sender>);
+
+impl AsyncWrite for Input {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Task<'_>, data: &[u8]) -> Poll<std::io::Result<usize>> {
+        match &mut self.0 {
+            Some(pipe) => Pin::new(pipe).poll_write(cx, data),
+            None => Poll::Ready(Err(std::io::ErrorKind::BrokenPipe.into())),
+        }
+    }
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Task<'_>) -> Poll<std::io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+    fn poll_shutdown(mut self: Pin<&mut Self>, _: &mut Task<'_>) -> Poll<std::io::Result<()>> {
+        self.0 = None;
+        Poll::Ready(Ok(()))
+    }
 }
 
 /// Our side of a terminal.

@@ -22,6 +22,8 @@ pub async fn pull(
 ) -> Result<String> {
     let parsed: ImageName = name.parse()?;
     let fail = |e: Error| e.context(format!("failed to pull and unpack image {:?}", parsed.to_string()));
+    let lock = store.pull_lock(&parsed.to_string());
+    let _turn = lock.lock().await;
     let _busy = store.busy();
     let mut first: Option<Error> = None;
     for host in hosts.of(&parsed.registry) {

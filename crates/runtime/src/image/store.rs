@@ -16,6 +16,7 @@ use std::fs::{self, File};
 use std::io::{self, BufReader};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 
 /// The layers of an image, the uppermost first, held against removal under a name.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,6 +65,8 @@ pub struct ImageStore {
     state: Mutex<State>,
     next: AtomicU64,
     boot: String,
+    /// One pull of a name at a time: the next finds what the first brought.
+    pulls: Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>,
 }
 
 /// While it lives nothing is removed.
@@ -110,7 +113,7 @@ impl ImageStore {
         // Without that nobody knows what a loss of power left.
         images.retain(|r| (r.durable || r.boot == boot) && present(r));
         let state = Mutex::new(State { images, ..State::default() });
-        Ok(Self { dir, state, next: AtomicU64::new(0), boot })
+        Ok(Self { dir, state, next: AtomicU64::new(0), boot, pulls: Mutex::default() })
     }
 
     /// Where it is.
@@ -122,6 +125,15 @@ impl ImageStore {
     /// The machine's present run.
     pub(super) fn boot(&self) -> &str {
         &self.boot
+    }
+
+    /// The lock of a name's pulls.
+    pub(super) fn pull_lock(&self, name: &str) -> Arc<tokio::sync::Mutex<()>> {
+        let mut pulls = self.pulls.lock();
+        pulls.retain(|_, lock| lock.strong_count() > 0);
+        let lock = pulls.get(name).and_then(Weak::upgrade).unwrap_or_default();
+        pulls.insert(name.into(), Arc::downgrade(&lock));
+        lock
     }
 
     /// Keeps everything while the answer lives.

@@ -66,3 +66,24 @@ pub async fn update() {
     }
     node.finish().await;
 }
+
+/// Version 2's device filter, wherever a version 2 hierarchy is mounted: the kernel takes it and obeys.
+pub async fn device_filter_of_v2() {
+    use pintle_runtime::cgroup::{Cgroups, DeviceRule, Hierarchy};
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let v2 = mounts.lines().find(|l| l.contains(" - cgroup2 ")).map(|l| l.split(' ').nth(4).unwrap().to_string());
+    let Some(mount) = v2 else { return };
+    let h = Hierarchy { mount: mount.into(), controllers: vec![], unified: true };
+    let cg = Cgroups::new(&format!("/pintle-test-{}-bpf", std::process::id()), vec![h]);
+    cg.create("/a").unwrap();
+    cg.allow_devices("/a", &[DeviceRule::char(1, Some(5), "rw")]).unwrap();
+    let procs = cg.procs_files("/a").unwrap()[0].display().to_string();
+    let script = format!(
+        "echo 0 > {procs}; head -c 1 /dev/zero | wc -c; head -c 1 /dev/urandom 2>&1 >/dev/zero | grep -c 'not permitted'"
+    );
+    let out = std::process::Command::new("/bin/busybox").args(["sh", "-c", &script]).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&out.stdout), "1\n1\n", "{}", String::from_utf8_lossy(&out.stderr));
+    cg.remove("/a").unwrap();
+    let top = cg.hierarchies()[0].mount.join(format!("pintle-test-{}-bpf", std::process::id()));
+    std::fs::remove_dir(top).unwrap();
+}

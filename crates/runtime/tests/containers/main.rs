@@ -62,6 +62,7 @@ fn main() {
         trial("out_of_memory", limits::out_of_memory),
         trial("process_limit", limits::process_limit),
         trial("update", limits::update),
+        trial("device_filter_of_v2", limits::device_filter_of_v2),
         trial("users", security::users),
         trial("capabilities", security::capabilities),
         trial("filters", security::filters),
