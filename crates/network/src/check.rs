@@ -51,6 +51,26 @@ pub async fn preflight() -> Vec<String> {
     missing
 }
 
+/// What on the node is in the way of pods though nothing is missing: firewalls that drop what they do not know.
+///
+/// # Errors
+/// When the kernel cannot be asked.
+pub fn hindrances(ns: &NetNs) -> std::io::Result<Vec<String>> {
+    let chains = Nft::open(ns)?.dropping_chains()?;
+    let text = |(hook, table, chain): (u32, String, String)| match hook {
+        Hook::FORWARD => Some(format!(
+            "chain {chain} of table {table} drops forwarded packets that no rule of it accepts: pods may reach nothing \
+             beyond their node until it accepts them"
+        )),
+        Hook::INPUT => Some(format!(
+            "chain {chain} of table {table} drops packets to this node that no rule of it accepts: pods may not reach \
+             cluster DNS and the API until it accepts them"
+        )),
+        _ => None,
+    };
+    Ok(chains.into_iter().filter_map(text).collect())
+}
+
 /// One rule of every kind in use.
 fn trial(table: Table) -> Batch {
     let family = table.family;

@@ -5,7 +5,7 @@
 //! The last three are told of objects by shared informers and decide purely (`decide`, `Zone::answer`); what they decide
 //! is compared with what is installed, and the difference is sent to the kernel in one batch. All rules are nftables
 //! written by [`nft`] over netlink, in tables of our own (`pintle-podnet`, `pintle-proxy`, `pintle-policy`, `pintle-dns`).
-//! [`preflight`] names what the kernel lacks, [`cleanup_all`] leaves no trace.
+//! [`preflight`] names what the kernel lacks, [`hindrances`] what is in the way, [`cleanup_all`] leaves no trace.
 
 pub mod addr;
 mod check;
@@ -19,7 +19,7 @@ pub mod podnet;
 pub mod policy;
 pub mod proxy;
 mod sysctl;
-pub use check::{cleanup_all, preflight};
+pub use check::{cleanup_all, hindrances, preflight};
 
 #[cfg(test)]
 mod testnet;

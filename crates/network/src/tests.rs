@@ -15,7 +15,7 @@ use crate::dns::{self, Upstream};
 use crate::netns::NetNs;
 use crate::podnet::{self, PodNetwork};
 use crate::testnet::{self, Echo, NODE4, Outcome, World, path, tcp};
-use crate::{cleanup_all, policy, preflight, proxy};
+use crate::{cleanup_all, hindrances, policy, preflight, proxy};
 
 fn resource(api: &str, kind: &str) -> &'static Resource {
     resources::by_kind(api, kind).unwrap()
@@ -188,4 +188,19 @@ async fn objects_become_a_working_network_and_vanish_without_a_trace() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn this_kernel_has_what_is_needed() {
     assert_eq!(preflight().await, [""; 0]);
+}
+
+#[test]
+fn firewalls_in_the_way_are_named() {
+    let ns = NetNs::new().unwrap();
+    assert_eq!(hindrances(&ns).unwrap(), [""; 0]);
+    testnet::run(
+        &ns,
+        "nft add table ip filter; nft 'add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; }'",
+    );
+    let found = hindrances(&ns).unwrap();
+    assert!(
+        found.len() == 1 && found[0].starts_with("chain FORWARD of table filter drops forwarded packets"),
+        "{found:?}"
+    );
 }

@@ -130,6 +130,25 @@ impl Nft {
         })
     }
 
+    /// The base chains of all tables that drop what no rule accepts: hook, table and chain.
+    ///
+    /// # Errors
+    /// When the kernel cannot be asked.
+    pub fn dropping_chains(&mut self) -> io::Result<Vec<(u32, String, String)>> {
+        const DROP: u32 = 0;
+        self.retry(|nft| {
+            let mut out = Vec::new();
+            nft.list(GETCHAIN, None, None, |attrs| {
+                if let (Some(table), Some(name), Some(hook), Some(DROP)) =
+                    (attrs.str(1), attrs.str(3), attrs.inside(4).u32(1), attrs.u32(5))
+                {
+                    out.push((hook, table.to_owned(), name.to_owned()));
+                }
+            })?;
+            Ok(out)
+        })
+    }
+
     /// The elements of a set or map.
     ///
     /// # Errors

@@ -45,6 +45,14 @@ pub enum Error {
         /// Who has it.
         holder: String,
     },
+    /// An address a sandbox says it has is another's.
+    #[error("address {ip} belongs to sandbox {holder}")]
+    AddressTaken {
+        /// The address.
+        ip: IpAddr,
+        /// Who has it.
+        holder: String,
+    },
     /// The record could not be written.
     #[error("recording addresses in {path}: {source}", path = .path.display())]
     Io {
@@ -141,6 +149,27 @@ impl Ipam {
         self.taken.extend(&allocation.ips);
         self.by_id.insert(id.to_owned(), allocation.clone());
         Ok(allocation)
+    }
+
+    /// Takes note of addresses a sandbox has from before, if nothing is known of it.
+    ///
+    /// # Errors
+    /// When another sandbox has one of them, or the record cannot be written.
+    pub fn adopt(&mut self, id: &str, ips: &[IpAddr], ports: &[HostPort]) -> Result<(), Error> {
+        if self.by_id.contains_key(id) {
+            return Ok(());
+        }
+        if let Some((ip, holder)) = ips.iter().find_map(|ip| {
+            self.taken.contains(ip).then_some(())?;
+            self.by_id.values().find(|other| other.ips.contains(ip)).map(|other| (*ip, other.id.clone()))
+        }) {
+            return Err(Error::AddressTaken { ip, holder });
+        }
+        let allocation = Allocation { id: id.to_owned(), ips: ips.to_vec(), ports: ports.to_vec() };
+        self.write(&allocation)?;
+        self.taken.extend(ips);
+        self.by_id.insert(id.to_owned(), allocation);
+        Ok(())
     }
 
     fn free_in(&mut self, at: usize) -> Result<IpAddr, Error> {
@@ -250,6 +279,18 @@ mod tests {
             let free = ipam.release("0").unwrap().unwrap();
             assert_eq!(ipam.allocate("more", &[]).unwrap().ips, free.ips);
         }
+    }
+
+    #[test]
+    fn what_sandboxes_have_from_before_is_theirs() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut ipam = Ipam::open(dir.path(), &nets(&["10.0.0.0/24"])).unwrap();
+        let two: Vec<IpAddr> = vec!["10.0.0.2".parse().unwrap()];
+        ipam.adopt("old", &two, &[]).unwrap();
+        ipam.adopt("old", &two, &[]).unwrap();
+        assert!(matches!(ipam.adopt("thief", &two, &[]), Err(Error::AddressTaken { holder, .. }) if holder == "old"));
+        assert_ne!(ipam.allocate("new", &[]).unwrap().ips, two);
+        assert_eq!(Ipam::open(dir.path(), &nets(&["10.0.0.0/24"])).unwrap().get("old").unwrap().ips, two);
     }
 
     #[test]

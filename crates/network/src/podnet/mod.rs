@@ -182,6 +182,22 @@ impl PodNetwork {
         }
     }
 
+    /// Takes care of a sandbox that lives on from before a restart: whatever is missing of its records, link and rules is
+    /// made again, with the addresses it has.
+    ///
+    /// # Errors
+    /// When another sandbox has its address, or the kernel refuses.
+    pub async fn restore(
+        &self,
+        id: &str,
+        netns: &Path,
+        ips: &[IpAddr],
+        ports: &[HostPort],
+    ) -> Result<Attachment, Error> {
+        self.state.lock().ipam.adopt(id, ips, ports)?;
+        self.attach(id, netns, ports).await
+    }
+
     async fn connect(&self, link: &str, id: &str, pod: &NetNs, allocation: &Allocation) -> Result<(), Error> {
         let mac = pod_mac(&allocation.ips);
         let peer_ns = pod.fd().ok_or_else(|| {

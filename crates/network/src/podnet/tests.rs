@@ -107,6 +107,7 @@ async fn a_restart_keeps_the_living_and_frees_the_rest() {
     let (a, b) = (NetNs::new().unwrap(), NetNs::new().unwrap());
     let net = PodNetwork::start(config(&world, dir.path())).await.unwrap();
     let first = net.attach("a", &path(&a), &[host_port(None, 8080, Protocol::Tcp)]).await.unwrap();
+    let first_ips = first.ips.clone();
     net.attach("b", &path(&b), &[]).await.unwrap();
     let _a = Echo::start(&a, "10.244.1.2:80", "a");
     drop(net);
@@ -123,6 +124,13 @@ async fn a_restart_keeps_the_living_and_frees_the_rest() {
     let anew = NetNs::new().unwrap();
     assert_eq!(net.attach("a", &path(&anew), &[]).await.unwrap().ips[0].to_string(), "10.244.1.2");
     let _anew = Echo::start(&anew, "10.244.1.2:80", "anew");
+    assert_eq!(tcp(&world.node, "10.244.1.2:80").name(), "anew");
+    // So is one whose record was lost.
+    drop(net);
+    std::fs::remove_dir_all(dir.path().join("ipam")).unwrap();
+    let net = PodNetwork::start(config(&world, dir.path())).await.unwrap();
+    let ips = first_ips.clone();
+    assert_eq!(net.restore("a", &path(&anew), &ips, &[]).await.unwrap().ips, ips);
     assert_eq!(tcp(&world.node, "10.244.1.2:80").name(), "anew");
     assert!(net.attach("c", Path::new("/proc/self/ns/none"), &[]).await.is_err());
     assert_eq!(net.get("c"), None);

@@ -7,6 +7,7 @@ use pintle_client::{Backoff, Change, Informers};
 
 use super::{Config, Proxy};
 use crate::follow;
+use crate::sysctl;
 use crate::views::{Node, Service, Slice};
 
 /// Keeps the rules as the objects of the API say, until the informers end. A refused change is tried again.
@@ -21,6 +22,9 @@ pub async fn run(informers: &Informers, config: Config) -> std::io::Result<()> {
     services.synced().await;
     slices.synced().await;
     nodes.synced().await;
+    if let Err(err) = config.ns.run(tune)? {
+        tracing::warn!(%err, "the limits of connection tracking stay as they are");
+    }
     let mut proxy = Proxy::new(config)?;
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(30), 0.2);
     loop {
@@ -74,6 +78,19 @@ pub async fn run(informers: &Informers, config: Config) -> std::io::Result<()> {
             () = retry => {}
         }
     }
+}
+
+/// Room for tracked connections, and how long idle ones are kept, as kube-proxy sets them. Limits are only ever raised.
+fn tune() -> std::io::Result<()> {
+    const PER_CORE: usize = 32_768;
+    const LEAST: usize = 131_072;
+    let wanted = std::thread::available_parallelism().map_or(LEAST, |cores| (cores.get() * PER_CORE).max(LEAST));
+    let now = sysctl::get("netfilter/nf_conntrack_max")?.parse::<usize>().unwrap_or(usize::MAX);
+    if now < wanted {
+        sysctl::set("netfilter/nf_conntrack_max", &wanted.to_string())?;
+    }
+    sysctl::set("netfilter/nf_conntrack_tcp_timeout_established", "86400")?;
+    sysctl::set("netfilter/nf_conntrack_tcp_timeout_close_wait", "3600")
 }
 
 fn take_service(proxy: &mut Proxy, change: &Change<Service>) {
