@@ -336,10 +336,11 @@ fn kept_as_written(text: &str) -> bool {
     if room < 0 || scale < NANO {
         return false;
     }
-    let Ok(value) = format!("{num}{denom}").parse::<i64>() else { return false };
+    // There is room: the digits fit.
+    let value = num.bytes().chain(denom.bytes()).fold(0i64, |v, b| v * 10 + i64::from(b - b'0'));
     match format {
         Format::BinarySi => value & 7 != 0,
-        _ => scale % 3 == 0 && !format!("{num}{denom}").ends_with("000") && !num.starts_with('0'),
+        _ => scale % 3 == 0 && !(digits >= 3 && value % 1000 == 0) && !num.starts_with('0'),
     }
 }
 

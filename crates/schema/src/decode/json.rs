@@ -120,7 +120,10 @@ impl<'a> Json<'a> {
     /// Where the run of bytes that stand for themselves ends.
     fn plain_run(&self) -> usize {
         let rest = &self.data[self.pos..];
-        let len = rest.iter().position(|&b| b == b'"' || b == b'\\' || b < 0x20).unwrap_or(rest.len());
+        let (eights, _) = rest.as_chunks::<8>();
+        let whole = eights.iter().take_while(|eight| all_plain(u64::from_le_bytes(**eight))).count() * 8;
+        let special = |b: &u8| *b == b'"' || *b == b'\\' || *b < 0x20;
+        let len = rest[whole..].iter().position(special).map_or(rest.len(), |at| whole + at);
         self.pos + len
     }
 
@@ -187,6 +190,16 @@ impl<'a> Json<'a> {
         self.pos += 1;
         Ok(value)
     }
+}
+
+/// Whether none of eight bytes is a quote, a backslash or a control character. Bytes beyond ASCII are plain.
+fn all_plain(eight: u64) -> bool {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    const HIGHS: u64 = 0x8080_8080_8080_8080;
+    // A byte of a difference borrows into its high bit just when it was below what was taken from it.
+    let below = |x: u64, n: u64| x.wrapping_sub(ONES * n) & !x & HIGHS;
+    let equal = |byte: u8| below(eight ^ (ONES * u64::from(byte)), 1);
+    below(eight, 0x20) | equal(b'"') | equal(b'\\') == 0
 }
 
 /// Text from bytes; each byte that is not UTF-8 becomes U+FFFD, as in Go.
@@ -301,6 +314,19 @@ mod tests {
         check("'a'", r"invalid character '\\'' looking for beginning of value");
         check("\u{e9}", "invalid character 'Ã' looking for beginning of value");
         check(&"[".repeat(200), "exceeded max depth");
+    }
+
+    #[test]
+    fn runs() {
+        for at in 0..20 {
+            for special in [b'"', b'\\', 0, 0x1f, b' ', b'!', b'#', b'[', b']', 0x7f, 0x80, 0xa2, 0xdc, 0xff] {
+                let mut text = [b'a'; 21];
+                text[at] = special;
+                text[20] = b'"';
+                let plain = !matches!(special, b'"' | b'\\' | 0..0x20);
+                assert_eq!(Json::new(&text).plain_run(), if plain { 20 } else { at }, "{special} at {at}");
+            }
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ use crate::time;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use pintle_api::quantity::Quantity;
+use serde_json::map::Entry;
 use serde_json::{Map, Number, Value};
 
 /// Upstream stops collecting strict errors here.
@@ -426,10 +427,17 @@ impl<'a, 's, S: Source<'a>> Decoder<'s, S> {
             if nests {
                 self.path.pop();
             }
-            if self.strict && map.contains_key(&*key) {
-                self.strict_error("duplicate field", &key);
+            match map.entry(key.into_owned()) {
+                Entry::Vacant(entry) => {
+                    entry.insert(value);
+                }
+                Entry::Occupied(mut entry) => {
+                    entry.insert(value);
+                    if self.strict {
+                        self.strict_error("duplicate field", entry.key());
+                    }
+                }
             }
-            map.insert(key.into_owned(), value);
         }
         Ok(Value::Object(map))
     }
@@ -541,6 +549,8 @@ impl<'a, 's, S: Source<'a>> Decoder<'s, S> {
         };
         Ok(match time::parse(&text, micro) {
             Ok(time::ZERO) => Value::Null,
+            // What is written as it would be printed is kept.
+            Ok(_) if !micro && text.len() == 20 && text.ends_with('Z') => Value::String(text.into_owned()),
             Ok(at) => match time::format(at, micro) {
                 Some(text) => Value::String(text),
                 None => {
