@@ -47,6 +47,12 @@ impl Writer {
     }
 
     pub fn varint(&mut self, mut value: u64) {
+        if value < 0x80 {
+            self.reserve(1);
+            self.start -= 1;
+            self.buf[self.start] = value as u8;
+            return;
+        }
         let mut bytes = [0; 10];
         let mut len = 0;
         loop {

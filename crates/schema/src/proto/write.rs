@@ -12,48 +12,72 @@ use std::borrow::Cow;
 
 /// The body of an object: what the envelope holds.
 pub fn to_body(value: &Value, ty: &'static Type) -> Vec<u8> {
-    let mut out = Writer::with_capacity(1024);
+    let mut out = Body { out: Writer::with_capacity(1024), slots: vec![] };
     struct_body(&mut out, Some(value), ty);
-    out.finish()
+    out.out.finish()
 }
 
 /// The body of an object that is given as JSON text, without making a tree of it.
 pub fn json_to_body(text: &[u8], ty: &'static Type) -> Result<Vec<u8>, ProtoError> {
     let tape = Tape::read(text).map_err(|e| ProtoError::new(e.to_string()))?;
-    let mut out = Writer::with_capacity(text.len() * 3 / 4);
+    let mut out = Body { out: Writer::with_capacity(text.len() * 3 / 4), slots: Vec::with_capacity(128) };
     struct_body(&mut out, Some(tape.root()), ty);
-    Ok(out.finish())
+    Ok(out.out.finish())
 }
 
-fn struct_body<'v, N: Node<'v>>(out: &mut Writer, value: Option<N>, ty: &'static Type) {
-    let mut slots = [None; 64];
+/// A body being written, and the values of the structs being written, each in the order of its type's fields.
+struct Body<N> {
+    out: Writer,
+    slots: Vec<Option<N>>,
+}
+
+impl<N> std::ops::Deref for Body<N> {
+    type Target = Writer;
+    fn deref(&self) -> &Writer {
+        &self.out
+    }
+}
+
+impl<N> std::ops::DerefMut for Body<N> {
+    fn deref_mut(&mut self) -> &mut Writer {
+        &mut self.out
+    }
+}
+
+fn struct_body<'v, N: Node<'v>>(out: &mut Body<N>, value: Option<N>, ty: &'static Type) {
+    let base = out.slots.len();
+    out.slots.resize(base + ty.fields.len(), None);
     if let Some(value) = value {
         let mut next = 0;
         value.each_entry(|key, value| {
             if let Some(at) = ty.field_index(key, next) {
-                slots[at] = Some(value).filter(|v| !v.is_null());
+                out.slots[base + at] = Some(value).filter(|v| !v.is_null());
                 next = at + 1;
             }
         });
     }
-    message(out, &slots, ty);
+    message(out, base, ty);
+    out.slots.truncate(base);
 }
 
-/// Writes a message whose fields' values stand in `slots`, in the order of the type's fields.
-fn message<'v, N: Node<'v>>(out: &mut Writer, slots: &[Option<N>], ty: &'static Type) {
+/// Writes a message whose fields' values stand from `base` on, in the order of the type's fields.
+fn message<'v, N: Node<'v>>(out: &mut Body<N>, base: usize, ty: &'static Type) {
     for member in ty.message.iter().rev() {
         match *member {
-            Member::Field(at) => field(out, slots[usize::from(at)], &ty.fields[usize::from(at)]),
+            Member::Field(at) => {
+                let value = out.slots[base + usize::from(at)];
+                field(out, value, &ty.fields[usize::from(at)]);
+            }
             Member::Inline { number, ty, start } => {
                 let end = out.len();
-                message(out, &slots[usize::from(start)..], ty.get());
+                message(out, base + usize::from(start), ty.get());
                 out.length_field(number, end);
             }
         }
     }
 }
 
-fn field<'v, N: Node<'v>>(out: &mut Writer, value: Option<N>, f: &Field) {
+fn field<'v, N: Node<'v>>(out: &mut Body<N>, value: Option<N>, f: &Field) {
     match (f.form, value) {
         // No bytes and no wrapped list are nil to Go, and not written.
         (Form::Plain, None) if matches!(f.base, Base::Bytes | Base::StringList) => {}
@@ -85,7 +109,7 @@ fn schema() -> Option<&'static Type> {
 }
 
 /// One value, with its tag; without a value, the zero value.
-fn item<'v, N: Node<'v>>(out: &mut Writer, number: u32, value: Option<N>, base: Base) {
+fn item<'v, N: Node<'v>>(out: &mut Body<N>, number: u32, value: Option<N>, base: Base) {
     let value = value.filter(|v| !v.is_null());
     match base {
         Base::Str => out.bytes_field(number, text(value, "").as_bytes()),
@@ -112,7 +136,7 @@ fn text<'v, N: Node<'v>>(value: Option<N>, or: &'static str) -> Cow<'v, str> {
 }
 
 /// The inside of a value that is a message.
-fn body_of<'v, N: Node<'v>>(out: &mut Writer, value: Option<N>, base: Base) {
+fn body_of<'v, N: Node<'v>>(out: &mut Body<N>, value: Option<N>, base: Base) {
     match (base, value) {
         (Base::Struct(id), value) => struct_body(out, value, id.get()),
         (Base::Time | Base::MicroTime, Some(value)) => {
@@ -156,7 +180,7 @@ fn body_of<'v, N: Node<'v>>(out: &mut Writer, value: Option<N>, base: Base) {
     }
 }
 
-fn schema_field<'v, N: Node<'v>>(out: &mut Writer, number: u32, value: N) {
+fn schema_field<'v, N: Node<'v>>(out: &mut Body<N>, number: u32, value: N) {
     if let (true, Some(schema)) = (value.is_object(), schema()) {
         let end = out.len();
         struct_body(out, Some(value), schema);
@@ -164,7 +188,7 @@ fn schema_field<'v, N: Node<'v>>(out: &mut Writer, number: u32, value: N) {
     }
 }
 
-fn strings<'v, N: Node<'v>>(out: &mut Writer, number: u32, value: N) {
+fn strings<'v, N: Node<'v>>(out: &mut Body<N>, number: u32, value: N) {
     for item in value.items().into_iter().rev() {
         out.bytes_field(number, text(Some(item), "").as_bytes());
     }

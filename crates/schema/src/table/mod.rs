@@ -158,6 +158,8 @@ pub struct Type {
     pub fields: Box<[Field]>,
     /// The parts of its protobuf message by number.
     pub message: Box<[Member]>,
+    /// The names of the fields, close together for looking up.
+    names: Box<[&'static str]>,
     by_name: Box<[u8]>,
     always: Box<[u8]>,
     zero: OnceLock<Value>,
@@ -296,10 +298,11 @@ impl Type {
     /// the last.
     pub fn field_index(&self, name: &str, hint: usize) -> Option<usize> {
         // Mostly a few optional fields have been left out in between.
-        if let Some(ahead) = self.fields.iter().skip(hint).take(6).position(|f| f.name == name) {
+        let near = self.names.get(hint..).unwrap_or_default();
+        if let Some(ahead) = near.iter().take(8).position(|n| *n == name) {
             return Some(hint + ahead);
         }
-        let at = self.by_name.binary_search_by(|&i| self.fields[usize::from(i)].name.cmp(name)).ok()?;
+        let at = self.by_name.binary_search_by(|&i| self.names[usize::from(i)].cmp(name)).ok()?;
         Some(usize::from(self.by_name[at]))
     }
 

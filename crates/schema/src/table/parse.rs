@@ -76,6 +76,7 @@ fn build(i: usize, raws: &[Raw], names: &Names) -> Type {
         api_version: raw.api_version,
         is_kind: raw.word == "kind",
         atomic: raw.atomic,
+        names: fields.iter().map(|f| f.name).collect(),
         always: (0..fields.len() as u8).filter(|&i| fields[usize::from(i)].always_written()).collect(),
         fields: fields.into(),
         message: members.into_iter().map(|m| m.1).collect(),
