@@ -2,6 +2,7 @@
 //! conformance suite that all of them pass.
 //!
 //! * [`EmbeddedStore`]: durable, in one file of this machine; the store of a one-node cluster.
+//! * [`EtcdStore`]: an etcd cluster, which several API servers may share.
 //! * [`MemoryStore`]: nothing outlives the process.
 //!
 //! [`keys`] says where objects are kept, [`snapshot`] how a whole store is written to a file.
@@ -10,6 +11,7 @@
 pub mod conformance;
 mod embedded;
 mod error;
+mod etcd;
 mod hub;
 pub mod keys;
 mod memory;
@@ -19,6 +21,7 @@ mod types;
 
 pub use embedded::{EmbeddedStore, Options as EmbeddedOptions};
 pub use error::{Error, Result};
+pub use etcd::{EtcdOptions, EtcdStore};
 pub use memory::MemoryStore;
 pub use store::{ProgressRequester, Store, Watch, WatchHandle, WatchSink};
 pub use types::{

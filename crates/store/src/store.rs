@@ -41,36 +41,9 @@ pub trait Store: Send + Sync + 'static {
     /// been delivered; the watch lasts until the handle is dropped.
     ///
     /// A local store (see [`Store::local_revision`]) calls the sink from its writer, *before* it acknowledges the
-    /// transaction: whoever sees a write acknowledged knows that every sink has it. A sink must therefore be quick
-    /// and must not call the store. Other stores call it from a task of their own.
-    async fn watch_with(&self, request: WatchRequest, sink: Arc<dyn WatchSink>) -> Result<WatchHandle> {
-        let mut watch = self.watch(request.clone()).await?;
-        let current = self.current_revision().await?;
-        if request.from_revision.is_some_and(|from| from <= current) {
-            // Catch up before returning.
-            watch.request_progress();
-            let mut delivered = 0;
-            while delivered < current {
-                let batch = watch.next().await.ok_or(Error::Closed)??;
-                delivered = delivered.max(batch.revision);
-                sink.deliver(&batch);
-                if delivered < current {
-                    watch.request_progress();
-                }
-            }
-        }
-        let progress = watch.progress.clone();
-        let task = tokio::spawn(async move {
-            while let Some(batch) = watch.next().await {
-                match batch {
-                    Ok(batch) => sink.deliver(&batch),
-                    Err(error) => return sink.ended(&error),
-                }
-            }
-            sink.ended(&Error::Closed);
-        });
-        Ok(WatchHandle::new(move || task.abort(), progress))
-    }
+    /// transaction: whoever sees a write acknowledged knows that every sink has it. Other stores call it from a task
+    /// of their own. Either way a sink must be quick and must not call the store.
+    async fn watch_with(&self, request: WatchRequest, sink: Arc<dyn WatchSink>) -> Result<WatchHandle>;
 
     /// The store's revision, as seen by all its users.
     async fn current_revision(&self) -> Result<Revision>;
@@ -110,6 +83,11 @@ pub struct Watch {
 impl Watch {
     pub(crate) fn new(stream: BoxStream<'static, Result<WatchBatch>>, progress: ProgressRequester) -> Self {
         Self { stream, progress }
+    }
+
+    /// The same watch, asked for progress in another way.
+    pub(crate) fn with_progress(self, progress: ProgressRequester) -> Self {
+        Self { progress, ..self }
     }
 
     /// Asks for a batch that says how far the watch has come, even if there is no change.
@@ -168,6 +146,15 @@ pub struct WatchHandle {
 impl WatchHandle {
     pub(crate) fn new(stop: impl FnOnce() + Send + Sync + 'static, progress: ProgressRequester) -> Self {
         Self { stop: Some(Box::new(stop)), progress }
+    }
+    /// The same handle, asking for progress in another way.
+    pub(crate) fn with_progress(mut self, progress: ProgressRequester) -> Self {
+        self.progress = progress;
+        self
+    }
+    /// Something by which another task can ask for progress.
+    pub fn progress_requester(&self) -> ProgressRequester {
+        self.progress.clone()
     }
     /// Asks for a call of the sink that says how far the watch has come.
     pub fn request_progress(&self) {

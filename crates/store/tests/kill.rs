@@ -2,6 +2,8 @@
 //!
 //! The test starts itself again as the victim: a process that writes to the store and reports each acknowledgement.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;

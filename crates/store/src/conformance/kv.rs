@@ -300,8 +300,18 @@ pub async fn has_a_size(f: &Fixture) {
     for i in 0..40 {
         put(store, &format!("{p}{i}"), &"x".repeat(50_000)).await;
     }
-    let size = store.size().await.unwrap();
-    assert!(size.used >= 2_000_000 && size.total >= size.used, "{size:?}");
+    // It may be counted some moments later.
+    let counted = async {
+        loop {
+            let size = store.size().await.unwrap();
+            assert!(size.total >= size.used, "{size:?}");
+            if size.used >= 2_000_000 {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(super::PATIENCE, counted).await.unwrap();
 }
 
 /// After closing, calls fail and watches end.

@@ -96,7 +96,8 @@ impl SimDisk {
                     };
                     let torn = rng.one_in(4);
                     for (i, sector) in data.chunks(SECTOR).enumerate() {
-                        if !lost && !(torn && rng.one_in(2)) {
+                        let lost = lost || (torn && rng.one_in(2));
+                        if !lost {
                             write(&mut disk.durable, at + i * SECTOR, sector);
                         }
                     }

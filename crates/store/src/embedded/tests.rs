@@ -155,7 +155,8 @@ async fn lose_power(seed: u64, durable: bool) -> Result<(), String> {
         let options = Options { verify: rng.below(2) << 30, ..Options::default() };
         let store = on(&disk, options).map_err(|error| format!("cannot be opened: {error}"))?;
         // What a writer sent without an answer may be there or not; from now on that is settled.
-        check(&store, &written.lock().clone()).await?;
+        let known = *written.lock();
+        check(&store, &known).await?;
         let listed = store.list(ListRequest::prefix("/gone/")).await.map_err(|error| error.to_string())?;
         for (writer, known) in written.lock().iter_mut().enumerate() {
             let prefix = format!("/gone/{writer}/");

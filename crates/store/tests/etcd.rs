@@ -1,0 +1,228 @@
+//! The conformance suite against a real etcd, which Debian has as `etcd-server`.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use pintle_store::conformance::Fixture;
+use pintle_store::{
+    EmbeddedOptions, EmbeddedStore, Error, EtcdOptions, EtcdStore, ListRequest, Outcome, Store, Txn, WatchRequest,
+};
+use tempfile::TempDir;
+
+/// A running etcd, ended with the value.
+struct Server {
+    process: Child,
+    port: u16,
+    directory: TempDir,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// Starting on a port may fail because another process took it meanwhile, hence several attempts.
+async fn server(tls: &[String], options: impl Fn(u16) -> EtcdOptions) -> (EtcdStore, Server) {
+    for _ in 0..10 {
+        let ports = {
+            let taken = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+            taken.map(|listener| listener.local_addr().unwrap().port())
+        };
+        let server = start(&ports, tls);
+        if let Some(ready) = ready(server, options(ports[0])).await {
+            return ready;
+        }
+    }
+    panic!("etcd does not start; Debian's package is etcd-server");
+}
+
+fn start(ports: &[u16], tls: &[String]) -> Server {
+    // In memory where possible: this is not about etcd's disk.
+    let memory = Path::new("/dev/shm");
+    let directory = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap();
+    let scheme = if tls.is_empty() { "http" } else { "https" };
+    let (client, peer) = (format!("{scheme}://127.0.0.1:{}", ports[0]), format!("http://127.0.0.1:{}", ports[1]));
+    let process = Command::new("etcd")
+        .args(["--name", "test", "--logger", "zap", "--log-outputs", "/dev/null"])
+        .arg("--data-dir")
+        .arg(directory.path())
+        .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
+        .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
+        .args(["--initial-cluster", &format!("test={peer}")])
+        .args(tls)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("etcd can be run; Debian's package is etcd-server");
+    Server { process, port: ports[0], directory }
+}
+
+async fn ready(mut server: Server, options: EtcdOptions) -> Option<(EtcdStore, Server)> {
+    while server.process.try_wait().unwrap().is_none() {
+        if let Ok(store) = EtcdStore::connect(&options).await
+            && store.current_revision().await.is_ok()
+        {
+            return Some((store, server));
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    None
+}
+
+fn plain(port: u16) -> EtcdOptions {
+    EtcdOptions::new([format!("http://127.0.0.1:{port}")])
+}
+
+async fn fixture() -> Fixture {
+    // Two at a time, or they get in each other's way.
+    static SLOTS: tokio::sync::Semaphore = tokio::sync::Semaphore::const_new(2);
+    let slot = SLOTS.acquire().await.unwrap();
+    let (store, server) = server(&[], plain).await;
+    Fixture::with(store, (server, slot))
+}
+
+pintle_store::conformance_tests!(fixture);
+
+async fn put(store: &dyn Store, key: &str, value: &str) -> u64 {
+    match store.txn(Txn::default().put(key, value.to_owned())).await.unwrap() {
+        Outcome::Succeeded { revision } => revision,
+        Outcome::Failed { .. } => unreachable!("there was no condition"),
+    }
+}
+
+/// Two clusters in one etcd do not see each other.
+#[tokio::test]
+async fn prefixes_are_apart() {
+    let (plain_store, server) = server(&[], plain).await;
+    let with = |prefix: &str| EtcdOptions { prefix: prefix.into(), ..plain(server.port) };
+    let one = EtcdStore::connect(&with("/one")).await.unwrap();
+    let two = EtcdStore::connect(&with("/two")).await.unwrap();
+    let mut watch = one.watch(WatchRequest::prefix("/registry/")).await.unwrap();
+    put(&two, "/registry/a", "2").await;
+    let revision = put(&one, "/registry/a", "1").await;
+    let batch = futures::StreamExt::next(&mut watch).await.unwrap().unwrap();
+    assert_eq!((&*batch.events[0].key, batch.events[0].revision), ("/registry/a", revision));
+    for (store, value) in [(&one, "1"), (&two, "2")] {
+        let listed = store.list(ListRequest::prefix("/")).await.unwrap();
+        assert_eq!(listed.kvs.len(), 1);
+        assert_eq!((&*listed.kvs[0].key, &*listed.kvs[0].value), ("/registry/a", value.as_bytes()));
+    }
+    let all = plain_store.list(ListRequest::prefix("/")).await.unwrap();
+    assert_eq!(all.kvs.iter().map(|kv| &*kv.key).collect::<Vec<_>>(), ["/one/registry/a", "/two/registry/a"]);
+}
+
+/// From the embedded store to etcd and back.
+#[tokio::test]
+async fn moves_to_etcd_and_back() {
+    let directory = tempfile::tempdir().unwrap();
+    let open =
+        async |name: &str| EmbeddedStore::open(&directory.path().join(name), EmbeddedOptions::default()).await.unwrap();
+    let embedded = open("a").await;
+    // More than one page, more than one transaction.
+    for i in 0..1500 {
+        put(&embedded, &format!("/registry/x/{i:05}"), &i.to_string()).await;
+    }
+    let long = Txn::default().put_with_ttl("/registry/events/e", "x", Duration::from_secs(1000));
+    embedded.txn(long).await.unwrap();
+    let (etcd, _server) = server(&[], plain).await;
+    let back = open("b").await;
+    for (from, to) in [(&embedded as &dyn Store, &etcd as &dyn Store), (&etcd, &back)] {
+        let mut file = Vec::new();
+        from.snapshot(&mut file).await.unwrap();
+        to.restore(&mut &*file, 0).await.unwrap();
+    }
+    let content = async |store: &dyn Store| -> Vec<_> {
+        let listed = store.list(ListRequest::prefix("/")).await.unwrap();
+        listed.kvs.into_iter().map(|kv| (kv.key, kv.value)).collect()
+    };
+    let before = content(&embedded).await;
+    assert_eq!(before.len(), 1501);
+    assert_eq!(before, content(&etcd).await);
+    assert_eq!(before, content(&back).await);
+}
+
+/// When etcd goes away calls fail and watches end; when it is back all goes on.
+#[tokio::test]
+async fn survives_a_restart_of_etcd() {
+    let (store, mut server) = server(&[], plain).await;
+    let revision = put(&store, "/a", "1").await;
+    let mut watch = store.watch(WatchRequest::prefix("/")).await.unwrap();
+    server.process.kill().unwrap();
+    server.process.wait().unwrap();
+    let ended = futures::StreamExt::next(&mut watch).await.unwrap();
+    assert!(matches!(ended, Err(Error::Unavailable(_))), "{ended:?}");
+    assert!(matches!(store.txn(Txn::create("/b", "1")).await, Err(Error::Unavailable(_))));
+    let url = format!("http://127.0.0.1:{}", server.port);
+    server.process = Command::new("etcd")
+        .args(["--name", "test", "--logger", "zap", "--log-outputs", "/dev/null", "--listen-peer-urls"])
+        .args(["http://127.0.0.1:0", "--listen-client-urls", &url, "--advertise-client-urls", &url, "--data-dir"])
+        .arg(server.directory.path())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let again = async {
+        while store.current_revision().await.is_err() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), again).await.expect("etcd comes back");
+    let mut watch = store.watch(WatchRequest::prefix("/").from(revision)).await.unwrap();
+    let batch = futures::StreamExt::next(&mut watch).await.unwrap().unwrap();
+    assert_eq!(batch.events[0].revision, revision);
+}
+
+#[tokio::test]
+async fn speaks_tls_with_certificates() {
+    use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+    let files = tempfile::tempdir().unwrap();
+    let ca_key = KeyPair::generate().unwrap();
+    let mut ca = CertificateParams::new(Vec::<String>::new()).unwrap();
+    ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let ca_pem = ca.self_signed(&ca_key).unwrap().pem();
+    let issuer = Issuer::new(ca, ca_key);
+    let issue = |names: &[&str]| {
+        let key = KeyPair::generate().unwrap();
+        let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+        let certificate = CertificateParams::new(names).unwrap().signed_by(&key, &issuer).unwrap();
+        (certificate.pem(), key.serialize_pem())
+    };
+    let (server_cert, server_key) = issue(&["127.0.0.1", "localhost"]);
+    let (client_cert, client_key) = issue(&["client"]);
+    let file = |name: &str, content: &str| {
+        let path = files.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        path.display().to_string()
+    };
+    let tls = [
+        "--client-cert-auth".to_owned(),
+        format!("--trusted-ca-file={}", file("ca.crt", &ca_pem)),
+        format!("--cert-file={}", file("server.crt", &server_cert)),
+        format!("--key-file={}", file("server.key", &server_key)),
+    ];
+    let options = |port: u16| EtcdOptions {
+        ca: Some(ca_pem.clone().into_bytes()),
+        client: Some((client_cert.clone().into_bytes(), client_key.clone().into_bytes())),
+        ..EtcdOptions::new([format!("https://127.0.0.1:{port}")])
+    };
+    let (store, server) = server(&tls, options).await;
+    put(&store, "/a", "1").await;
+    let stranger = EtcdOptions { client: None, ..options(server.port) };
+    let refused = EtcdStore::connect(&stranger).await.err();
+    assert!(matches!(refused, Some(Error::Unavailable(_))), "{refused:?}");
+}
+
+#[tokio::test]
+async fn says_what_is_wrong_with_endpoints() {
+    let none = EtcdStore::connect(&EtcdOptions::new(Vec::<String>::new())).await.err();
+    assert!(matches!(none, Some(Error::Invalid(_))), "{none:?}");
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let refused = EtcdStore::connect(&plain(nobody)).await.err();
+    assert!(matches!(refused, Some(Error::Unavailable(_))), "{refused:?}");
+}
