@@ -1,1 +1,28 @@
-//! The node agent.
+//! The node agent: runs the pods bound to its node and reports on them.
+
+pub mod config;
+pub mod duration;
+pub mod eviction;
+pub mod hooks;
+pub mod housekeeping;
+pub mod image_gc;
+pub mod images;
+pub mod kubelet;
+pub mod logs;
+pub mod node;
+pub mod objects;
+pub mod pod;
+pub mod probes;
+pub mod server;
+pub mod text;
+pub mod translate;
+pub mod volumes;
+pub mod worker;
+
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod whole_tests;
+
+pub use config::KubeletConfig;
+pub use kubelet::{KubeletError, run, run_with};
