@@ -12,7 +12,7 @@ const WANTED: [&str; 6] = ["cpu", "cpuset", "io", "memory", "pids", "hugetlb"];
 pub fn create(h: &Hierarchy, relative: &Path) -> Result<()> {
     let mut dir = h.mount.clone();
     for part in relative {
-        enable_controllers(h, &dir)?;
+        enable_controllers(h, &dir);
         dir.push(part);
         match fs::create_dir(&dir) {
             Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
@@ -22,15 +22,18 @@ pub fn create(h: &Hierarchy, relative: &Path) -> Result<()> {
     Ok(())
 }
 
-fn enable_controllers(h: &Hierarchy, dir: &Path) -> Result<()> {
+/// Switches the wanted controllers on for what is below `dir`. One that will not be switched on (the processor's cannot
+/// while realtime processes run outside the root) is missed only by whoever sets a limit that needs it.
+fn enable_controllers(h: &Hierarchy, dir: &Path) {
     let file = dir.join("cgroup.subtree_control");
     let on = fs::read_to_string(&file).unwrap_or_default();
-    let missing: Vec<String> = WANTED
-        .iter()
-        .filter(|c| h.has(c) && !on.split_whitespace().any(|o| o == **c))
-        .map(|c| format!("+{c}"))
-        .collect();
-    if missing.is_empty() { Ok(()) } else { write(dir, "cgroup.subtree_control", missing.join(" ")) }
+    let missing = WANTED.iter().filter(|c| h.has(c) && !on.split_whitespace().any(|o| o == **c));
+    let missing: Vec<String> = missing.map(|c| format!("+{c}")).collect();
+    if !missing.is_empty() && write(dir, "cgroup.subtree_control", missing.join(" ")).is_err() {
+        for one in missing {
+            let _ = write(dir, "cgroup.subtree_control", one);
+        }
+    }
 }
 
 pub fn apply(h: &Hierarchy, dir: &Path, r: &LinuxResources) -> Result<()> {

@@ -103,7 +103,7 @@ impl Inner {
         Ok(container)
     }
 
-    pub async fn start_container(&self, id: &str) -> Result<()> {
+    pub async fn start_container(self: &Arc<Self>, id: &str) -> Result<()> {
         let c = self.container(id)?;
         let _turn = c.turn.lock().await;
         if c.state() != ContainerState::Created {
@@ -116,10 +116,12 @@ impl Inner {
         };
         let path = c.cgroup();
         let prepared = self
-            .cgroups
-            .create(&path)
-            .and_then(|()| self.cgroups.apply(&path, &resources))
-            .and_then(|()| self.cgroups.allow_devices(&path, &devices));
+            .blocking(move |inner| {
+                inner.cgroups.create(&path)?;
+                inner.cgroups.apply(&path, &resources)?;
+                inner.cgroups.allow_devices(&path, &devices)
+            })
+            .await;
         let answer = match prepared {
             Ok(()) => shim.request(Request::Start { container: c.id.clone() }, &[]).await,
             Err(e) => Err(e),
@@ -176,7 +178,7 @@ impl Inner {
         self.emit(&c.sandbox.id, &c.id, kind);
     }
 
-    pub async fn stop_container(&self, id: &str, timeout: Duration) -> Result<()> {
+    pub async fn stop_container(self: &Arc<Self>, id: &str, timeout: Duration) -> Result<()> {
         let Ok(c) = self.container(id) else { return Ok(()) };
         if c.state() != ContainerState::Running {
             return Ok(());
@@ -200,7 +202,7 @@ impl Inner {
         }
     }
 
-    pub async fn remove_container(&self, id: &str) -> Result<()> {
+    pub async fn remove_container(self: &Arc<Self>, id: &str) -> Result<()> {
         let Ok(c) = self.container(id) else { return Ok(()) };
         self.stop_container(&c.id, Duration::ZERO).await?;
         let _turn = c.turn.lock().await;
@@ -210,8 +212,13 @@ impl Inner {
             let _ = shim.request(Request::Forget { container: c.id.clone() }, &[]).await;
         }
         self.remove_cgroup(&c.cgroup()).await?;
-        remove_dir(&c.dir)?;
-        self.images.release(&c.id);
+        let (dir, id) = (c.dir.clone(), c.id.clone());
+        self.blocking(move |inner| {
+            remove_dir(&dir)?;
+            inner.images.release(&id);
+            Ok(())
+        })
+        .await?;
         if self.state.lock().containers.remove(&c.id).is_some() {
             self.emit(&c.sandbox.id, &c.id, EventKind::ContainerRemoved);
         }

@@ -151,6 +151,16 @@ impl Embedded {
 }
 
 impl Inner {
+    /// Runs what waits for the disk or the kernel where that holds up nobody else.
+    async fn blocking<T: Send + 'static>(
+        self: &Arc<Self>,
+        f: impl FnOnce(&Arc<Self>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let inner = self.clone();
+        let done = tokio::task::spawn_blocking(move || f(&inner)).await;
+        done.unwrap_or_else(|e| Err(Error::internal(format!("the operation broke off: {e}"))))
+    }
+
     fn emit(&self, sandbox: &str, container: &str, kind: EventKind) {
         // Nobody listening is fine.
         let _ = self.events.send(Event {

@@ -64,6 +64,24 @@ impl Inner {
     }
 
     async fn bring_up(self: &Arc<Self>, sandbox: &Arc<Sandbox>) -> Result<()> {
+        let own_network = sandbox.own_network();
+        let prepared = sandbox.clone();
+        self.blocking(move |inner| inner.prepare(&prepared)).await?;
+        let pid = shim_client::spawn(&self.shim_program.path, &sandbox.dir).await?;
+        self.cgroups.leave_service(pid);
+        self.connect(sandbox)?;
+        if own_network {
+            let netns = sandbox.netns().ok_or_else(|| Error::internal("the sandbox has no network namespace"))?;
+            let ips = self.network.attach(&sandbox.network(), &netns).await;
+            let ips = ips.context(format!("failed to setup network for sandbox {:?}", sandbox.id))?;
+            sandbox.record.lock().ips = ips;
+        }
+        sandbox.record.lock().state = SandboxState::Ready;
+        sandbox.save()
+    }
+
+    /// Writes what the shim and the containers will read, and makes the pod's cgroup.
+    fn prepare(&self, sandbox: &Sandbox) -> Result<()> {
         let config = sandbox.record.lock().config.clone();
         let namespaces = &config.linux.security_context.namespaces;
         fs::create_dir_all(sandbox.dir.join(files::CONTAINERS)).context("making the sandbox's directory")?;
@@ -80,20 +98,10 @@ impl Inner {
         };
         write_json(&sandbox.dir.join(files::SANDBOX), &spec)?;
         self.cgroups.create(&sandbox.cgroup())?;
-        if let Some(resources) = &config.linux.resources {
-            self.cgroups.apply(&sandbox.cgroup(), resources)?;
+        match &config.linux.resources {
+            Some(resources) => self.cgroups.apply(&sandbox.cgroup(), resources),
+            None => Ok(()),
         }
-        let pid = shim_client::spawn(&self.shim_program.path, &sandbox.dir).await?;
-        self.cgroups.leave_service(pid);
-        self.connect(sandbox)?;
-        if own_network {
-            let netns = sandbox.netns().ok_or_else(|| Error::internal("the sandbox has no network namespace"))?;
-            let ips = self.network.attach(&sandbox.network(), &netns).await;
-            let ips = ips.context(format!("failed to setup network for sandbox {:?}", sandbox.id))?;
-            sandbox.record.lock().ips = ips;
-        }
-        sandbox.record.lock().state = SandboxState::Ready;
-        sandbox.save()
     }
 
     /// Connects to a sandbox's shim and begins to listen to it.
@@ -212,7 +220,8 @@ impl Inner {
             self.remove_container(&c.id).await?;
         }
         self.remove_cgroup(&sandbox.cgroup()).await?;
-        remove_dir(&sandbox.dir)?;
+        let dir = sandbox.dir.clone();
+        self.blocking(move |_| remove_dir(&dir)).await?;
         if self.state.lock().sandboxes.remove(&sandbox.id).is_some() {
             self.emit(&sandbox.id, "", EventKind::SandboxRemoved);
         }
@@ -220,17 +229,22 @@ impl Inner {
     }
 
     /// Removes a cgroup, waiting for killed processes to be gone.
-    pub async fn remove_cgroup(&self, path: &str) -> Result<()> {
+    pub async fn remove_cgroup(self: &Arc<Self>, path: &str) -> Result<()> {
         let deadline = tokio::time::Instant::now() + GONE;
         let mut wait = Duration::from_millis(1);
         loop {
-            match self.cgroups.remove(path) {
+            let own = path.to_string();
+            // What keeps a cgroup is processes that are dying already, or should be.
+            let tried = self.blocking(move |inner| match inner.cgroups.remove(&own) {
+                Ok(()) => Ok(Ok(())),
+                Err(e) => inner.cgroups.kill(&own).map(|()| Err(e)),
+            });
+            match tried.await? {
                 Ok(()) => return Ok(()),
                 Err(e) if tokio::time::Instant::now() > deadline => return Err(e),
                 Err(_) => {}
             }
-            // Version 1 has nothing to wait on; the processes are dying already.
-            self.cgroups.kill(path)?;
+            // Version 1 has nothing to wait on.
             tokio::time::sleep(wait).await;
             wait = (wait * 2).min(Duration::from_millis(200));
         }

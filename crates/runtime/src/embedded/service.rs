@@ -37,16 +37,6 @@ impl Embedded {
             })
             .collect()
     }
-
-    /// Runs what blocks where that hurts nobody.
-    async fn blocking<T: Send + 'static>(
-        &self,
-        f: impl FnOnce(&Arc<super::Inner>) -> Result<T> + Send + 'static,
-    ) -> Result<T> {
-        let inner = self.inner.clone();
-        let done = tokio::task::spawn_blocking(move || f(&inner)).await;
-        done.unwrap_or_else(|e| Err(Error::internal(format!("the operation broke off: {e}"))))
-    }
 }
 
 #[async_trait]
@@ -62,15 +52,16 @@ impl ImageService for Embedded {
     }
     async fn remove_image(&self, name: &str) -> Result<()> {
         let name = name.to_string();
-        self.blocking(move |inner| inner.images.remove(&name)).await
+        self.inner.blocking(move |inner| inner.images.remove(&name)).await
     }
     async fn image_fs_info(&self) -> Result<ImageFsInfo> {
-        self.blocking(|inner| {
-            let images = inner.images.usage();
-            let containers = stats::disk_usage(&inner.dir.join("sandboxes"));
-            Ok(ImageFsInfo { images: vec![images], containers: vec![containers] })
-        })
-        .await
+        self.inner
+            .blocking(|inner| {
+                let images = inner.images.usage();
+                let containers = stats::disk_usage(&inner.dir.join("sandboxes"));
+                Ok(ImageFsInfo { images: vec![images], containers: vec![containers] })
+            })
+            .await
     }
 }
 
@@ -130,7 +121,7 @@ impl Runtime for Embedded {
         _sandbox: &SandboxConfig,
     ) -> Result<String> {
         let (id, config) = (sandbox_id.to_string(), config.clone());
-        self.blocking(move |inner| inner.create_container(&id, &config)).await
+        self.inner.blocking(move |inner| inner.create_container(&id, &config)).await
     }
     async fn start_container(&self, id: &str) -> Result<()> {
         self.inner.start_container(id).await

@@ -191,3 +191,21 @@ pub async fn shared_pids() {
     assert!(text.contains("sleep 54321") && !text.contains("sleep 12345"), "{text}");
     node.finish().await;
 }
+
+/// Twenty pods at once, from nothing to nothing.
+pub async fn many_at_once() {
+    let node = std::sync::Arc::new(node().await);
+    let mut tasks = vec![];
+    for n in 0..20 {
+        let node = node.clone();
+        tasks.push(tokio::spawn(async move {
+            let name = format!("p{n}");
+            let (status, text) = node.run(&name, &shell("c", &format!("hostname; exit {n}"))).await;
+            assert_eq!((status.exit_code, text), (n, format!("{name}\n")));
+        }));
+    }
+    for task in tasks {
+        task.await.unwrap();
+    }
+    std::sync::Arc::into_inner(node).unwrap().finish().await;
+}

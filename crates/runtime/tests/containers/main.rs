@@ -46,6 +46,7 @@ fn main() {
         trial("stats", life::stats),
         trial("sandbox_stop_kills", life::sandbox_stop_kills),
         trial("many_in_a_row", life::many_in_a_row),
+        trial("many_at_once", life::many_at_once),
         trial("shared_pids", life::shared_pids),
         trial("mounts", files::mounts),
         trial("etc_files", files::etc_files),
