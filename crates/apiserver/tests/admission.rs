@@ -103,3 +103,45 @@ async fn nobody_gives_away_more_than_they_have() {
     assert!(said.contains("is attempting to grant RBAC permissions not currently held"), "{said}");
     c.refused("joe", "create rolebinding b --clusterrole=cluster-admin --user=joe", None).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_get_what_their_pods_need() {
+    if !has(KUBECTL) {
+        return;
+    }
+    let c = Cluster::start_with(|config| config.enable_admission_plugins.push("NodeRestriction".into())).await;
+    let node = "system:node:node1";
+    c.kubeconfig(node, &["system:nodes"]);
+    let as_node = |args: &'static str, input: Option<&'static str>| c.run(KUBECTL, node, args, input);
+    let out = as_node(CREATE, Some("apiVersion: v1\nkind: Node\nmetadata: {name: node1}\n")).await;
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    let said = c.refused(node, CREATE, Some("apiVersion: v1\nkind: Node\nmetadata: {name: node2}\n")).await;
+    assert!(said.contains("is not allowed to modify node"), "{said}");
+    c.refused(node, "label node node1 node-role.kubernetes.io/x=y", None).await;
+    assert!(as_node("get node node1", None).await.status.success());
+    c.refused(node, "get nodes", None).await;
+    assert!(as_node("get pods -A --field-selector=spec.nodeName=node1", None).await.status.success());
+    c.refused(node, "get pods -A", None).await;
+    c.kubectl("create serviceaccount default").await;
+    c.kubectl("create secret generic s --from-literal=k=v").await;
+    c.refused(node, "get secret s", None).await;
+    let more = "  nodeName: node1\n  volumes: [{name: v, secret: {secretName: s}}]\n";
+    c.kubectl_in(CREATE, Some(&pod("p", more))).await;
+    let out = as_node("get secret s", None).await;
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    c.refused(node, "get configmap kube-root-ca.crt -n kube-system", None).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pod_security() {
+    if !has(KUBECTL) {
+        return;
+    }
+    let c = Cluster::start().await;
+    c.kubectl("create serviceaccount default").await;
+    c.kubectl("label namespace default pod-security.kubernetes.io/enforce=baseline pod-security.kubernetes.io/warn=restricted").await;
+    let said = c.refused("admin", CREATE, Some(&pod("p", "  hostNetwork: true\n"))).await;
+    assert!(said.contains("pods \"p\" is forbidden: violates PodSecurity \"baseline:latest\": host namespaces (hostNetwork=true)"), "{said}");
+    let said = c.kubectl_in(CREATE, Some(&pod("p", ""))).await;
+    assert!(said.contains("Warning: would violate PodSecurity \"restricted:latest\": allowPrivilegeEscalation != false"), "{said}");
+}

@@ -32,6 +32,7 @@ async fn may(server: &Server, a: &Attributes<'_>, verb: &str, signer: &str) -> b
             namespace: "",
             name: &name,
             path: "",
+            fields: "",
         };
         if let Decision::Allow(_) = server.decide(&access).await {
             return true;

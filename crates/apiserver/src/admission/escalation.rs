@@ -85,6 +85,7 @@ impl Plugin for Escalation {
             namespace: a.namespace,
             name: role,
             path: "",
+            fields: "",
         };
         if let crate::authz::Decision::Allow(_) = server.decide(&access).await {
             return Ok(());

@@ -5,6 +5,8 @@ mod classes;
 mod escalation;
 mod lifecycle;
 mod limit_ranger;
+mod node_restriction;
+mod pod_security;
 mod priority;
 mod quota;
 mod service_account;
@@ -89,7 +91,9 @@ fn all() -> Vec<(Box<dyn Plugin>, bool)> {
         (Box::new(lifecycle::NamespaceLifecycle), true),
         (Box::new(limit_ranger::LimitRanger), true),
         (Box::new(service_account::ServiceAccount), true),
+        (Box::new(node_restriction::NodeRestriction), false),
         (Box::new(tolerations::TaintNodesByCondition), true),
+        (Box::new(pod_security::PodSecurity), true),
         (Box::new(priority::Priority), true),
         (Box::new(tolerations::DefaultTolerationSeconds), true),
         (Box::new(storage::DefaultStorageClass), true),

@@ -83,6 +83,7 @@ impl Server {
                 namespace,
                 name,
                 path: "",
+                fields: "",
             };
             match self.decide(&a).await {
                 Decision::Allow(_) => {}

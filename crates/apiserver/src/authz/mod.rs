@@ -1,5 +1,6 @@
 //! Authorization: may this user do that?
 
+pub(crate) mod node;
 pub(crate) mod rbac;
 
 use pintle_api::Status;
@@ -24,6 +25,8 @@ pub(crate) struct Attributes<'a> {
     pub(crate) namespace: &'a str,
     pub(crate) name: &'a str,
     pub(crate) path: &'a str,
+    /// The field selector of a list or watch, as text.
+    pub(crate) fields: &'a str,
 }
 
 /// What an authorizer says.
@@ -65,6 +68,7 @@ impl<'a> Attributes<'a> {
             namespace: &i.namespace,
             name: &i.name,
             path: &i.path,
+            fields: ctx.query.get("fieldSelector").unwrap_or_default(),
         }
     }
 
@@ -117,7 +121,10 @@ impl Server {
                 AuthorizationMode::AlwaysAllow => Decision::Allow(String::new()),
                 AuthorizationMode::AlwaysDeny => Decision::NoOpinion("Everything is forbidden.".into()),
                 AuthorizationMode::Rbac => self.rbac.decide(a),
-                AuthorizationMode::Node => Decision::NoOpinion(String::new()),
+                AuthorizationMode::Node => match self.decide_node(a).await {
+                    Ok(said) => said,
+                    Err(e) => Decision::NoOpinion(e.message),
+                },
             };
             match said {
                 Decision::NoOpinion(reason) => {
@@ -167,6 +174,7 @@ impl Server {
             namespace,
             name,
             path: &ctx.info.path,
+            fields: "",
         };
         match self.decide(&a).await {
             Decision::Allow(_) => Ok(()),
@@ -193,6 +201,7 @@ mod tests {
             namespace: "y",
             name: "",
             path: "/p",
+            fields: "",
         };
         assert_eq!(
             a.forbidden("").message,

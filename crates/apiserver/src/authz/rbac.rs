@@ -368,6 +368,7 @@ mod tests {
             namespace,
             name,
             path: "",
+            fields: "",
         }
     }
 

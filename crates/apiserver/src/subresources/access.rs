@@ -128,6 +128,7 @@ impl Server {
             namespace: text(&r, "/namespace"),
             name: text(&r, "/name"),
             path: text(&n, "/path"),
+            fields: "",
         };
         review["status"] = match self.decide(&a).await {
             Decision::Allow(reason) => with_reason(json!({"allowed": true}), &reason),

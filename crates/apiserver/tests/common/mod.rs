@@ -86,6 +86,8 @@ impl Cluster {
     /// Writes a kubeconfig of this user and answers its path.
     pub fn kubeconfig(&self, user: &str, groups: &[&str]) -> PathBuf {
         let (cert, key) = self.ca.client(user, groups);
+        // A colon would part the list that KUBECONFIG is.
+        let user = &user.replace(':', "_");
         let d = self.dir.path();
         for (name, text) in [("ca.crt", &self.ca.pem), (&format!("{user}.crt"), &cert), (&format!("{user}.key"), &key)]
         {
@@ -106,7 +108,8 @@ impl Cluster {
     /// Runs kubectl as a user whose kubeconfig was written; answers its output.
     pub async fn run(&self, binary: &str, user: &str, args: &str, input: Option<&str>) -> Output {
         let mut command = Command::new(binary);
-        command.env("HOME", self.dir.path()).env("KUBECONFIG", self.dir.path().join(format!("{user}.kubeconfig")));
+        let config = self.dir.path().join(format!("{}.kubeconfig", user.replace(':', "_")));
+        command.env("HOME", self.dir.path()).env("KUBECONFIG", config);
         command.args(args.split_whitespace());
         let input = input.map(str::to_owned);
         tokio::task::spawn_blocking(move || {
