@@ -141,7 +141,15 @@ async fn pod_security() {
     c.kubectl("create serviceaccount default").await;
     c.kubectl("label namespace default pod-security.kubernetes.io/enforce=baseline pod-security.kubernetes.io/warn=restricted").await;
     let said = c.refused("admin", CREATE, Some(&pod("p", "  hostNetwork: true\n"))).await;
-    assert!(said.contains("pods \"p\" is forbidden: violates PodSecurity \"baseline:latest\": host namespaces (hostNetwork=true)"), "{said}");
+    assert!(
+        said.contains(
+            "pods \"p\" is forbidden: violates PodSecurity \"baseline:latest\": host namespaces (hostNetwork=true)"
+        ),
+        "{said}"
+    );
     let said = c.kubectl_in(CREATE, Some(&pod("p", ""))).await;
-    assert!(said.contains("Warning: would violate PodSecurity \"restricted:latest\": allowPrivilegeEscalation != false"), "{said}");
+    assert!(
+        said.contains("Warning: would violate PodSecurity \"restricted:latest\": allowPrivilegeEscalation != false"),
+        "{said}"
+    );
 }

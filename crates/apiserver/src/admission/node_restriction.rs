@@ -50,7 +50,9 @@ fn text<'a>(v: &'a Value, path: &str) -> &'a str {
 
 fn pod_create(a: &Attributes<'_>, node: &str, pod: &Value) -> Result<(), Status> {
     if meta::annotation(pod, MIRROR).is_none() {
-        return Err(a.forbidden(&format!("pod does not have \"{MIRROR}\" annotation, node {node:?} can only create mirror pods")));
+        return Err(a.forbidden(&format!(
+            "pod does not have \"{MIRROR}\" annotation, node {node:?} can only create mirror pods"
+        )));
     }
     if text(pod, "/spec/nodeName") != node {
         return Err(a.forbidden(&format!("node {node:?} can only create pods with spec.nodeName set to itself")));
@@ -75,7 +77,9 @@ fn node_write(a: &Attributes<'_>, node: &str, object: &Value) -> Result<(), Stat
         .collect();
     if let Some(old) = a.old {
         refused.extend(
-            labels(old).filter(|(k, _)| is_forbidden_label(k) && meta::label(object, k).is_none()).map(|(k, _)| k.as_str()),
+            labels(old)
+                .filter(|(k, _)| is_forbidden_label(k) && meta::label(object, k).is_none())
+                .map(|(k, _)| k.as_str()),
         );
         if a.subresource.is_empty() && old.pointer("/spec/taints") != object.pointer("/spec/taints") {
             return Err(a.forbidden(&format!("node {node:?} is not allowed to modify taints")));
@@ -115,7 +119,9 @@ impl Plugin for NodeRestriction {
                 let pod = server.registry.must("", "v1", "pods")?.objects()?.get(a.namespace, a.name).await?;
                 match pod {
                     Some(p) if p.field("spec.nodeName") == Some(node) => Ok(()),
-                    _ => Err(a.forbidden(&format!("node {node:?} can only evict pods with spec.nodeName set to itself"))),
+                    _ => {
+                        Err(a.forbidden(&format!("node {node:?} can only evict pods with spec.nodeName set to itself")))
+                    }
                 }
             }
             ("", "pods", _, _) => Err(a.forbidden(&format!("unexpected operation on pods by node {node:?}"))),
@@ -129,7 +135,11 @@ impl Plugin for NodeRestriction {
             }
             ("storage.k8s.io", "csinodes", ..) => {
                 let name = if a.name.is_empty() { meta::name(object) } else { a.name };
-                if name == node { Ok(()) } else { Err(a.forbidden("can only access CSINode with the same name as the requesting node")) }
+                if name == node {
+                    Ok(())
+                } else {
+                    Err(a.forbidden("can only access CSINode with the same name as the requesting node"))
+                }
             }
             ("", "serviceaccounts", "token", Operation::Create) => {
                 let kind = text(object, "/spec/boundObjectRef/kind");

@@ -94,9 +94,9 @@ fn template(group: &str, resource: &str) -> Option<&'static str> {
     Some(match (group, resource) {
         ("", "pods") => "",
         ("", "podtemplates") => "/template",
-        ("", "replicationcontrollers") | ("apps", "deployments" | "replicasets" | "statefulsets" | "daemonsets") | ("batch", "jobs") => {
-            "/spec/template"
-        }
+        ("", "replicationcontrollers")
+        | ("apps", "deployments" | "replicasets" | "statefulsets" | "daemonsets")
+        | ("batch", "jobs") => "/spec/template",
         ("batch", "cronjobs") => "/spec/jobTemplate/spec/template",
         _ => return None,
     })
@@ -126,7 +126,10 @@ impl Plugin for PodSecurity {
         let is_pod = at.is_empty();
         let Some(pod) = object.pointer(at) else { return Ok(()) };
         // An update that changes nothing of the kind was looked at when it was made.
-        if is_pod && let Some(old) = a.old && old.get("spec") == object.get("spec") {
+        if is_pod
+            && let Some(old) = a.old
+            && old.get("spec") == object.get("spec")
+        {
             return Ok(());
         }
         let (metadata, spec) = (&pod["metadata"], &pod["spec"]);

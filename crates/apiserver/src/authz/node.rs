@@ -92,8 +92,7 @@ impl Server {
         }
         let reads = matches!(a.verb, "get" | "list" | "watch");
         let own = a.name == node;
-        let unrelated =
-            || Ok(no(&format!("no relationship found between node '{node}' and this object")));
+        let unrelated = || Ok(no(&format!("no relationship found between node '{node}' and this object")));
         match (a.group, a.resource) {
             ("", "secrets" | "configmaps") => {
                 if !reads || !a.subresource.is_empty() || a.namespace.is_empty() || a.name.is_empty() {
@@ -157,9 +156,15 @@ impl Server {
             }),
             ("", "nodes") => Ok(match (a.verb, a.subresource) {
                 ("create", "") => yes(),
-                ("get" | "list" | "watch" | "update" | "patch", "") | ("update" | "patch" | "get", "status") if own => yes(),
+                ("get" | "list" | "watch" | "update" | "patch", "") | ("update" | "patch" | "get", "status") if own => {
+                    yes()
+                }
                 (_, "configz" | "healthz" | "log" | "metrics" | "pods" | "proxy" | "stats") => {
-                    if own { self.node_rules(a) } else { no("") }
+                    if own {
+                        self.node_rules(a)
+                    } else {
+                        no("")
+                    }
                 }
                 _ => no(&format!("node '{node}' cannot read all nodes, only its own Node object")),
             }),

@@ -5,14 +5,33 @@ use serde_json::Value;
 use super::{Finding, containers, listed, name};
 
 const CAPABILITIES: &[&str] = &[
-    "AUDIT_WRITE", "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "MKNOD", "NET_BIND_SERVICE", "SETFCAP",
-    "SETGID", "SETPCAP", "SETUID", "SYS_CHROOT",
+    "AUDIT_WRITE",
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "MKNOD",
+    "NET_BIND_SERVICE",
+    "SETFCAP",
+    "SETGID",
+    "SETPCAP",
+    "SETUID",
+    "SYS_CHROOT",
 ];
 const SYSCTLS: &[&str] = &[
-    "kernel.shm_rmid_forced", "net.ipv4.ip_local_port_range", "net.ipv4.ip_unprivileged_port_start",
-    "net.ipv4.tcp_syncookies", "net.ipv4.ping_group_range", "net.ipv4.ip_local_reserved_ports",
-    "net.ipv4.tcp_keepalive_time", "net.ipv4.tcp_fin_timeout", "net.ipv4.tcp_keepalive_intvl",
-    "net.ipv4.tcp_keepalive_probes", "net.ipv4.tcp_rmem", "net.ipv4.tcp_wmem",
+    "kernel.shm_rmid_forced",
+    "net.ipv4.ip_local_port_range",
+    "net.ipv4.ip_unprivileged_port_start",
+    "net.ipv4.tcp_syncookies",
+    "net.ipv4.ping_group_range",
+    "net.ipv4.ip_local_reserved_ports",
+    "net.ipv4.tcp_keepalive_time",
+    "net.ipv4.tcp_fin_timeout",
+    "net.ipv4.tcp_keepalive_intvl",
+    "net.ipv4.tcp_keepalive_probes",
+    "net.ipv4.tcp_rmem",
+    "net.ipv4.tcp_wmem",
 ];
 const SELINUX_TYPES: &[&str] = &["", "container_t", "container_init_t", "container_kvm_t", "container_engine_t"];
 
@@ -44,7 +63,10 @@ pub(super) fn check(metadata: &Value, spec: &Value, restricted: bool, out: &mut 
         if !host_process.is_empty() {
             who.push(listed("container", &host_process));
         }
-        out.push(("hostProcess", format!("{} must not set securityContext.windowsOptions.hostProcess=true", who.join(" and "))));
+        out.push((
+            "hostProcess",
+            format!("{} must not set securityContext.windowsOptions.hostProcess=true", who.join(" and ")),
+        ));
     }
     let privileged = with(&|c| c.pointer("/securityContext/privileged") == Some(&Value::Bool(true)));
     if !privileged.is_empty() {
@@ -114,7 +136,11 @@ fn capabilities(all: &[&Value], out: &mut Vec<Finding>) {
     if !who.is_empty() {
         out.push((
             "non-default capabilities",
-            format!("{} must not include {} in securityContext.capabilities.add", listed("container", &who), quoted(&what)),
+            format!(
+                "{} must not include {} in securityContext.capabilities.add",
+                listed("container", &who),
+                quoted(&what)
+            ),
         ));
     }
 }
@@ -123,8 +149,13 @@ fn host_ports(all: &[&Value], out: &mut Vec<Finding>) {
     let mut who = Vec::new();
     let mut ports = Vec::new();
     for c in all {
-        let used: Vec<u64> =
-            c["ports"].as_array().into_iter().flatten().filter_map(|p| p["hostPort"].as_u64()).filter(|p| *p != 0).collect();
+        let used: Vec<u64> = c["ports"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|p| p["hostPort"].as_u64())
+            .filter(|p| *p != 0)
+            .collect();
         if !used.is_empty() {
             who.push(name(c));
             ports.extend(used);
@@ -225,6 +256,9 @@ fn apparmor(metadata: &Value, spec: &Value, all: &[&Value], out: &mut Vec<Findin
         bad.push(format!("{} must not set AppArmor profile type to \"Unconfined\"", listed("container", &who)));
     }
     if !bad.is_empty() {
-        out.push((if bad.len() == 1 { "forbidden AppArmor profile" } else { "forbidden AppArmor profiles" }, bad.join(", ")));
+        out.push((
+            if bad.len() == 1 { "forbidden AppArmor profile" } else { "forbidden AppArmor profiles" },
+            bad.join(", "),
+        ));
     }
 }

@@ -4,8 +4,17 @@ use serde_json::Value;
 
 use super::{Finding, containers, listed, name};
 
-const VOLUMES: &[&str] =
-    &["configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret", "image"];
+const VOLUMES: &[&str] = &[
+    "configMap",
+    "csi",
+    "downwardAPI",
+    "emptyDir",
+    "ephemeral",
+    "persistentVolumeClaim",
+    "projected",
+    "secret",
+    "image",
+];
 
 fn text<'a>(v: &'a Value, path: &str) -> &'a str {
     v.pointer(path).and_then(Value::as_str).unwrap_or_default()
@@ -68,7 +77,8 @@ fn volumes(spec: &Value, out: &mut Vec<Finding>) {
     let mut who = Vec::new();
     let mut kinds = Vec::new();
     for v in spec["volumes"].as_array().into_iter().flatten() {
-        let kind = v.as_object().into_iter().flatten().find(|(k, s)| k.as_str() != "name" && !s.is_null()).map(|(k, _)| k);
+        let kind =
+            v.as_object().into_iter().flatten().find(|(k, s)| k.as_str() != "name" && !s.is_null()).map(|(k, _)| k);
         if let Some(k) = kind
             && !VOLUMES.contains(&k.as_str())
         {
@@ -98,7 +108,8 @@ fn capabilities(all: &[&Value], out: &mut Vec<Finding>) {
             .map(str::to_owned)
             .collect()
     };
-    let keeps: Vec<&str> = all.iter().filter(|c| !list(c, "drop").iter().any(|d| d == "ALL")).map(|c| name(c)).collect();
+    let keeps: Vec<&str> =
+        all.iter().filter(|c| !list(c, "drop").iter().any(|d| d == "ALL")).map(|c| name(c)).collect();
     let mut adds = Vec::new();
     let mut added = Vec::new();
     for c in all {
@@ -130,8 +141,7 @@ fn capabilities(all: &[&Value], out: &mut Vec<Finding>) {
 fn seccomp(spec: &Value, all: &[&Value], out: &mut Vec<Finding>) {
     let kind = |v: &Value| text(v, "/securityContext/seccompProfile/type").to_owned();
     let good = |k: &str| matches!(k, "RuntimeDefault" | "Localhost");
-    let explicit: Vec<&str> =
-        all.iter().filter(|c| !kind(c).is_empty() && !good(&kind(c))).map(|c| name(c)).collect();
+    let explicit: Vec<&str> = all.iter().filter(|c| !kind(c).is_empty() && !good(&kind(c))).map(|c| name(c)).collect();
     let implicit: Vec<&str> = all.iter().filter(|c| kind(c).is_empty()).map(|c| name(c)).collect();
     let pod = kind(spec);
     let mut who = Vec::new();
