@@ -198,6 +198,12 @@ async fn take_addresses(config: &Config) -> Result<(), Error> {
     for ip in &config.cluster_ips {
         links.add_local(*ip).await?;
     }
+    write_rules(config)
+}
+
+/// Writes the rules, whatever is there.
+fn write_rules(config: &Config) -> Result<(), Error> {
+    let opening = |source| Error::Socket { at: "the cluster address".into(), source };
     let mut batch = Batch::new();
     for table in TABLES {
         untrack(&mut batch, table, &config.cluster_ips);

@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use super::{Dns, service_object, slice_object};
 use crate::follow;
+use crate::nft::Sentinel;
 
 /// Who writes the objects.
 const MANAGER: &str = "pintle-dns";
@@ -91,8 +92,23 @@ async fn put(client: &Client, resource: &'static Resource, object: &Value, ours:
 pub async fn run(informers: &Informers, config: &super::Config, node: &str) -> Result<Arc<Dns>, super::Error> {
     let dns = Arc::new(Dns::start(config).await?);
     dns.follow(informers).await;
-    let (client, node) = (informers.client().clone(), node.to_owned());
-    let (cluster_ips, node_ips) = (config.cluster_ips.clone(), config.node_ips.clone());
-    tokio::spawn(async move { publish(&client, &node, &cluster_ips, &node_ips).await });
+    let (client, node, config) = (informers.client().clone(), node.to_owned(), config.clone());
+    let running = Arc::downgrade(&dns);
+    tokio::spawn(async move {
+        publish(&client, &node, &config.cluster_ips, &config.node_ips).await;
+        let mut sentinel = match Sentinel::new(&config.ns, super::TABLES) {
+            Ok(sentinel) => sentinel,
+            Err(err) => return tracing::error!(%err, "nobody looks after the rules of DNS"),
+        };
+        loop {
+            sentinel.gone().await;
+            if running.strong_count() == 0 {
+                return;
+            }
+            if let Err(err) = super::write_rules(&config) {
+                tracing::error!(%err, "the rules of DNS were refused");
+            }
+        }
+    });
     Ok(dns)
 }

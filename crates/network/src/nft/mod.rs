@@ -6,6 +6,7 @@ mod batch;
 mod expr;
 mod object;
 mod read;
+mod sentinel;
 #[cfg(test)]
 mod tests;
 
@@ -13,6 +14,7 @@ pub use batch::{Batch, Refusal};
 pub use expr::{CmpOp, CtKey, DynsetOp, Expr, Field, MetaKey, NatKind, Reject, Rule};
 pub use object::{Chain, Data, Element, Family, Hook, Key, Kind, Set, Table, Verdict};
 pub use read::{Contents, ReadElement};
+pub use sentinel::Sentinel;
 
 use std::io;
 

@@ -330,3 +330,25 @@ fn ipv6_tables() {
         assert!(text.contains(want), "{want}\nis not in\n{text}");
     }
 }
+
+#[test]
+fn removed_tables_are_noticed() {
+    let ns = NetNs::new().unwrap();
+    let mut nft = Nft::open(&ns).unwrap();
+    let tables = [T, Table { name: "other", ..T }];
+    let mut sentinel = Sentinel::new(&ns, tables).unwrap();
+    assert!(sentinel.disturbed().unwrap());
+    let add = |nft: &mut Nft, table| {
+        let mut b = Batch::new();
+        b.add_table(table, "");
+        nft.apply(b).unwrap();
+    };
+    add(&mut nft, tables[0]);
+    add(&mut nft, tables[1]);
+    assert!(!sentinel.disturbed().unwrap());
+    add(&mut nft, Table { name: "foreign", ..T });
+    assert!(!sentinel.disturbed().unwrap());
+    ns.run(|| Command::new("nft").args(["flush", "ruleset"]).status().unwrap()).unwrap();
+    assert!(sentinel.disturbed().unwrap());
+    assert!(sentinel.disturbed().unwrap());
+}

@@ -169,7 +169,12 @@ impl PodNetwork {
         let done = connected.and_then(|()| {
             let mut batch = Batch::new();
             rules::add_pod(&mut batch, &allocation);
-            Ok(self.state.lock().nft.apply(batch)?)
+            let applied = self.state.lock().nft.apply(batch);
+            match applied {
+                // Somebody removed our rules; all of them include this pod's.
+                Err(err) if err.is_not_found() => self.rewrite_rules(),
+                other => Ok(other?),
+            }
         });
         match done {
             Ok(()) => Ok(Attachment { ips: allocation.ips, link }),
@@ -317,6 +322,16 @@ impl PodNetwork {
             }
         }
         Ok(())
+    }
+
+    /// Writes the rules anew after somebody removed them.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn rewrite_rules(&self) -> Result<(), Error> {
+        let mut state = self.state.lock();
+        let batch = rules::all(&self.config.pod_cidrs, &self.config.cluster_cidrs, state.ipam.all());
+        Ok(state.nft.apply(batch)?)
     }
 
     /// Replaces the blocks of all pods of the cluster.

@@ -1,4 +1,4 @@
-//! Following the Node objects: routes to the pods of other nodes.
+//! Following the Node objects: routes to the pods of other nodes. And looking after the rules.
 
 use std::time::Duration;
 
@@ -6,6 +6,7 @@ use pintle_client::{Backoff, Informers};
 
 use super::{Peer, PodNetwork};
 use crate::follow;
+use crate::nft::Sentinel;
 
 impl PodNetwork {
     /// Keeps the routes to other nodes' pods as the Node objects say, until the informers end.
@@ -15,6 +16,10 @@ impl PodNetwork {
         nodes.synced().await;
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(30), 0.2);
         let mut known = None;
+        let mut sentinel = match Sentinel::new(&self.config.ns, super::rules::TABLES) {
+            Ok(sentinel) => sentinel,
+            Err(err) => return tracing::error!(%err, "nobody looks after the pod network"),
+        };
         loop {
             while changes.try_next().is_some() {}
             let mut own = Vec::new();
@@ -56,6 +61,9 @@ impl PodNetwork {
             tokio::select! {
                 change = changes.next() => if change.is_none() { return },
                 () = retry => {}
+                () = sentinel.gone() => if let Err(err) = self.rewrite_rules() {
+                    tracing::error!(%err, "the pod network's rules were refused");
+                },
             }
         }
     }

@@ -50,6 +50,15 @@ async fn pods_reach_each_other_the_node_and_the_world() {
     assert!(run(&a, "ip -4 addr show eth0").contains("mtu 1430"));
     assert!(run(&a, "ip addr show lo").contains("127.0.0.1"));
 
+    // Rules somebody removed are written anew with the next pod, or when that is noticed.
+    run(&world.node, "nft flush ruleset");
+    let d = NetNs::new().unwrap();
+    net.attach("d", &path(&d), &[]).await.unwrap();
+    assert_eq!(tcp(&d, "192.168.7.1:90"), Outcome::Answer("out".into(), NODE4.parse().unwrap()));
+    run(&world.node, "nft flush ruleset");
+    net.rewrite_rules().unwrap();
+    assert_eq!(tcp(&d, "192.168.7.1:90"), Outcome::Answer("out".into(), NODE4.parse().unwrap()));
+
     net.detach("b").await.unwrap();
     net.detach("b").await.unwrap();
     assert!(!run(&world.node, "ip route").contains("10.244.1.3"));

@@ -59,6 +59,11 @@ impl Guard {
         Ok(Self { nft: Nft::open(ns)?, dns, installed: [None, None] })
     }
 
+    /// The rules are not what they were: the next `sync` writes all of them.
+    pub fn write_anew(&mut self) {
+        self.installed = [None, None];
+    }
+
     /// Brings the rules to what the objects say.
     ///
     /// # Errors

@@ -10,6 +10,7 @@ use pintle_client::{Backoff, Informers};
 
 use super::{Guard, Namespace, Pod, Policy, World};
 use crate::netns::NetNs;
+use crate::nft::Sentinel;
 use crate::views::Name;
 
 /// Keeps the rules as the policies say, until the informers end. `dns` are cluster addresses this node answers itself.
@@ -29,6 +30,7 @@ pub async fn run(informers: &Informers, ns: &NetNs, node: &str, dns: Vec<IpAddr>
     pods.synced().await;
     namespaces.synced().await;
     let mut guard = Guard::new(ns, dns.clone())?;
+    let mut sentinel = Sentinel::new(ns, super::TABLES)?;
     // Policies name DNS as they would name its pods elsewhere.
     let dns_pod = Pod {
         name: Name::new("kube-system", "kube-dns"),
@@ -88,6 +90,11 @@ pub async fn run(informers: &Informers, ns: &NetNs, node: &str, dns: Vec<IpAddr>
             change = pod_changes.next() => change.is_some(),
             change = namespace_changes.next() => change.is_some(),
             () = retry => true,
+            () = sentinel.gone() => {
+                guard.write_anew();
+                open = false;
+                true
+            }
         };
         if !alive {
             return Ok(());

@@ -152,6 +152,11 @@ impl Proxy {
         }
     }
 
+    /// The rules are not what they were: the next `sync` writes all of them.
+    pub fn write_anew(&mut self) {
+        self.whole = true;
+    }
+
     /// Whether there is anything for `sync` to do.
     #[must_use]
     pub fn is_dirty(&self) -> bool {

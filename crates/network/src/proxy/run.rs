@@ -7,6 +7,7 @@ use pintle_client::{Backoff, Change, Informers};
 
 use super::{Config, Proxy};
 use crate::follow;
+use crate::nft::Sentinel;
 use crate::sysctl;
 use crate::views::{Node, Service, Slice};
 
@@ -25,6 +26,7 @@ pub async fn run(informers: &Informers, config: Config) -> std::io::Result<()> {
     if let Err(err) = config.ns.run(tune)? {
         tracing::warn!(%err, "the limits of connection tracking stay as they are");
     }
+    let mut sentinel = Sentinel::new(&config.ns, super::layout::TABLES)?;
     let mut proxy = Proxy::new(config)?;
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(30), 0.2);
     loop {
@@ -76,6 +78,7 @@ pub async fn run(informers: &Informers, config: Config) -> std::io::Result<()> {
                 None => return Ok(()),
             },
             () = retry => {}
+            () = sentinel.gone() => proxy.write_anew(),
         }
     }
 }

@@ -328,6 +328,11 @@ async fn what_others_left_is_removed_and_two_claims_are_settled() {
     set(&mut proxy, c.slice("b", &[0, 1]));
     proxy.sync().unwrap();
     assert_eq!(c.survey(&c.world.node, "10.96.0.21:8000").len(), 2);
+    run(&c.world.node, "nft flush ruleset");
+    proxy.write_anew();
+    assert!(proxy.is_dirty());
+    proxy.sync().unwrap();
+    assert_eq!(c.survey(&c.world.node, "10.96.0.21:8000").len(), 2);
     // What this node answers itself is left alone.
     proxy.set_service(service("dns", "10.96.0.10"));
     proxy.sync().unwrap();
@@ -366,4 +371,52 @@ async fn load_balancers_are_told_of_local_endpoints() {
     proxy.set_service(Service { health_check_node_port: 0, ..checked });
     proxy.sync().unwrap();
     assert!(ask().unwrap().is_err());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn both_families_have_everything() {
+    let c = Cluster::new(3).await;
+    let mut proxy = c.proxy();
+    run(&c.world.outside, &format!("ip -6 route add fd96::/64 via {NODE6}; ip -6 route add fd97::/64 via {NODE6}"));
+    let parse = |ips: [&str; 2]| ips.iter().map(|ip| ip.parse().unwrap()).collect::<Vec<IpAddr>>();
+    let full = Service {
+        kind: ServiceType::LoadBalancer,
+        cluster_ips: parse(["10.96.0.20", "fd96::20"]),
+        external_ips: parse(["192.168.7.50", "fd97::50"]),
+        ingress_ips: parse(["192.168.7.60", "fd97::60"]),
+        source_ranges: vec!["fd44::/16".parse().unwrap(), "fd44:1::/64".parse().unwrap()],
+        affinity: Some(60),
+        external_local: true,
+        ..node_port("web", "10.96.0.20", 30080)
+    };
+    proxy.set_service(full.clone());
+    set(&mut proxy, c.slice("web", &[0, 1]));
+    let six = slice("web", vec![c.endpoint(0, true), c.endpoint(1, true)]);
+    proxy.set_slice(&Name::new("ns", "web-6"), Some(Slice { name: Name::new("ns", "web-6"), ..six }.into()));
+    proxy.sync().unwrap();
+    let (pod, outside) = (&c.pods[2].0, &c.world.outside);
+    for to in ["[fd96::20]:8000", "[fd97::50]:8000", "[fd97::60]:8000"] {
+        assert_eq!(c.survey(pod, to).len(), 1, "{to}: a pod keeps its endpoint");
+    }
+    assert_eq!(c.survey(pod, &format!("[{NODE6}]:30080")).len(), 1);
+    let Outcome::Answer(_, seen) = tcp(outside, &format!("[{NODE6}]:30080")) else { panic!() };
+    assert_eq!(seen.to_string(), crate::testnet::OUTSIDE6);
+    assert!(matches!(tcp(outside, "[fd97::50]:8000"), Outcome::Answer(..)));
+    assert_eq!(tcp_silent(outside, "[fd97::60]:8000"), Outcome::Silence);
+    assert!(matches!(udp(pod, "[fd96::20]:8000"), Outcome::Answer(..)));
+    assert_eq!(tcp(&c.world.node, "[::1]:30080"), Outcome::Refused);
+    // The rules can be listed, whatever is in them.
+    let text = rules(&c.world.node);
+    assert!(text.contains("table ip6 pintle-proxy") && text.contains("split-port-2-2-sticky"), "{text}");
+    proxy.remove_slice(&Name::new("ns", "web-6"));
+    proxy.sync().unwrap();
+    assert_eq!(tcp(pod, "[fd96::20]:8000"), Outcome::Refused);
+    assert_eq!(tcp(outside, &format!("[{NODE6}]:30080")), Outcome::Refused);
+    // A Service that turns to another kind leaves nothing of the old behind.
+    proxy.set_service(service("web", "10.96.0.20"));
+    proxy.sync().unwrap();
+    let text = rules(&c.world.node);
+    for gone in ["30080", "192.168.7.50", "fd97::", "chain split", "chain firewall", "chain affinity-60"] {
+        assert!(!text.contains(gone), "{gone} is in {text}");
+    }
 }
