@@ -43,6 +43,8 @@ struct Subscriber {
     /// Changes up to here it has had from history.
     after: Revision,
     sink: Arc<dyn WatchSink>,
+    /// Nobody wants it any more. A handle may be dropped anywhere, even within a call of its sink, so it only sets this.
+    gone: Arc<AtomicBool>,
 }
 
 impl Hub {
@@ -57,8 +59,13 @@ impl Hub {
 
     /// Gives everyone the changes they want. Called in order of revision, with all changes up to `revision`.
     pub(crate) fn publish(&self, events: &[Arc<Event>], revision: Revision) {
-        let state = self.state.lock();
-        for subscriber in state.subscribers.values() {
+        let mut state = self.state.lock();
+        let mut gone = Vec::new();
+        for (id, subscriber) in &state.subscribers {
+            if subscriber.gone.load(Ordering::Acquire) {
+                gone.push(*id);
+                continue;
+            }
             let wanted =
                 |event: &&Arc<Event>| event.revision > subscriber.after && subscriber.request.matches(&event.key);
             let mut wanted = events.iter().filter(wanted);
@@ -67,7 +74,11 @@ impl Hub {
                 subscriber.sink.deliver(&WatchBatch { events, revision });
             }
         }
+        let gone: Vec<_> = gone.iter().filter_map(|id| state.subscribers.remove(id)).collect();
         self.published.store(revision, Ordering::Release);
+        drop(state);
+        // Sinks are not ours: what dropping them does must not find the lock taken.
+        drop(gone);
     }
 
     /// Ends all watches and refuses new ones.
@@ -83,7 +94,13 @@ impl Hub {
     }
 
     /// Adds a subscriber that has had everything up to `after`, unless more than that has been published meanwhile.
-    fn subscribe(&self, request: &Arc<WatchRequest>, after: Revision, sink: Arc<dyn WatchSink>) -> Result<Option<u64>> {
+    fn subscribe(
+        &self,
+        request: &Arc<WatchRequest>,
+        after: Revision,
+        sink: Arc<dyn WatchSink>,
+        gone: &Arc<AtomicBool>,
+    ) -> Result<Option<u64>> {
         let mut state = self.state.lock();
         if let Some(error) = &state.closed {
             return Err(error.clone());
@@ -93,7 +110,7 @@ impl Hub {
         }
         let id = state.next_id;
         state.next_id += 1;
-        state.subscribers.insert(id, Subscriber { request: request.clone(), after, sink });
+        state.subscribers.insert(id, Subscriber { request: request.clone(), after, sink, gone: gone.clone() });
         Ok(Some(id))
     }
 
@@ -105,7 +122,9 @@ impl Hub {
     /// Tells one subscriber how far it has come.
     fn progress(&self, id: u64) {
         let state = self.state.lock();
-        if let Some(subscriber) = state.subscribers.get(&id) {
+        if let Some(subscriber) =
+            state.subscribers.get(&id).filter(|subscriber| !subscriber.gone.load(Ordering::Acquire))
+        {
             subscriber.sink.deliver(&WatchBatch { events: Vec::new(), revision: self.published() });
         }
     }
@@ -137,8 +156,9 @@ impl Hub {
     ) -> Result<WatchHandle> {
         let mut after = request.from_revision.map_or_else(|| self.published(), |from| from.max(1) - 1);
         let request = Arc::new(request);
+        let gone = Arc::new(AtomicBool::new(false));
         let id = loop {
-            if let Some(id) = self.subscribe(&request, after, sink.clone())? {
+            if let Some(id) = self.subscribe(&request, after, sink.clone(), &gone)? {
                 break id;
             }
             let batch = history.history(after, &request).await?;
@@ -147,8 +167,11 @@ impl Hub {
                 sink.deliver(&batch);
             }
         };
-        let (stop, ask) = (self.clone(), self.clone());
-        Ok(WatchHandle::new(move || stop.unsubscribe(id), ProgressRequester::new(move || ask.progress(id))))
+        let ask = self.clone();
+        Ok(WatchHandle::new(
+            move || gone.store(true, Ordering::Release),
+            ProgressRequester::new(move || ask.progress(id)),
+        ))
     }
 }
 
@@ -181,7 +204,7 @@ impl Reader {
     /// Receives changes as they happen, if everything before them has been returned.
     fn go_live(&mut self) -> Result<bool> {
         let queue = Arc::new(Queue::default());
-        let id = self.hub.subscribe(&self.request, self.after, queue.clone())?;
+        let id = self.hub.subscribe(&self.request, self.after, queue.clone(), &Arc::default())?;
         self.live = id.map(|id| (id, queue));
         Ok(id.is_some())
     }

@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch::{Receiver, Sender, channel};
 
 use super::{Fixture, PATIENCE, Rng, kv, next, ok, put, unique, until};
-use crate::{Change, Error, Event, Revision, Txn, WatchBatch, WatchRequest, WatchSink};
+use crate::{Change, Error, Event, Revision, Txn, WatchBatch, WatchHandle, WatchRequest, WatchSink};
 
 /// A watch without a start sees what happens after the call, and only its prefix.
 pub async fn watches_from_now(f: &Fixture) {
@@ -263,4 +263,31 @@ pub async fn sinks_are_fed_the_past(f: &Fixture) {
     let (sink, _reached) = Sink::new();
     let result = store.watch_with(WatchRequest::prefix(&p).from(first), sink).await;
     assert!(matches!(result, Err(Error::Compacted { .. })), "{result:?}");
+}
+
+/// A handle may be dropped, and the sink with it, while its own sink is being called.
+pub async fn a_sink_may_end_itself(f: &Fixture) {
+    struct Once {
+        handle: Mutex<Option<WatchHandle>>,
+        calls: Sender<u64>,
+    }
+    impl WatchSink for Once {
+        fn deliver(&self, batch: &WatchBatch) {
+            self.calls.send_modify(|calls| *calls += batch.events.len() as u64);
+            drop(self.handle.lock().take());
+        }
+        fn ended(&self, _: &Error) {}
+    }
+    let (p, store) = (unique("sink"), &*f.store);
+    let (calls, mut called) = channel(0);
+    let sink = Arc::new(Once { handle: Mutex::default(), calls });
+    let handle = store.watch_with(WatchRequest::prefix(&p), sink.clone()).await.unwrap();
+    *sink.handle.lock() = Some(handle);
+    drop(sink);
+    put(store, &format!("{p}a"), "x").await;
+    reaches(&mut called, 1).await;
+    put(store, &format!("{p}a"), "x").await;
+    // The store lets go of the sink, and with it of the sender.
+    let gone = tokio::time::timeout(PATIENCE, called.wait_for(|calls| *calls > 1)).await.unwrap();
+    assert!(gone.is_err(), "called after its handle was dropped");
 }

@@ -372,3 +372,34 @@ async fn damaged_files_are_reported() {
     }
     assert!(reported > 10, "hardly any damage was noticed ({reported})");
 }
+
+/// The same on a real, small file system: `mount -t tmpfs -o size=24m tmpfs DIR`, then
+/// `SMALL_DISK=DIR cargo test -p pintle-store --lib small_disk -- --ignored`.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs a small file system to fill"]
+async fn a_real_small_disk_fills_up_and_is_cleared() {
+    let directory = std::path::PathBuf::from(std::env::var_os("SMALL_DISK").unwrap());
+    let ballast = directory.join("ballast");
+    std::fs::write(&ballast, vec![1; 6 << 20]).unwrap();
+    let store = EmbeddedStore::open(&directory.join("data"), Options::default()).await.unwrap();
+    for round in 0..3 {
+        let mut failed = 0;
+        let mut last = store.current_revision().await.unwrap();
+        for i in 0.. {
+            match put(&store, &format!("/{round}/{i}"), vec![b'x'; 20_000]).await {
+                Ok(revision) => last = revision,
+                Err(Error::NoSpace(_)) => failed += 1,
+                Err(error) => panic!("{error:?}"),
+            }
+            if failed > 5 {
+                break;
+            }
+        }
+        let listed = store.list(ListRequest::prefix("/")).await.unwrap();
+        assert_eq!((listed.revision, listed.kvs.len() as u64), (last, last - 1), "round {round}");
+        let length = std::fs::metadata(&ballast).unwrap().len();
+        std::fs::write(&ballast, vec![1; usize::try_from(length).unwrap() - (2 << 20)]).unwrap();
+        assert_eq!(put(&store, &format!("/{round}/after"), "x").await, Ok(last + 1), "round {round}");
+    }
+    store.close().await.unwrap();
+}
