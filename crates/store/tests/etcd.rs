@@ -147,6 +147,29 @@ async fn moves_to_etcd_and_back() {
     assert_eq!(before, content(&back).await);
 }
 
+/// History goes after its time, even if several API servers see to it.
+#[tokio::test]
+async fn is_compacted_by_one_of_several() {
+    let short = |port| EtcdOptions { compaction_interval: Some(Duration::from_millis(100)), ..plain(port) };
+    let (store, server) = server(&[], short).await;
+    let other = EtcdStore::connect(&short(server.port)).await.unwrap();
+    let first = put(&store, "/a", "1").await;
+    let compacted = async {
+        while store.compacted_revision().await.unwrap() < first + 5 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), compacted).await.expect("etcd is compacted");
+    let old = other.list(ListRequest::prefix("/").at(first)).await;
+    assert!(matches!(old, Err(Error::Compacted { .. })), "{old:?}");
+    // What they agree by is in no snapshot and in nobody's way.
+    store.close().await.unwrap();
+    let mut file = Vec::new();
+    assert_eq!(other.snapshot(&mut file).await.unwrap().keys, 1);
+    other.txn(Txn::default().delete("/a")).await.unwrap();
+    other.restore(&mut &*file, 0).await.unwrap();
+}
+
 /// When etcd goes away calls fail and watches end; when it is back all goes on.
 #[tokio::test]
 async fn survives_a_restart_of_etcd() {

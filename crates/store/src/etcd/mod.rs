@@ -3,6 +3,7 @@
 //! Restoring a snapshot here gives every key a new revision, etcd's own: clients must list again.
 
 mod client;
+mod compact;
 mod proto;
 mod watch;
 
@@ -35,6 +36,8 @@ pub struct EtcdOptions {
     pub client: Option<(Vec<u8>, Vec<u8>)>,
     /// Put before every key, so that several clusters can use one etcd.
     pub prefix: String,
+    /// How long history is kept; `None` leaves compaction to others.
+    pub compaction_interval: Option<Duration>,
     /// How long connecting may take.
     pub connect_timeout: Duration,
     /// How often an idle connection is tried,
@@ -51,6 +54,7 @@ impl EtcdOptions {
             ca: None,
             client: None,
             prefix: String::new(),
+            compaction_interval: Some(Duration::from_secs(300)),
             connect_timeout: Duration::from_secs(20),
             keep_alive: Duration::from_secs(30),
             keep_alive_timeout: Duration::from_secs(10),
@@ -125,6 +129,9 @@ impl EtcdStore {
             feed: tokio::sync::Mutex::default(),
             lease: tokio::sync::Mutex::default(),
         };
+        if let Some(interval) = options.compaction_interval {
+            tokio::spawn(compact::run(shared.client.clone(), interval, shared.closed.clone()));
+        }
         Ok(Self { shared: Arc::new(shared) })
     }
 }
@@ -245,6 +252,7 @@ impl Shared {
             result: result as i32,
             target: TARGET_MOD,
             key: self.key(&compare.key),
+            version: None,
             mod_revision: Some(mod_revision),
         }
     }
@@ -355,7 +363,7 @@ impl Store for EtcdStore {
             let response = shared.range(range.clone()).await?;
             let more = response.count > response.kvs.len() as i64;
             let last = response.kvs.last().map(|kv| kv.key.clone());
-            for kv in response.kvs {
+            for kv in response.kvs.into_iter().filter(|kv| kv.key != compact::KEY) {
                 let mut ttl = None;
                 if kv.lease != 0 {
                     ttl = lives.get(&kv.lease).copied();
@@ -378,7 +386,8 @@ impl Store for EtcdStore {
         const KEYS: usize = 100;
         const BYTES: usize = 1 << 20;
         let mut reader = snapshot::Reader::new(reader).await?;
-        let present = self.list(ListRequest::default().limit(0)).await?;
+        // Keys are paths; what else there is serves the API servers' own purposes.
+        let present = self.list(ListRequest::prefix("/").limit(0)).await?;
         if present.remaining > 0 {
             return Err(Error::Invalid("a snapshot can only be restored into an empty store".into()));
         }

@@ -19,6 +19,8 @@ pub(super) struct KeyValue {
     pub create_revision: i64,
     #[prost(int64, tag = "3")]
     pub mod_revision: i64,
+    #[prost(int64, tag = "4")]
+    pub version: i64,
     #[prost(bytes = "bytes", tag = "5")]
     pub value: Bytes,
     #[prost(int64, tag = "6")]
@@ -112,16 +114,20 @@ pub(super) enum CompareResult {
 pub(super) struct Compare {
     #[prost(enumeration = "CompareResult", tag = "1")]
     pub result: i32,
-    /// Always [`TARGET_MOD`].
+    /// [`TARGET_VERSION`] or [`TARGET_MOD`].
     #[prost(int32, tag = "2")]
     pub target: i32,
     #[prost(bytes = "bytes", tag = "3")]
     pub key: Bytes,
-    /// Part of a `oneof` there, so written even when 0.
+    /// The next two are of a `oneof` there, so the one that is meant is written even when 0.
+    #[prost(int64, optional, tag = "4")]
+    pub version: Option<i64>,
     #[prost(int64, optional, tag = "6")]
     pub mod_revision: Option<i64>,
 }
 
+/// `Compare.CompareTarget.VERSION`.
+pub(super) const TARGET_VERSION: i32 = 0;
 /// `Compare.CompareTarget.MOD`.
 pub(super) const TARGET_MOD: i32 = 2;
 
