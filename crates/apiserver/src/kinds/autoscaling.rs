@@ -1,12 +1,27 @@
 //! The autoscaling group. Autoscalers are stored in the form of `autoscaling/v2`.
 
-use pintle_schema::cursor::Cursor;
+use pintle_api::names::path_segment;
+use pintle_schema::cursor::{Cursor, Errors};
 
-use super::Strategy;
+use super::core::pod::resources::{container_resource_name, quantity};
+use super::strategy::Sub;
 use super::table::{self, Column, text};
+use super::{Ctx, Strategy, checks, meta};
 
 /// The strategy of horizontal pod autoscalers.
 pub static HORIZONTAL_POD_AUTOSCALER: Strategy = Strategy {
+    validate,
+    subresources: &[(
+        "status",
+        Sub {
+            validate: |_, new, _, errors| {
+                for field in ["currentReplicas", "desiredReplicas"] {
+                    meta::not_negative(&new.get("status").get(field), errors);
+                }
+            },
+            ..Sub::STATUS
+        },
+    )],
     columns: &[
         Column::NAME,
         text("Reference", "@HorizontalPodAutoscalerSpec.scaleTargetRef"),
@@ -32,6 +47,199 @@ pub static HORIZONTAL_POD_AUTOSCALER: Strategy = Strategy {
     },
     ..Strategy::DEFAULT
 };
+
+fn validate(_: &Ctx<'_>, object: &Cursor<'_>, old: Option<&Cursor<'_>>, errors: &mut Errors) {
+    let spec = object.get("spec");
+    let (min, max) = (spec.get("minReplicas"), spec.get("maxReplicas"));
+    // A stored zero may stay.
+    let least = i64::from(old.is_none_or(|o| o.get("spec").get("minReplicas").opt_int() != Some(0)));
+    if min.opt_int().is_some_and(|n| n < least) {
+        errors.invalid(&min, format!("must be greater than or equal to {least}"));
+    }
+    if max.int() < 1 {
+        errors.invalid_value(&max, max.int(), "must be greater than 0");
+    }
+    if min.opt_int().is_some_and(|n| max.int() < n) {
+        errors.invalid_value(&max, max.int(), "must be greater than or equal to `minReplicas`");
+    }
+    reference(&spec.get("scaleTargetRef"), errors);
+    let metrics = spec.get("metrics");
+    for metric in metrics.items() {
+        metric_spec(&metric, errors);
+    }
+    let from_outside = metrics.items().any(|m| matches!(m.get("type").str(), "Object" | "External"));
+    if min.opt_int() == Some(0) && !from_outside {
+        errors.forbidden(
+            &metrics,
+            "must specify at least one Object or External metric to support scaling to zero replicas",
+        );
+    }
+    for direction in ["scaleUp", "scaleDown"] {
+        let rules = spec.get("behavior").get(direction);
+        if rules.is_present() {
+            scaling_rules(&rules, errors);
+        }
+    }
+}
+
+fn reference(target: &Cursor<'_>, errors: &mut Errors) {
+    for field in ["kind", "name"] {
+        let part = target.get(field);
+        if part.is_empty() {
+            errors.required(&part, "");
+        } else {
+            meta::invalid_each(&part, path_segment(part.str()), errors);
+        }
+    }
+    let version = target.get("apiVersion");
+    if version.str().matches('/').count() > 1 {
+        errors.invalid(&version, format!("unexpected GroupVersion string: {}", version.str()));
+    }
+}
+
+const SOURCES: &[(&str, &str)] = &[
+    ("object", "Object"),
+    ("external", "External"),
+    ("pods", "Pods"),
+    ("resource", "Resource"),
+    ("containerResource", "ContainerResource"),
+];
+
+fn metric_spec(metric: &Cursor<'_>, errors: &mut Errors) {
+    const KINDS: &[&str] = &["ContainerResource", "External", "Object", "Pods", "Resource"];
+    let kind = metric.get("type");
+    if kind.is_empty() {
+        errors.required(&kind, "must specify a metric source type");
+    }
+    if !KINDS.contains(&kind.str()) {
+        errors.not_supported(&kind, kind.str(), KINDS);
+    }
+    let present: Vec<&str> = SOURCES.iter().map(|(f, _)| *f).filter(|f| metric.get(f).is_present()).collect();
+    if let Some(first) = SOURCES.iter().map(|(f, _)| *f).find(|f| present.contains(f)) {
+        metric_source(first, &metric.get(first), errors);
+    }
+    let Some((expected, _)) = SOURCES.iter().find(|(_, k)| *k == kind.str()) else { return };
+    if !present.contains(expected) {
+        errors.required(metric.get(expected), "must populate information for the given metric source");
+    }
+    if present.len() != 1 {
+        for (other, _) in SOURCES.iter().filter(|(f, _)| f != expected && present.contains(f)) {
+            errors.forbidden(metric.get(other), "must populate the given metric source only");
+        }
+    }
+}
+
+fn metric_source(kind: &str, source: &Cursor<'_>, errors: &mut Errors) {
+    let target = source.get("target");
+    let at = |field: &'static str| target.get(field);
+    if matches!(kind, "resource" | "containerResource") {
+        let name = source.get("name");
+        if name.is_empty() {
+            errors.required(&name, "must specify a resource name");
+        } else if kind == "containerResource" {
+            container_resource_name(&name, name.str(), errors);
+        }
+        if kind == "containerResource" {
+            let container = source.get("container");
+            if container.is_empty() {
+                errors.required(&container, "must specify a container");
+            } else {
+                checks::label(&container, errors);
+            }
+        }
+    } else {
+        if kind == "object" {
+            reference(&source.get("describedObject"), errors);
+        }
+        let name = source.get("metric").get("name");
+        if name.is_empty() {
+            errors.required(&name, "must specify a metric name");
+        } else {
+            meta::invalid_each(&name, path_segment(name.str()), errors);
+        }
+    }
+    metric_target(&target, errors);
+    let (value, average, percent) =
+        (at("value").is_present(), at("averageValue").is_present(), at("averageUtilization").is_present());
+    match kind {
+        "object" if !value && !average => {
+            errors.required(at("averageValue"), "must set either a target value or averageValue");
+        }
+        "external" if !value && !average => {
+            errors.required(at("averageValue"), "must set either a target value for metric or a per-pod target");
+        }
+        "external" if value && average => {
+            errors.forbidden(at("value"), "may not set both a target value for metric and a per-pod target");
+        }
+        "pods" if !average => {
+            errors.required(at("averageValue"), "must specify a positive target averageValue");
+        }
+        "resource" | "containerResource" if !percent && !average => {
+            errors.required(at("averageUtilization"), "must set either a target raw value or a target utilization");
+        }
+        "resource" | "containerResource" if percent && average => {
+            errors.forbidden(at("averageValue"), "may not set both a target raw value and a target utilization");
+        }
+        _ => {}
+    }
+}
+
+fn metric_target(target: &Cursor<'_>, errors: &mut Errors) {
+    let kind = target.get("type");
+    if kind.is_empty() {
+        errors.required(&kind, "must specify a metric target type");
+    }
+    if !matches!(kind.str(), "Utilization" | "Value" | "AverageValue") {
+        errors.invalid_value(&kind, kind.str(), "must be either Utilization, Value, or AverageValue");
+    }
+    for field in ["value", "averageValue"] {
+        let amount = target.get(field);
+        if amount.is_present() && quantity(&amount).sign() <= 0 {
+            errors.invalid(&amount, "must be positive");
+        }
+    }
+    let percent = target.get("averageUtilization");
+    if percent.opt_int().is_some_and(|n| n < 1) {
+        errors.invalid(&percent, "must be greater than 0");
+    }
+}
+
+fn scaling_rules(rules: &Cursor<'_>, errors: &mut Errors) {
+    let (window, select, policies, tolerance) = (
+        rules.get("stabilizationWindowSeconds"),
+        rules.get("selectPolicy"),
+        rules.get("policies"),
+        rules.get("tolerance"),
+    );
+    if window.int() < 0 {
+        errors.invalid(&window, "must be greater than or equal to zero");
+    }
+    if window.int() > 3600 {
+        errors.invalid(&window, "must be less than or equal to 3600");
+    }
+    checks::one_of(&select, &["Disabled", "Max", "Min"], false, errors);
+    if policies.is_empty() {
+        errors.required(&policies, "must specify at least one Policy");
+    }
+    for policy in policies.items() {
+        let (kind, value, period) = (policy.get("type"), policy.get("value"), policy.get("periodSeconds"));
+        if !matches!(kind.str(), "Pods" | "Percent") {
+            errors.not_supported(&kind, kind.str(), &["Percent", "Pods"]);
+        }
+        if value.int() <= 0 {
+            errors.invalid_value(&value, value.int(), checks::NOT_POSITIVE);
+        }
+        if period.int() <= 0 {
+            errors.invalid_value(&period, period.int(), checks::NOT_POSITIVE);
+        }
+        if period.int() > 1800 {
+            errors.invalid(&period, "must be less than or equal to 1800");
+        }
+    }
+    if quantity(&tolerance).sign() < 0 {
+        errors.invalid(&tolerance, meta::NOT_NEGATIVE);
+    }
+}
 
 /// `cpu: 30%/80%, 5/10 (avg)`: what is against what is wanted, of the first two metrics.
 fn targets(specs: &Cursor<'_>, statuses: &Cursor<'_>) -> String {
@@ -95,5 +303,32 @@ mod tests {
         );
         let more = testing::changed(&hpa, "spec/metrics/2", cpu);
         assert_eq!(testing::row(&more, 5)[2], "cpu: 30%/80%, <unknown>/10 + 1 more...");
+    }
+
+    #[test]
+    fn checks() {
+        use crate::kinds::testing::{changed, create_errors};
+        let hpa = json!({"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "metadata": {"name": "h", "namespace": "ns"},
+            "spec": {"scaleTargetRef": {"kind": "Deployment", "name": "d"}, "minReplicas": 1, "maxReplicas": 3,
+                "metrics": [{"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 80}}}]}});
+        let check =
+            |path: &str, to, expect: &str| assert_eq!(create_errors(&changed(&hpa, path, to)), expect, "{path}");
+        check("spec/behavior", json!({}), "");
+        check(
+            "spec/maxReplicas",
+            json!(0),
+            "spec.maxReplicas: Invalid value: 0: must be greater than 0\nspec.maxReplicas: Invalid value: 0: must be greater than or equal to `minReplicas`",
+        );
+        check("spec/scaleTargetRef/kind", json!(""), "spec.scaleTargetRef.kind: Required value");
+        check(
+            "spec/metrics/0/resource",
+            json!(null),
+            "spec.metrics[0].resource: Required value: must populate information for the given metric source",
+        );
+        check(
+            "spec/behavior",
+            json!({"scaleUp": {}}),
+            "spec.behavior.scaleUp.policies: Required value: must specify at least one Policy",
+        );
     }
 }

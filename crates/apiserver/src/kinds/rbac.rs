@@ -1,19 +1,46 @@
 //! The RBAC group.
 
 use jiff::Timestamp;
-use pintle_schema::cursor::Cursor;
+use pintle_api::names::{dns1123_subdomain, path_segment};
+use pintle_schema::cursor::{Cursor, Errors};
 use serde_json::Value;
 
 use super::table::{self, Column, text};
-use super::{Strategy, names};
+use super::value::same;
+use super::{Strategy, meta, names};
 
-const ROLES: Strategy = Strategy { name: names::path_segment, create_on_update: true, ..Strategy::DEFAULT };
+const ROLES: Strategy =
+    Strategy { name: names::path_segment, create_on_update: true, full_meta_on_update: true, ..Strategy::DEFAULT };
+
+const GROUP: &str = "rbac.authorization.k8s.io";
 
 /// The strategy of roles.
-pub static ROLE: Strategy = ROLES;
+pub static ROLE: Strategy = Strategy {
+    validate: |_, role, _, errors| {
+        for rule in role.get("rules").items() {
+            policy_rule(&rule, true, errors);
+        }
+    },
+    ..ROLES
+};
 
 /// The strategy of cluster roles.
-pub static CLUSTER_ROLE: Strategy = ROLES;
+pub static CLUSTER_ROLE: Strategy = Strategy {
+    validate: |_, role, _, errors| {
+        for rule in role.get("rules").items() {
+            policy_rule(&rule, false, errors);
+        }
+        let aggregation = role.get("aggregationRule");
+        let selectors = aggregation.get("clusterRoleSelectors");
+        if aggregation.is_present() && selectors.is_empty() {
+            errors.required(&selectors, "at least one clusterRoleSelector required if aggregationRule is non-nil");
+        }
+        for selector in selectors.items() {
+            meta::label_selector(&selector, false, errors);
+        }
+    },
+    ..ROLES
+};
 
 /// The strategy of role bindings.
 pub static ROLE_BINDING: Strategy = Strategy {
@@ -26,6 +53,8 @@ pub static ROLE_BINDING: Strategy = Strategy {
         text("ServiceAccounts", "ServiceAccounts in the roleBinding").wide(),
     ],
     row: binding_row,
+    validate: |_, binding, _, errors| binding_parts(binding, true, errors),
+    validate_change: role_ref_stays,
     ..ROLES
 };
 
@@ -40,8 +69,82 @@ pub static CLUSTER_ROLE_BINDING: Strategy = Strategy {
         text("ServiceAccounts", "ServiceAccounts in the clusterRoleBinding").wide(),
     ],
     row: binding_row,
+    validate: |_, binding, _, errors| binding_parts(binding, false, errors),
+    validate_change: role_ref_stays,
     ..ROLES
 };
+
+fn policy_rule(rule: &Cursor<'_>, namespaced: bool, errors: &mut Errors) {
+    let at = |field: &'static str| rule.get(field);
+    if at("verbs").is_empty() {
+        errors.required(at("verbs"), "verbs must contain at least one value");
+    }
+    let urls = at("nonResourceURLs");
+    if !urls.is_empty() {
+        if namespaced {
+            errors.invalid(&urls, "namespaced rules cannot apply to non-resource URLs");
+        }
+        if !at("apiGroups").is_empty() || !at("resources").is_empty() || !at("resourceNames").is_empty() {
+            errors.invalid(&urls, "rules cannot apply to both regular resources and non-resource URLs");
+        }
+        return;
+    }
+    if at("apiGroups").is_empty() {
+        errors.required(at("apiGroups"), "resource rules must supply at least one api group");
+    }
+    if at("resources").is_empty() {
+        errors.required(at("resources"), "resource rules must supply at least one resource");
+    }
+}
+
+fn binding_parts(binding: &Cursor<'_>, namespaced: bool, errors: &mut Errors) {
+    let role = binding.get("roleRef");
+    let (group, kind, name) = (role.get("apiGroup"), role.get("kind"), role.get("name"));
+    if group.str() != GROUP {
+        errors.not_supported(&group, group.str(), &[GROUP]);
+    }
+    let kinds: &[&str] = if namespaced { &["Role", "ClusterRole"] } else { &["ClusterRole"] };
+    if !kinds.contains(&kind.str()) {
+        errors.not_supported(&kind, kind.str(), kinds);
+    }
+    if name.is_empty() {
+        errors.required(&name, "");
+    } else {
+        meta::invalid_each(&name, path_segment(name.str()), errors);
+    }
+    for subject in binding.get("subjects").items() {
+        let (kind, name, group) = (subject.get("kind"), subject.get("name"), subject.get("apiGroup"));
+        if name.is_empty() {
+            errors.required(&name, "");
+        }
+        match kind.str() {
+            "ServiceAccount" => {
+                if !name.is_empty() {
+                    meta::invalid_each(&name, dns1123_subdomain(name.str()), errors);
+                }
+                if !group.is_empty() {
+                    errors.not_supported(&group, group.str(), &[""]);
+                }
+                if !namespaced && subject.get("namespace").is_empty() {
+                    errors.required(subject.get("namespace"), "");
+                }
+            }
+            "User" | "Group" => {
+                if group.str() != GROUP {
+                    errors.not_supported(&group, group.str(), &[GROUP]);
+                }
+            }
+            other => errors.not_supported(&kind, other, &["ServiceAccount", "User", "Group"]),
+        }
+    }
+}
+
+fn role_ref_stays(_: &super::Ctx<'_>, new: &Cursor<'_>, old: &Cursor<'_>, errors: &mut Errors) {
+    let role = new.get("roleRef");
+    if !same(role.value(), old.get("roleRef").value()) {
+        errors.invalid(&role, "cannot change roleRef");
+    }
+}
 
 fn binding_row(binding: &Cursor<'_>, now: Timestamp) -> Vec<Value> {
     let role = binding.get("roleRef");
@@ -80,5 +183,31 @@ mod tests {
             "subjects": [{"kind": "User", "name": "u"}, {"kind": "User", "name": "v"}, {"kind": "ServiceAccount", "namespace": "n", "name": "s"}],
         });
         assert_eq!(testing::row(&binding, 5), ["b", "ClusterRole/edit", "5s", "u, v", "", "n/s"]);
+    }
+
+    #[test]
+    fn checks() {
+        use crate::kinds::testing::{changed, create_errors, update_errors};
+        let gv = "rbac.authorization.k8s.io/v1";
+        let role = json!({"apiVersion": gv, "kind": "Role", "metadata": {"name": "system:r", "namespace": "ns"}, "rules": [{"verbs": ["get"], "apiGroups": [""], "resources": ["pods"]}]});
+        assert_eq!(create_errors(&role), "");
+        assert_eq!(
+            create_errors(&changed(&role, "rules/0/verbs", json!([]))),
+            "rules[0].verbs: Required value: verbs must contain at least one value"
+        );
+        assert_eq!(
+            create_errors(&changed(&role, "rules/0", json!({"verbs": ["get"], "nonResourceURLs": ["/x"]}))),
+            "rules[0].nonResourceURLs: Invalid value: [\"/x\"]: namespaced rules cannot apply to non-resource URLs"
+        );
+        let binding = json!({"apiVersion": gv, "kind": "ClusterRoleBinding", "metadata": {"name": "b", "resourceVersion": "1"},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "r"}, "subjects": [{"kind": "ServiceAccount", "name": "s", "namespace": "n"}]});
+        assert_eq!(create_errors(&binding), "");
+        assert_eq!(
+            create_errors(&changed(&binding, "subjects/0/namespace", json!(""))),
+            "subjects[0].namespace: Required value"
+        );
+        assert!(
+            update_errors(&changed(&binding, "roleRef/name", json!("q")), &binding).ends_with("cannot change roleRef")
+        );
     }
 }

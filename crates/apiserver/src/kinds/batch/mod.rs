@@ -1,11 +1,16 @@
 //! The batch group.
 
+pub mod cron;
+mod validate;
+
+pub use validate::domain_path;
+
 use jiff::Timestamp;
 use pintle_api::time;
 use pintle_schema::cursor::Cursor;
 use serde_json::{Value, json};
 
-use super::strategy::Propagation;
+use super::strategy::{Propagation, Sub};
 use super::table::{self, Column, boolean, integer, text};
 use super::{Ctx, Strategy, value};
 
@@ -19,6 +24,9 @@ pub static JOB: Strategy = Strategy {
     generation: &[&["spec"]],
     propagation: Propagation::Orphan,
     on_create: give_selector,
+    validate: validate::job,
+    validate_change: validate::job_change,
+    subresources: &[("status", Sub { validate: validate::job_status, ..Sub::STATUS })],
     columns: &[
         Column::NAME,
         text("Status", "Status of the job."),
@@ -35,6 +43,7 @@ pub static JOB: Strategy = Strategy {
 
 /// The strategy of cron jobs.
 pub static CRON_JOB: Strategy = Strategy {
+    validate: validate::cron_job,
     generation: &[&["spec"]],
     columns: &[
         Column::NAME,

@@ -1,13 +1,16 @@
 //! The networking and discovery groups.
 
+mod validate;
+
 use pintle_schema::cursor::Cursor;
 
-use super::Strategy;
 use super::core::service::table::load_balancer;
 use super::table::{self, Column, text};
+use super::{Strategy, meta};
 
 /// The strategy of ingresses.
 pub static INGRESS: Strategy = Strategy {
+    validate: validate::ingress,
     generation: &[&["spec"]],
     columns: &[
         Column::NAME,
@@ -33,6 +36,10 @@ pub static INGRESS: Strategy = Strategy {
 
 /// The strategy of ingress classes.
 pub static INGRESS_CLASS: Strategy = Strategy {
+    validate: validate::ingress_class,
+    validate_change: |_, new, old, errors| {
+        meta::immutable(&new.get("spec").get("controller"), &old.get("spec").get("controller"), errors);
+    },
     generation: &[&["spec"]],
     columns: &[
         Column::NAME,
@@ -56,6 +63,7 @@ pub static INGRESS_CLASS: Strategy = Strategy {
 
 /// The strategy of network policies.
 pub static NETWORK_POLICY: Strategy = Strategy {
+    validate: validate::network_policy,
     generation: &[&["spec"]],
     columns: &[Column::NAME, text("Pod-Selector", "@NetworkPolicySpec.podSelector"), Column::AGE],
     row: |o, now| vec![table::name(o), table::selector(&o.get("spec").get("podSelector")).into(), table::age(o, now)],
@@ -64,6 +72,11 @@ pub static NETWORK_POLICY: Strategy = Strategy {
 
 /// The strategy of IP addresses.
 pub static IP_ADDRESS: Strategy = Strategy {
+    name: validate::ip_name,
+    validate: validate::ip_address,
+    validate_change: |_, new, old, errors| {
+        meta::immutable(&new.get("spec").get("parentRef"), &old.get("spec").get("parentRef"), errors);
+    },
     columns: &[Column::NAME, text("ParentRef", "@IPAddressSpec.parentRef")],
     row: |o, _| vec![table::name(o), parent(&o.get("spec").get("parentRef")).into()],
     ..Strategy::DEFAULT
@@ -71,6 +84,8 @@ pub static IP_ADDRESS: Strategy = Strategy {
 
 /// The strategy of service CIDRs.
 pub static SERVICE_CIDR: Strategy = Strategy {
+    validate: validate::service_cidr,
+    validate_change: validate::service_cidr_change,
     columns: &[Column::NAME, text("CIDRs", "@ServiceCIDRSpec.cidrs"), Column::AGE],
     row: |o, now| {
         let cidrs: Vec<&str> = o.get("spec").get("cidrs").items().map(|c| c.str()).collect();
@@ -81,6 +96,9 @@ pub static SERVICE_CIDR: Strategy = Strategy {
 
 /// The strategy of endpoint slices.
 pub static ENDPOINT_SLICE: Strategy = Strategy {
+    full_meta_on_update: true,
+    validate: validate::endpoint_slice,
+    validate_change: |_, new, old, errors| meta::immutable(&new.get("addressType"), &old.get("addressType"), errors),
     generation: &[&["endpoints"], &["ports"], &["addressType"], &["metadata", "labels"]],
     columns: &[
         Column::NAME,
