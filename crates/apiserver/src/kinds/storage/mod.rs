@@ -1,5 +1,7 @@
 //! The storage group.
 
+mod validate;
+
 use jiff::Timestamp;
 use pintle_schema::cursor::Cursor;
 use serde_json::Value;
@@ -12,6 +14,8 @@ const DEFAULT_CLASS: [&str; 2] =
 
 /// The strategy of storage classes.
 pub static STORAGE_CLASS: Strategy = Strategy {
+    validate: validate::class,
+    validate_change: validate::class_change,
     columns: &[
         Column::NAME,
         text("Provisioner", "@StorageClass.provisioner"),
@@ -38,6 +42,8 @@ pub static STORAGE_CLASS: Strategy = Strategy {
 
 /// The strategy of volume attributes classes.
 pub static VOLUME_ATTRIBUTES_CLASS: Strategy = Strategy {
+    validate: validate::attributes_class,
+    validate_change: validate::attributes_class_change,
     columns: &[Column::NAME, text("DriverName", "@VolumeAttributesClass.driverName"), Column::AGE],
     row: |o, now| vec![table::name(o), o.get("driverName").str().into(), table::age(o, now)],
     ..Strategy::DEFAULT
@@ -45,6 +51,8 @@ pub static VOLUME_ATTRIBUTES_CLASS: Strategy = Strategy {
 
 /// The strategy of volume attachments. Whoever attaches may write the status with the object.
 pub static VOLUME_ATTACHMENT: Strategy = Strategy {
+    validate: validate::attachment,
+    validate_change: |_, new, old, errors| super::meta::immutable(&new.get("spec"), &old.get("spec"), errors),
     unconditional_update: false,
     columns: &[
         Column::NAME,
@@ -70,6 +78,8 @@ pub static VOLUME_ATTACHMENT: Strategy = Strategy {
 
 /// The strategy of CSI nodes.
 pub static CSI_NODE: Strategy = Strategy {
+    validate: validate::node,
+    validate_change: validate::node_change,
     unconditional_update: false,
     columns: &[
         Column::NAME,
@@ -82,6 +92,9 @@ pub static CSI_NODE: Strategy = Strategy {
 
 /// The strategy of CSI drivers.
 pub static CSI_DRIVER: Strategy = Strategy {
+    name: validate::driver_name,
+    validate: validate::driver,
+    validate_change: validate::driver_change,
     unconditional_update: false,
     generation: &[
         &["spec", "tokenRequests"],
@@ -105,6 +118,8 @@ pub static CSI_DRIVER: Strategy = Strategy {
 
 /// The strategy of CSI storage capacities.
 pub static CSI_STORAGE_CAPACITY: Strategy = Strategy {
+    validate: validate::capacity,
+    validate_change: validate::capacity_change,
     columns: &[
         Column::NAME,
         text("StorageClassName", "@CSIStorageCapacity.storageClassName"),

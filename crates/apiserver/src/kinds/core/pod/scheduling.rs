@@ -137,7 +137,8 @@ fn match_keys(term: &Cursor<'_>, errors: &mut Errors) {
     }
 }
 
-pub(super) fn tolerations(list: &Cursor<'_>, errors: &mut Errors) {
+/// Tolerations of taints.
+pub fn tolerations(list: &Cursor<'_>, errors: &mut Errors) {
     for toleration in list.items() {
         let at = |field: &'static str| toleration.get(field);
         let (key, operator, value, effect) = (at("key"), at("operator"), at("value"), at("effect"));
