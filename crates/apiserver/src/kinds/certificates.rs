@@ -22,12 +22,7 @@ pub static CERTIFICATE_SIGNING_REQUEST: Strategy = Strategy {
     subresources: &[
         (
             "status",
-            Sub {
-                prepare: keep_approval,
-                validate: conditions,
-                reset_fields: &[&["spec"], &["status", "conditions"]],
-                ..Sub::STATUS
-            },
+            Sub { prepare: keep_approval, validate: conditions, reset_fields: &[&["spec"], &["status", "conditions"]] },
         ),
         (
             "approval",
@@ -35,7 +30,6 @@ pub static CERTIFICATE_SIGNING_REQUEST: Strategy = Strategy {
                 prepare: only_approval,
                 validate: conditions,
                 reset_fields: &[&["spec"], &["status", "certificate"]],
-                ..Sub::STATUS
             },
         ),
     ],

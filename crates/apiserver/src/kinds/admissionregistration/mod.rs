@@ -1,5 +1,7 @@
 //! The admissionregistration group.
 
+mod validate;
+
 use pintle_schema::cursor::Cursor;
 use serde_json::Value;
 
@@ -8,6 +10,7 @@ use super::table::{self, Column, integer, text};
 
 const WEBHOOKS: Strategy = Strategy {
     generation: &[&["webhooks"]],
+    validate: validate::webhooks,
     unconditional_update: false,
     columns: &[
         Column::NAME,
@@ -28,6 +31,7 @@ const POLICY: Strategy = Strategy { generation: &[&["spec"]], unconditional_upda
 
 /// The strategy of validating admission policies.
 pub static VALIDATING_POLICY: Strategy = Strategy {
+    validate: |_, policy, _, errors| validate::policy(policy, "validations", errors),
     columns: &[
         Column::NAME,
         integer("Validations", "Validations indicates the number of validation rules defined in this configuration"),
@@ -42,6 +46,7 @@ pub static VALIDATING_POLICY: Strategy = Strategy {
 
 /// The strategy of mutating admission policies.
 pub static MUTATING_POLICY: Strategy = Strategy {
+    validate: |_, policy, _, errors| validate::policy(policy, "mutations", errors),
     columns: &[
         Column::NAME,
         integer("Mutations", "Mutation indicates the number of mutations rules defined in this configuration"),
@@ -66,10 +71,12 @@ const BINDING: Strategy = Strategy {
 };
 
 /// The strategy of validating admission policy bindings.
-pub static VALIDATING_BINDING: Strategy = BINDING;
+pub static VALIDATING_BINDING: Strategy =
+    Strategy { validate: |_, binding, _, errors| validate::binding(binding, true, errors), ..BINDING };
 
 /// The strategy of mutating admission policy bindings.
-pub static MUTATING_BINDING: Strategy = BINDING;
+pub static MUTATING_BINDING: Strategy =
+    Strategy { validate: |_, binding, _, errors| validate::binding(binding, false, errors), ..BINDING };
 
 fn param_kind(policy: &Cursor<'_>) -> Value {
     let kind = policy.get("spec").get("paramKind");
