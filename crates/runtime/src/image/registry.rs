@@ -6,6 +6,8 @@ use crate::sys::Context as _;
 use crate::{Code, Error, RegistryAuth, Result};
 use base64::Engine as _;
 use bytes::Bytes;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use http::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderValue, LOCATION, RANGE, USER_AGENT, WWW_AUTHENTICATE};
 use http::{Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Empty, Limited};
@@ -13,6 +15,8 @@ use hyper::body::Incoming;
 use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::Client as HyperClient;
 use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::proxy::Tunnel;
+use hyper_util::client::proxy::matcher::Matcher;
 use hyper_util::rt::TokioExecutor;
 use parking_lot::Mutex;
 use rustls::pki_types::pem::PemObject as _;
@@ -20,6 +24,7 @@ use std::collections::BTreeMap;
 use std::io::{BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 /// The largest manifest or configuration taken.
@@ -75,7 +80,36 @@ fn is_loopback(registry: &str) -> bool {
     host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
-type Http = HyperClient<HttpsConnector<HttpConnector>, Empty<Bytes>>;
+type Http = HyperClient<HttpsConnector<Connector>, Empty<Bytes>>;
+
+/// Connects straight, or through the proxy that the environment names for a destination (`HTTPS_PROXY`, `NO_PROXY`, …).
+#[derive(Clone)]
+struct Connector {
+    direct: HttpConnector,
+    proxies: Arc<Matcher>,
+}
+
+impl tower::Service<Uri> for Connector {
+    type Response = <HttpConnector as tower::Service<Uri>>::Response;
+    type Error = Box<dyn std::error::Error + Send + Sync>;
+    type Future = BoxFuture<'static, Result<Self::Response, Self::Error>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        tower::Service::poll_ready(&mut self.direct, cx).map_err(Into::into)
+    }
+
+    fn call(&mut self, to: Uri) -> Self::Future {
+        let Some(proxy) = self.proxies.intercept(&to) else {
+            let connecting = tower::Service::call(&mut self.direct, to);
+            return async move { connecting.await.map_err(Into::into) }.boxed();
+        };
+        let mut tunnel = Tunnel::new(proxy.uri().clone(), self.direct.clone());
+        if let Some(auth) = proxy.basic_auth() {
+            tunnel = tunnel.with_auth(auth.clone());
+        }
+        async move { tower::Service::call(&mut tunnel, to).await.map_err(Into::into) }.boxed()
+    }
+}
 
 /// One host, for one image.
 pub struct Registry {
@@ -163,6 +197,15 @@ fn unavailable(what: &str, url: &str, e: impl std::error::Error) -> Error {
 impl Registry {
     /// A client for `name`'s repository at `host`.
     pub fn new(host: &RegistryHost, name: &ImageName, auth: Option<&RegistryAuth>) -> Result<Self> {
+        Self::with_proxies(host, name, auth, Matcher::from_env())
+    }
+
+    fn with_proxies(
+        host: &RegistryHost,
+        name: &ImageName,
+        auth: Option<&RegistryAuth>,
+        proxies: Matcher,
+    ) -> Result<Self> {
         let mut connector = HttpConnector::new();
         connector.enforce_http(false);
         connector.set_connect_timeout(Some(Duration::from_secs(30)));
@@ -171,7 +214,7 @@ impl Registry {
             .with_tls_config(tls(host)?)
             .https_or_http()
             .enable_http1()
-            .wrap_connector(connector);
+            .wrap_connector(Connector { direct: connector, proxies: Arc::new(proxies) });
         let own = RegistryHosts::default().of(&name.registry);
         let base = host.url.trim_end_matches('/').to_string();
         let mirror = own.first().is_none_or(|o| o.url != base);
@@ -522,6 +565,35 @@ mod tests {
         assert_eq!((c.get("service"), c.get("scope")), (Some("r.io"), Some("repository:a/b:pull")));
         assert_eq!(Challenge::parse("Basic realm=x").unwrap().get("realm"), Some("x"));
         assert_eq!(Challenge::parse("Negotiate").unwrap().parameters, []);
+    }
+
+    #[tokio::test]
+    async fn proxies() {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let seen = tokio::spawn(async move {
+            let (mut s, _) = listener.accept().await.unwrap();
+            let mut seen = String::new();
+            for answer in ["HTTP/1.1 200 OK\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"] {
+                let mut chunk = [0; 4096];
+                let n = s.read(&mut chunk).await.unwrap();
+                seen.push_str(&String::from_utf8_lossy(&chunk[..n]));
+                s.write_all(answer.as_bytes()).await.unwrap();
+            }
+            seen
+        });
+        let proxies = Matcher::builder().all(format!("http://me:pw@{address}")).no("direct.example").build();
+        let host = RegistryHost { url: "http://far.example:5000".into(), ..RegistryHost::default() };
+        let name = "far.example:5000/app:v1".parse().unwrap();
+        let registry = Registry::with_proxies(&host, &name, None, proxies).unwrap();
+        assert_eq!(registry.manifest("v1").await.unwrap(), b"{}");
+        let seen = seen.await.unwrap().to_lowercase();
+        assert!(seen.starts_with("connect far.example:5000 http/1.1\r\n"), "{seen}");
+        assert!(
+            seen.contains("proxy-authorization: basic bwu6chc=") && seen.contains("get /v2/app/manifests/v1"),
+            "{seen}"
+        );
     }
 
     #[test]
