@@ -147,7 +147,7 @@ async fn runtime(dir: &Path, registries: RegistryHosts) -> Embedded {
 
 async fn file_of(rt: &Embedded, name: &str, file: &str) -> bool {
     let record = rt.images().find(name).unwrap();
-    let layers = rt.images().hold("test", &record);
+    let layers = rt.images().hold("test", &record).unwrap();
     let found = layers.dirs.iter().any(|d| d.join(file).is_file());
     rt.images().release("test");
     found

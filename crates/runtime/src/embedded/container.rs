@@ -55,12 +55,12 @@ impl Inner {
     ) -> Result<Arc<Container>> {
         let missing = |name: &str| Error::not_found(format!("failed to resolve image {name:?}: not found"));
         let image = self.images.find(&config.image).ok_or_else(|| missing(&config.image))?;
-        let layers = self.images.hold(id, &image);
+        let layers = self.images.hold(id, &image)?;
         let mut held = layers.chain.clone();
         let mut volumes = vec![];
         for m in config.mounts.iter().filter(|m| !m.image.is_empty()) {
             let image = self.images.find(&m.image).ok_or_else(|| missing(&m.image))?;
-            let layers = self.images.hold(id, &image);
+            let layers = self.images.hold(id, &image)?;
             held.extend(layers.chain);
             volumes.push(layers.dirs);
         }

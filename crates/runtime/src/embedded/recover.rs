@@ -26,7 +26,8 @@ impl Inner {
             self.recover_containers(&sandbox)?;
             self.recover_shim(&sandbox).await;
         }
-        self.images.collect();
+        let holders = self.state.lock().containers.keys().cloned().collect();
+        self.images.release_others(&holders);
         Ok(())
     }
 
@@ -36,7 +37,6 @@ impl Inner {
                 fs::remove_dir_all(&dir).context(format!("removing {}", dir.display()))?;
                 continue;
             };
-            self.images.hold_again(&id, &record.layers);
             let container = Container::new(id.clone(), sandbox.clone(), dir, record);
             container.load();
             container.exit.send_replace(container.exit_on_disk());

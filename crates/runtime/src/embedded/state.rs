@@ -122,7 +122,7 @@ pub struct ContainerRecord {
     pub image_ref: String,
     pub stop_signal: String,
     pub log_path: String,
-    /// Layers held.
+    /// Layers held in the image store.
     pub layers: Vec<String>,
     /// Devices allowed.
     pub devices: Vec<crate::cgroup::DeviceRule>,

@@ -98,7 +98,7 @@ impl ImageStore {
     /// Takes in an archive, compressed or not. Its images are pinned. `name` is for an archive that names none. Answers
     /// the images' ids.
     pub fn import(&self, from: impl Read + Send, name: Option<&str>) -> Result<Vec<String>> {
-        let busy = self.busy();
+        let busy = self.busy()?;
         let name = name.map(str::parse::<ImageName>).transpose()?;
         let files = Files::extract(from, self.tmp())?;
         let ids = if files.files.contains_key("index.json") {
@@ -217,7 +217,7 @@ impl ImageStore {
 
     /// Writes images as an OCI layout.
     pub fn export(&self, images: &[&str], to: impl Write) -> Result<()> {
-        let busy = self.busy();
+        let busy = self.busy()?;
         let mut tar = tar::Builder::new(to);
         let mut index = Manifest { schema_version: 2, media_type: manifest::INDEXES[0].into(), ..Manifest::default() };
         let mut written = std::collections::HashSet::new();

@@ -24,7 +24,7 @@ impl ImageStore {
     /// Lists an image made of `file`. The file is shared with the image by a hard link where the disk allows it, and
     /// copied otherwise. Nothing is read when the same file is registered again. Answers the image's id.
     pub fn register_builtin(&self, image: &BuiltinImage, file: &Path) -> Result<String> {
-        let busy = self.busy();
+        let busy = self.busy()?;
         let name: ImageName = image.name.parse()?;
         let tag = ImageName { digest: None, ..name.clone() }.to_string();
         let meta = fs::metadata(file).context(format!("looking at {}", file.display()))?;

@@ -24,7 +24,7 @@ pub async fn pull(
     let fail = |e: Error| e.context(format!("failed to pull and unpack image {:?}", parsed.to_string()));
     let lock = store.pull_lock(&parsed.to_string());
     let _turn = lock.lock().await;
-    let _busy = store.busy();
+    let _busy = store.busy()?;
     let mut first: Option<Error> = None;
     for host in hosts.of(&parsed.registry) {
         let registry = Registry::new(&host, &parsed, auth).map_err(fail)?;

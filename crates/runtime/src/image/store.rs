@@ -3,20 +3,24 @@
 //! A layer or blob appears under its name by a rename, so what is there is whole. What no image and no container uses
 //! is removed as soon as no pull or import is under way.
 
+use super::catalog::Catalog;
 use super::manifest::{ConfigDocument, Descriptor, Manifest};
 use super::name::{ImageName, is_digest};
 use super::unpack::{self, Hashing};
 use crate::sys::{self, Context as _};
-use crate::{Error, FilesystemUsage, Image, ImageConfig, Result};
+use crate::{Error, Image, ImageConfig, Result};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fs::{self, File};
-use std::io::{self, BufReader};
+use std::io::BufReader;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
+
+/// Numbers unfinished things of this process, whichever store they are in.
+static NEXT: AtomicU64 = AtomicU64::new(0);
 
 /// The layers of an image, the uppermost first, held against removal under a name.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,15 +35,21 @@ pub struct Layers {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Record {
+    /// The digest of its configuration.
     pub id: String,
+    /// The names that lead to it.
     pub tags: Vec<String>,
+    /// The names with digests that lead to it.
     pub digests: Vec<String>,
     /// Blobs: manifest first, then configuration and layers; empty for images made of our own program.
     pub blobs: Vec<String>,
     /// Chain ids, the lowest first.
     pub layers: Vec<String>,
+    /// Its size as a registry has it.
     pub size: u64,
+    /// Never removed by garbage collection.
     pub pinned: bool,
+    /// How to run it.
     pub config: ImageConfig,
     /// Known to have reached the disk.
     pub durable: bool,
@@ -49,34 +59,14 @@ pub struct Record {
     pub origin: String,
 }
 
-#[derive(Debug, Default)]
-struct State {
-    images: Vec<Record>,
-    /// Who holds which layers.
-    held: HashMap<String, Vec<String>>,
-    /// Pulls and imports under way.
-    busy: usize,
-}
-
 /// The store.
 #[derive(Debug)]
 pub struct ImageStore {
     dir: PathBuf,
-    state: Mutex<State>,
-    next: AtomicU64,
+    catalog: Catalog,
     boot: String,
     /// One pull of a name at a time: the next finds what the first brought.
     pulls: Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>,
-}
-
-/// While it lives nothing is removed.
-pub struct Busy<'a>(&'a ImageStore);
-
-impl Drop for Busy<'_> {
-    fn drop(&mut self) {
-        self.0.state.lock().busy -= 1;
-        self.0.collect();
-    }
 }
 
 pub(super) fn hex_of(digest: &str) -> Result<&str> {
@@ -93,27 +83,33 @@ pub fn chain_id(below: Option<&str>, diff_id: &str) -> String {
 }
 
 impl ImageStore {
-    /// Opens the store in a directory, which is made if it is missing.
+    /// Opens the store in a directory, which is made if it is missing. Several processes may have it open.
     pub fn open(dir: impl Into<PathBuf>) -> Result<Self> {
         let dir = dir.into();
-        // What was being made when the last run ended is worth nothing.
-        let _ = fs::remove_dir_all(dir.join("tmp"));
-        for sub in ["blobs/sha256", "layers", "tmp"] {
+        for sub in ["blobs/sha256", "layers", "held", "tmp"] {
             fs::create_dir_all(dir.join(sub)).context(format!("making {}", dir.join(sub).display()))?;
         }
+        // What was being made by a process that is gone is worth nothing.
+        for entry in fs::read_dir(dir.join("tmp")).into_iter().flatten().flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let maker = name.split('-').next().unwrap_or_default();
+            if maker.parse::<u32>().is_ok_and(|pid| sys::start_time(pid).is_none() || pid == std::process::id()) {
+                let _ = fs::remove_dir_all(entry.path()).or_else(|_| fs::remove_file(entry.path()));
+            }
+        }
         let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_string();
-        let mut images: Vec<Record> = match fs::read(dir.join("images.json")) {
-            Ok(text) => serde_json::from_slice(&text).map_err(|e| {
-                Error::internal(format!("{}: {e}; move it away to begin anew", dir.join("images.json").display()))
-            })?,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => vec![],
-            Err(e) => return Err(e).context("reading the list of images"),
-        };
+        let catalog = Catalog::new(&dir);
         let present = |r: &Record| r.layers.iter().all(|l| dir.join("layers").join(l).join("fs").is_dir());
-        // Without that nobody knows what a loss of power left.
-        images.retain(|r| (r.durable || r.boot == boot) && present(r));
-        let state = Mutex::new(State { images, ..State::default() });
-        Ok(Self { dir, state, next: AtomicU64::new(0), boot, pulls: Mutex::default() })
+        // Nobody knows what a loss of power left of what was not known to have reached the disk.
+        let sound = |r: &Record| (r.durable || r.boot == boot) && present(r);
+        if !catalog.read()?.iter().all(sound) {
+            catalog.change(|images| images.retain(sound))?;
+        }
+        Ok(Self { catalog, boot, pulls: Mutex::default(), dir })
+    }
+
+    pub(super) fn catalog(&self) -> &Catalog {
+        &self.catalog
     }
 
     /// Where it is.
@@ -136,15 +132,10 @@ impl ImageStore {
         lock
     }
 
-    /// Keeps everything while the answer lives.
-    pub fn busy(&self) -> Busy<'_> {
-        self.state.lock().busy += 1;
-        Busy(self)
-    }
-
     /// A new name for something unfinished.
     pub(super) fn tmp(&self) -> PathBuf {
-        self.dir.join("tmp").join(self.next.fetch_add(1, Ordering::Relaxed).to_string())
+        let n = NEXT.fetch_add(1, Ordering::Relaxed);
+        self.dir.join("tmp").join(format!("{}-{n}", std::process::id()))
     }
 
     /// Where a blob is or will be.
@@ -266,54 +257,45 @@ impl ImageStore {
 
     /// Lists an image, giving it names that others may have had.
     pub fn list(&self, mut record: Record, tags: Vec<String>, digests: Vec<String>) -> Result<String> {
-        let mut state = self.state.lock();
-        for other in &mut state.images {
-            other.tags.retain(|t| !tags.contains(t));
-        }
         let id = record.id.clone();
-        if let Some(at) = state.images.iter().position(|r| r.id == id) {
-            let old = state.images.swap_remove(at);
-            record.tags = old.tags;
-            record.digests = old.digests;
-            record.pinned |= old.pinned;
-            for blob in old.blobs {
-                if !record.blobs.contains(&blob) {
-                    record.blobs.push(blob);
+        self.catalog.change(|images| {
+            for other in images.iter_mut() {
+                other.tags.retain(|t| !tags.contains(t));
+            }
+            if let Some(at) = images.iter().position(|r| r.id == record.id) {
+                let old = images.swap_remove(at);
+                record.tags = old.tags;
+                record.digests = old.digests;
+                record.pinned |= old.pinned;
+                for blob in old.blobs {
+                    if !record.blobs.contains(&blob) {
+                        record.blobs.push(blob);
+                    }
                 }
             }
-        }
-        record.tags.extend(tags);
-        for d in digests {
-            if !record.digests.contains(&d) {
-                record.digests.push(d);
+            record.tags.extend(tags);
+            for d in digests {
+                if !record.digests.contains(&d) {
+                    record.digests.push(d);
+                }
             }
-        }
-        state.images.push(record);
-        self.save(&state)?;
+            images.push(record);
+        })?;
         Ok(id)
-    }
-
-    fn save(&self, state: &State) -> Result<()> {
-        let text = serde_json::to_vec_pretty(&state.images).map_err(|e| Error::internal(e.to_string()))?;
-        sys::write_atomic(&self.dir.join("images.json"), &text, true).context("writing the list of images")
     }
 
     /// Waits until everything is on the disk, and notes that for the image.
     pub fn make_durable(&self, id: &str) -> Result<()> {
         rustix::fs::syncfs(File::open(&self.dir).context("opening the image store")?).context("syncing images")?;
-        let mut state = self.state.lock();
-        for r in state.images.iter_mut().filter(|r| r.id == id) {
-            r.durable = true;
-        }
-        self.save(&state)
+        self.catalog.change(|images| images.iter_mut().filter(|r| r.id == id).for_each(|r| r.durable = true))
     }
 
     /// The image with this id (or a unique beginning of it), tag or digest.
     pub fn find(&self, name: &str) -> Option<Record> {
-        let state = self.state.lock();
+        let images = self.all();
         let bare = name.strip_prefix("sha256:").unwrap_or(name);
         if bare.len() >= 12 && bare.bytes().all(|b| b.is_ascii_hexdigit()) {
-            let mut found = state.images.iter().filter(|r| r.id[7..].starts_with(bare));
+            let mut found = images.iter().filter(|r| r.id[7..].starts_with(bare));
             if let (Some(one), None) = (found.next(), found.next()) {
                 return Some(one.clone());
             }
@@ -325,13 +307,16 @@ impl ImageStore {
             Some(d) => r.digests.contains(d),
             None => r.tags.contains(&tag),
         };
-        state.images.iter().find(fits).cloned()
+        images.iter().find(fits).cloned()
     }
 
     /// All images.
     #[must_use]
-    pub fn all(&self) -> Vec<Record> {
-        self.state.lock().images.clone()
+    pub fn all(&self) -> Arc<Vec<Record>> {
+        self.catalog.read().unwrap_or_else(|e| {
+            tracing::error!("{}", e.message);
+            Arc::default()
+        })
     }
 
     /// Gives an image one more name.
@@ -344,106 +329,9 @@ impl ImageStore {
     /// Forgets an image with all its names. Its layers stay while containers hold them.
     pub fn remove(&self, name: &str) -> Result<()> {
         let Some(record) = self.find(name) else { return Ok(()) };
-        {
-            let mut state = self.state.lock();
-            state.images.retain(|r| r.id != record.id);
-            self.save(&state)?;
-        }
+        self.catalog.change(|images| images.retain(|r| r.id != record.id))?;
         self.collect();
         Ok(())
-    }
-
-    /// Removes images that nobody uses and that are not pinned; `keep` decides about the rest. Answers their ids.
-    pub fn prune(&self, keep: impl Fn(&Image) -> bool) -> Result<Vec<String>> {
-        let removed: Vec<String> = {
-            let mut state = self.state.lock();
-            let used: HashSet<String> = state.held.values().flatten().cloned().collect();
-            let in_use = |r: &Record| r.layers.last().is_some_and(|top| used.contains(top));
-            let gone: Vec<String> = state
-                .images
-                .iter()
-                .filter(|r| !r.pinned && !in_use(r) && !keep(&r.image()))
-                .map(|r| r.id.clone())
-                .collect();
-            state.images.retain(|r| !gone.contains(&r.id));
-            self.save(&state)?;
-            gone
-        };
-        self.collect();
-        Ok(removed)
-    }
-
-    /// Holds an image's layers under a holder's name until [`ImageStore::release`].
-    pub fn hold(&self, holder: &str, record: &Record) -> Layers {
-        let mut state = self.state.lock();
-        state.held.entry(holder.into()).or_default().extend(record.layers.iter().cloned());
-        let dirs = record.layers.iter().rev().map(|c| self.layer_dir(c).join("fs")).collect();
-        Layers { chain: record.layers.clone(), dirs }
-    }
-
-    /// Holds layers again that were held before a restart.
-    pub fn hold_again(&self, holder: &str, chain: &[String]) {
-        self.state.lock().held.entry(holder.into()).or_default().extend(chain.iter().cloned());
-    }
-
-    /// Lets go of all a holder holds.
-    pub fn release(&self, holder: &str) {
-        if self.state.lock().held.remove(holder).is_some() {
-            self.collect();
-        }
-    }
-
-    /// Removes blobs and layers that nothing needs, unless a pull or import is under way.
-    pub fn collect(&self) {
-        let state = self.state.lock();
-        if state.busy > 0 {
-            return;
-        }
-        let layers: HashSet<&str> = state
-            .images
-            .iter()
-            .flat_map(|r| &r.layers)
-            .chain(state.held.values().flatten())
-            .map(String::as_str)
-            .collect();
-        let blobs: HashSet<&str> =
-            state.images.iter().flat_map(|r| &r.blobs).map(|b| b.trim_start_matches("sha256:")).collect();
-        let names = |dir: PathBuf| fs::read_dir(dir).into_iter().flatten().flatten();
-        for entry in names(self.dir.join("layers")) {
-            if !layers.contains(entry.file_name().to_string_lossy().as_ref()) {
-                // Out of the way first, so that half a layer is never taken for a whole one.
-                let tmp = self.tmp();
-                if fs::rename(entry.path(), &tmp).is_ok() {
-                    let _ = fs::remove_dir_all(&tmp);
-                }
-            }
-        }
-        for entry in names(self.dir.join("blobs/sha256")) {
-            if !blobs.contains(entry.file_name().to_string_lossy().as_ref()) {
-                let _ = fs::remove_file(entry.path());
-            }
-        }
-    }
-
-    /// What the store takes of the disk.
-    pub fn usage(&self) -> FilesystemUsage {
-        let (mut bytes, mut inodes) = (0, 0);
-        let names = |dir: PathBuf| fs::read_dir(dir).into_iter().flatten().flatten();
-        for entry in names(self.dir.join("blobs/sha256")) {
-            bytes += entry.metadata().map_or(0, |m| m.len());
-            inodes += 1;
-        }
-        for entry in names(self.dir.join("layers")) {
-            let size = fs::read_to_string(entry.path().join("size")).unwrap_or_default();
-            bytes += size.trim().parse::<u64>().unwrap_or(0);
-            inodes += 1;
-        }
-        FilesystemUsage {
-            timestamp: sys::now(),
-            mountpoint: self.dir.display().to_string(),
-            used_bytes: bytes,
-            inodes_used: inodes,
-        }
     }
 }
 

@@ -187,13 +187,26 @@ fn imports_exports_and_removes() {
     assert!(other.layer_dir(&again.layers[0]).join("fs/etc/a").is_file());
 
     // A container's hold outlives the image.
-    let held = other.hold("c1", &again);
+    let held = other.hold("c1", &again).unwrap();
     other.remove("app:1").unwrap();
     assert!(other.find("app:1").is_none());
     assert!(held.dirs[0].is_dir());
     other.release("c1");
     assert!(!held.dirs[0].exists());
     assert_eq!(fs::read_dir(dir.path().join("other/blobs/sha256")).unwrap().count(), 0);
+
+    // Another process sees what this one does, and the other way round.
+    let second = ImageStore::open(dir.path().join("images")).unwrap();
+    assert_eq!(second.find("app:1").unwrap(), record);
+    second.tag("app:1", "app:2").unwrap();
+    let record = store.find("app:2").unwrap();
+    // Nothing is removed while anyone is busy.
+    let busy = second.busy().unwrap();
+    store.put_blob(b"not in any list yet").unwrap();
+    store.collect();
+    assert_eq!(fs::read_dir(dir.path().join("images/blobs/sha256")).unwrap().count(), 4);
+    drop(busy);
+    assert_eq!(fs::read_dir(dir.path().join("images/blobs/sha256")).unwrap().count(), 3);
 
     // Everything is found again.
     drop(store);

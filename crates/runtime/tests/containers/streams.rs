@@ -97,7 +97,9 @@ pub async fn exec_on_a_terminal() {
     resize.send(TermSize { width: 123, height: 45 }).await.unwrap();
     // The size arrives on its own way; ask until it is there.
     stdin
-        .write_all(b"while [ \"$(stty size)\" != '45 123' ]; do sleep 0.01; done; echo si''ze; tty; echo $TERM\n")
+        .write_all(
+            b"while [ \"$(stty size 2>/dev/null)\" != '45 123' ]; do sleep 0.01; done; echo si''ze; tty; echo $TERM\n",
+        )
         .await
         .unwrap();
     let text = read_until(&mut stdout, "xterm").await;
@@ -134,7 +136,7 @@ pub async fn attach() {
 pub async fn attach_to_a_terminal() {
     let node = node().await;
     let pod = node.pod("p").await;
-    let script = "tty; ls -l /dev/console | cut -c1; while [ \"$(stty size)\" != '11 99' ]; do sleep 0.01; done; \
+    let script = "tty; ls -l /dev/console | cut -c1; while [ \"$(stty size 2>/dev/null)\" != '11 99' ]; do sleep 0.01; done; \
                   echo si''zed; read x; echo got $x; exit 5";
     let config = ContainerConfig { stdin: true, tty: true, ..shell("c", script) };
     let id = node.start(&pod, &config).await;
