@@ -4,6 +4,7 @@ use super::set::Set;
 use crate::quote::quoted;
 use crate::time;
 use serde_json::{Map, Value, json};
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 
 /// The entry that gathers the oldest updaters.
@@ -24,10 +25,58 @@ pub struct Manager {
     pub subresource: String,
 }
 
+/// The fields of a manager: as they are written, until somebody looks into them. Most writes concern one manager of
+/// several, and the others' fields are passed on unread.
+#[derive(Clone, Debug)]
+pub(super) struct Fields {
+    raw: Option<Value>,
+    set: OnceCell<Set>,
+}
+
+impl From<Set> for Fields {
+    fn from(set: Set) -> Self {
+        Fields { raw: None, set: OnceCell::from(set) }
+    }
+}
+
+impl std::ops::Deref for Fields {
+    type Target = Set;
+    fn deref(&self) -> &Set {
+        self.set.get_or_init(|| self.raw.as_ref().and_then(|raw| Set::from_fields(raw).ok()).unwrap_or_default())
+    }
+}
+
+impl PartialEq for Fields {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
+    }
+}
+
+impl Fields {
+    /// Whether any member of the set is among them.
+    pub fn touched_by(&self, set: &Set) -> bool {
+        match (&self.raw, self.set.get()) {
+            (Some(raw), None) => set.touches_fields(raw),
+            _ => !self.intersection(set).is_empty(),
+        }
+    }
+
+    fn is_nothing(&self) -> bool {
+        match (&self.raw, self.set.get()) {
+            (Some(raw), None) => raw.as_object().is_none_or(Map::is_empty),
+            _ => self.is_empty(),
+        }
+    }
+
+    fn to_value(&self) -> Value {
+        self.raw.clone().unwrap_or_else(|| self.to_fields())
+    }
+}
+
 /// What a manager owns.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Entry {
-    pub set: Set,
+    pub set: Fields,
     pub api_version: String,
     pub time: Option<String>,
 }
@@ -61,10 +110,12 @@ impl Manager {
 }
 
 impl Managers {
-    /// Reads `metadata.managedFields`.
-    pub fn decode(fields: Option<&Value>) -> Result<Self, String> {
+    /// Reads `metadata.managedFields`. The fields themselves are looked into only when `check` says so, or when needed.
+    pub fn decode(fields: Option<Value>, check: bool) -> Result<Self, String> {
         let mut out = BTreeMap::new();
-        for (i, entry) in fields.and_then(Value::as_array).into_iter().flatten().enumerate() {
+        let Some(Value::Array(entries)) = fields else { return Ok(Managers(out)) };
+        for (i, mut entry) in entries.into_iter().enumerate() {
+            let raw = entry.get_mut("fieldsV1").map(Value::take);
             let text = |name: &str| entry.get(name).and_then(Value::as_str).unwrap_or("");
             let applies = match text("operation") {
                 "Apply" => true,
@@ -79,8 +130,13 @@ impl Managers {
                 "" => return Err(format!("missing fieldsType in managed fields entry {i}")),
                 other => return Err(format!("invalid fieldsType {} in managed fields entry {i}", quoted(other))),
             }
-            let set = Set::from_fields(entry.get("fieldsV1").unwrap_or(&Value::Null))
-                .map_err(|e| format!("error decoding versioned set: error decoding set: {e}"))?;
+            let set = OnceCell::new();
+            if check {
+                let fields = Set::from_fields(raw.as_ref().unwrap_or(&Value::Null));
+                let fields = fields.map_err(|e| format!("error decoding versioned set: error decoding set: {e}"))?;
+                set.get_or_init(|| fields);
+            }
+            let set = Fields { raw: Some(raw.unwrap_or_else(|| Value::Object(Map::new()))), set };
             let manager = Manager {
                 name: text("manager").to_owned(),
                 applies,
@@ -122,10 +178,15 @@ impl Managers {
             put("time", entry.time.as_deref().unwrap_or(""));
             put("fieldsType", "FieldsV1");
             put("subresource", &manager.subresource);
-            map.insert("fieldsV1".to_owned(), entry.set.to_fields());
+            map.insert("fieldsV1".to_owned(), entry.set.to_value());
             Value::Object(map)
         });
         Some(Value::Array(list.collect()))
+    }
+
+    /// Forgets managers that own nothing.
+    pub fn drop_empty(&mut self) {
+        self.0.retain(|_, entry| !entry.set.is_nothing());
     }
 
     /// Merges the oldest updaters of each version until there are few enough.
@@ -158,7 +219,7 @@ impl Managers {
             }
             self.0.remove(&manager);
             if let Some(gathered) = self.0.get_mut(&bucket) {
-                gathered.set = gathered.set.union(&entry.set);
+                gathered.set = gathered.set.union(&entry.set).into();
                 // The younger one's time.
                 gathered.time = entry.time;
             }

@@ -178,10 +178,22 @@ fn set_managed_fields(object: &mut Value, fields: Option<Value>) {
     }
 }
 
+/// A copy of the object without its owners, which are not copied only to be dropped.
 fn without_managed_fields(object: &Value) -> Value {
-    let mut object = object.clone();
-    set_managed_fields(&mut object, None);
-    object
+    let Value::Object(map) = object else { return object.clone() };
+    let copy = |(key, value): (&String, &Value)| match value {
+        Value::Object(metadata) if key == "metadata" => {
+            let kept = metadata.iter().filter(|(k, _)| *k != "managedFields");
+            (key.clone(), Value::Object(kept.map(|(k, v)| (k.clone(), v.clone())).collect()))
+        }
+        value => (key.clone(), value.clone()),
+    };
+    Value::Object(map.iter().map(copy).collect())
+}
+
+/// The owners that an object states, taken out of it.
+fn take_managed_fields(object: &mut Value) -> Option<Value> {
+    object.get_mut("metadata")?.as_object_mut()?.remove("managedFields").filter(|f| !f.is_null())
 }
 
 /// The fields that nobody owns.
@@ -205,23 +217,24 @@ fn stripped() -> Set {
 /// owners that `new` states are taken over, unless it is written through a sub-resource.
 pub fn update(live: Option<&Value>, new: &mut Value, request: &Request<'_>) {
     let live_fields = live.and_then(managed_fields);
-    let stated = managed_fields(new).cloned();
-    // Owners that cannot be read are forgotten.
-    let of_live = || Managers::decode(live_fields).unwrap_or_default();
+    let stated = take_managed_fields(new);
+    // Owners that cannot be read are forgotten. Those of the live object have been looked into when they were noted.
+    let of_live = || Managers::decode(live_fields.cloned(), false).unwrap_or_default();
     let mut managers = if !request.subresource.is_empty() {
         of_live()
     } else if is_reset(stated.as_ref()) {
         Managers::default()
     } else {
-        match Managers::decode(stated.as_ref()) {
+        let check = stated.as_ref() != live_fields;
+        match Managers::decode(stated, check) {
             Ok(managers) if !managers.0.is_empty() => managers,
             _ => of_live(),
         }
     };
-    set_managed_fields(new, None);
     // An object that has no owners yet gets them when it is made, or when someone applies.
     if !managers.0.is_empty() || live.is_none() {
-        let before = live.map_or_else(|| request.nothing(), without_managed_fields);
+        // The live object's own note of its owners differs from the new one's lack of it; nobody owns that.
+        let before = live.map_or_else(|| Cow::Owned(request.nothing()), Cow::Borrowed);
         track(&before, new, &mut managers, request, request.manager);
         managers.cap(MAX_UPDATERS);
     }
@@ -230,7 +243,7 @@ pub fn update(live: Option<&Value>, new: &mut Value, request: &Request<'_>) {
 
 /// Gives what changed to an updater, and takes it from all others.
 fn track(live: &Value, new: &Value, managers: &mut Managers, request: &Request<'_>, name: &str) {
-    fit(managers, request);
+    fit(managers, request, false);
     let Ok(comparison) = settle(live, new, managers, request, None, true) else { return };
     let own = comparison.modified.union(&comparison.added).without(request.reset).difference(&stripped());
     if own.is_empty() {
@@ -241,15 +254,20 @@ fn track(live: &Value, new: &Value, managers: &mut Managers, request: &Request<'
         Some(before) => own.union(&before.set),
         None => own,
     };
-    let entry = Entry { set, api_version: request.api_version.to_owned(), time: Some(request.now.to_owned()) };
+    let entry =
+        Entry { set: set.into(), api_version: request.api_version.to_owned(), time: Some(request.now.to_owned()) };
     managers.0.insert(manager, entry);
 }
 
-/// Follows changes of the schema since the owners were noted.
-fn fit(managers: &mut Managers, request: &Request<'_>) {
+/// Follows changes of the schema since the owners were noted. The table does not change while it is in use, and what
+/// an older one has noted is followed when someone applies.
+fn fit(managers: &mut Managers, request: &Request<'_>, table_too: bool) {
+    if matches!(request.schema, Schema::Type(_)) && !table_too {
+        return;
+    }
     for entry in managers.0.values_mut() {
         if let Some(schema) = request.schema_of(&entry.api_version).filter(|s| !entry.set.fits(*s)) {
-            entry.set = entry.set.fitted(schema);
+            entry.set = entry.set.fitted(schema).into();
         }
     }
 }
@@ -268,9 +286,9 @@ fn settle(
     let mut others: BTreeMap<String, Option<Comparison>> = BTreeMap::new();
     let mut kept = BTreeMap::new();
     let mut conflicts = vec![];
-    for (manager, entry) in &managers.0 {
-        if Some(manager) == workflow {
-            kept.insert(manager.clone(), entry.clone());
+    for (manager, mut entry) in std::mem::take(&mut managers.0) {
+        if Some(&manager) == workflow {
+            kept.insert(manager, entry);
             continue;
         }
         let comparison = if entry.api_version == request.api_version {
@@ -288,22 +306,22 @@ fn settle(
         } else {
             &comparison.modified.union(&comparison.added)
         };
-        let contested = entry.set.intersection(changed);
-        conflicts.extend(contested.paths().into_iter().map(|path| Conflict { manager: manager.clone(), path }));
-        let mut entry = entry.clone();
-        if !contested.is_empty() {
-            entry.set = entry.set.difference(&contested);
+        if entry.set.touched_by(changed) {
+            let contested = entry.set.intersection(changed);
+            let paths = contested.paths().into_iter();
+            conflicts.extend(paths.map(|path| Conflict { manager: manager.clone(), path }));
+            entry.set = entry.set.difference(&contested).into();
         }
-        if !comparison.removed.is_empty() {
-            entry.set = entry.set.difference(&comparison.removed);
+        if entry.set.touched_by(&comparison.removed) {
+            entry.set = entry.set.difference(&comparison.removed).into();
         }
-        kept.insert(manager.clone(), entry);
+        kept.insert(manager, entry);
     }
     if !force && !conflicts.is_empty() {
         return Err(conflicts);
     }
-    kept.retain(|_, entry| !entry.set.is_empty());
     managers.0 = kept;
+    managers.drop_empty();
     Ok(own)
 }
 
@@ -315,7 +333,7 @@ pub fn apply(live: Option<&Value>, config: &Value, request: &Request<'_>, force:
         let gvk = request.gvk(text("apiVersion"), text("kind"));
         return Err(ApplyError::BadRequest(format!("invalid object type: {gvk}")));
     }
-    let mut managers = Managers::decode(live.and_then(managed_fields))
+    let mut managers = Managers::decode(live.and_then(managed_fields).cloned(), true)
         .map_err(|e| ApplyError::Internal(format!("failed to decode managed fields: {e}")))?;
     let before = live.map_or_else(|| request.nothing(), without_managed_fields);
     if managers.0.is_empty() {
@@ -360,12 +378,12 @@ fn apply_with(
         let object = request.named(config);
         return Err(ApplyError::Internal(format!("failed to create typed patch object ({object}): {detail}")));
     }
-    fit(&mut managers, request);
+    fit(&mut managers, request, true);
     let me = Manager::new(request.manager, true, request.api_version, request.subresource);
     let last = managers.0.get(&me).cloned();
     let set = walk::field_set(request.schema, config).without(request.reset);
     let time = last.as_ref().and_then(|l| l.time.clone());
-    managers.0.insert(me.clone(), Entry { set, api_version: request.api_version.to_owned(), time });
+    managers.0.insert(me.clone(), Entry { set: set.into(), api_version: request.api_version.to_owned(), time });
     let merged = walk::merge(request.schema, Some(live), Some(config)).unwrap_or_else(|| live.clone());
     let mut new = match last.filter(|l| !l.set.is_empty()) {
         Some(last) => prune(merged, &managers, &last, request),
@@ -374,7 +392,7 @@ fn apply_with(
     settle(live, &new, &mut managers, request, Some(&me), force).map_err(ApplyError::Conflicts)?;
     let changed = !walk::equal(live, &new);
     if let Some(entry) = managers.0.get_mut(&me) {
-        entry.set = entry.set.difference(&stripped());
+        entry.set = entry.set.difference(&stripped()).into();
         if changed {
             entry.time = Some(request.now.to_owned());
         }
@@ -484,10 +502,11 @@ fn keep_last_applied(object: &mut Value, config: &Value) {
 /// Owners of a scale: those of the parent that own its replicas, as the Scale sees them. `replicas` says where the
 /// parent keeps them in each of its versions.
 pub fn to_scale(parent: &Value, replicas: &dyn Fn(&str) -> Option<Vec<Element>>) -> Option<Value> {
-    let managers = Managers::decode(managed_fields(parent)).ok()?;
+    let managers = Managers::decode(managed_fields(parent).cloned(), true).ok()?;
     let in_scale = Set::of(&[&["spec", "replicas"]]);
     let kept = managers.0.into_iter().filter(|(_, e)| replicas(&e.api_version).is_some_and(|p| e.set.has(&p)));
-    let kept = kept.map(|(m, e)| (m, Entry { set: in_scale.clone(), api_version: "autoscaling/v1".to_owned(), ..e }));
+    let kept =
+        kept.map(|(m, e)| (m, Entry { set: in_scale.clone().into(), api_version: "autoscaling/v1".to_owned(), ..e }));
     Managers(kept.collect()).encode()
 }
 
@@ -498,8 +517,8 @@ pub fn from_scale(
     api_version: &str,
     replicas: &dyn Fn(&str) -> Option<Vec<Element>>,
 ) -> Option<Value> {
-    let parents = Managers::decode(managed_fields(parent)).unwrap_or_default();
-    let mut scales = Managers::decode(scale_fields).unwrap_or_default();
+    let parents = Managers::decode(managed_fields(parent).cloned(), true).unwrap_or_default();
+    let mut scales = Managers::decode(scale_fields.cloned(), true).unwrap_or_default();
     let mut out = BTreeMap::new();
     // An updater of the parent and the same one of the Scale differ in the version that they name.
     let twin = |m: &Manager, scales: &Managers| {
@@ -521,7 +540,7 @@ pub fn from_scale(
         own.insert(&path);
         let set = entry.set.difference(&own);
         if !set.is_empty() {
-            out.insert(manager, Entry { set, ..entry });
+            out.insert(manager, Entry { set: set.into(), ..entry });
         }
     }
     let in_scale = [Element::field("spec"), Element::field("replicas")];
@@ -532,7 +551,7 @@ pub fn from_scale(
             let mut set = Set::new();
             set.insert(&path);
             let manager = Manager::new(&manager.name, manager.applies, api_version, &manager.subresource);
-            out.insert(manager, Entry { set, api_version: api_version.to_owned(), time: entry.time });
+            out.insert(manager, Entry { set: set.into(), api_version: api_version.to_owned(), time: entry.time });
         }
     }
     Managers(out).encode()

@@ -163,6 +163,18 @@ impl Set {
         Set(out)
     }
 
+    /// Whether any member is a member of a set that is still written as `fieldsV1`.
+    pub(super) fn touches_fields(&self, fields: &Value) -> bool {
+        let Value::Object(map) = fields else { return false };
+        !map.is_empty()
+            && self.0.iter().any(|(element, node)| {
+                map.get(&element.encode()).is_some_and(|inner| {
+                    let member = inner.as_object().is_none_or(|m| m.is_empty() || m.contains_key("."));
+                    node.member && member || node.children.touches_fields(inner)
+                })
+            })
+    }
+
     /// Whether nothing is owned inside what the schema takes as a whole.
     pub(super) fn fits(&self, schema: Schema<'_>) -> bool {
         self.0.iter().all(|(element, node)| {
