@@ -61,6 +61,22 @@ impl Fields {
         }
     }
 
+    /// Takes the members of a set out.
+    pub fn remove(&mut self, set: &Set) {
+        match (&mut self.raw, self.set.get()) {
+            (Some(raw), None) => set.remove_from_fields(raw),
+            _ => *self = self.difference(set).into(),
+        }
+    }
+
+    /// Puts the members of a set in.
+    pub fn add(&mut self, set: &Set) {
+        match (&mut self.raw, self.set.get()) {
+            (Some(raw), None) => set.add_to_fields(raw),
+            _ => *self = self.union(set).into(),
+        }
+    }
+
     fn is_nothing(&self) -> bool {
         match (&self.raw, self.set.get()) {
             (Some(raw), None) => raw.as_object().is_none_or(Map::is_empty),

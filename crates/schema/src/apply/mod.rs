@@ -250,13 +250,16 @@ fn track(live: &Value, new: &Value, managers: &mut Managers, request: &Request<'
         return;
     }
     let manager = Manager::new(name, false, request.api_version, request.subresource);
-    let set = match managers.0.get(&manager) {
-        Some(before) => own.union(&before.set),
-        None => own,
-    };
-    let entry =
-        Entry { set: set.into(), api_version: request.api_version.to_owned(), time: Some(request.now.to_owned()) };
-    managers.0.insert(manager, entry);
+    let (api_version, time) = (request.api_version.to_owned(), Some(request.now.to_owned()));
+    match managers.0.get_mut(&manager) {
+        Some(entry) => {
+            entry.set.add(&own);
+            (entry.api_version, entry.time) = (api_version, time);
+        }
+        None => {
+            managers.0.insert(manager, Entry { set: own.into(), api_version, time });
+        }
+    }
 }
 
 /// Follows changes of the schema since the owners were noted. The table does not change while it is in use, and what
@@ -307,17 +310,18 @@ fn settle(
             &comparison.modified.union(&comparison.added)
         };
         if entry.set.touched_by(changed) {
-            let contested = entry.set.intersection(changed);
-            let paths = contested.paths().into_iter();
-            conflicts.extend(paths.map(|path| Conflict { manager: manager.clone(), path }));
-            entry.set = entry.set.difference(&contested).into();
+            if !force {
+                let paths = entry.set.intersection(changed).paths().into_iter();
+                conflicts.extend(paths.map(|path| Conflict { manager: manager.clone(), path }));
+            }
+            entry.set.remove(changed);
         }
         if entry.set.touched_by(&comparison.removed) {
-            entry.set = entry.set.difference(&comparison.removed).into();
+            entry.set.remove(&comparison.removed);
         }
         kept.insert(manager, entry);
     }
-    if !force && !conflicts.is_empty() {
+    if !conflicts.is_empty() {
         return Err(conflicts);
     }
     managers.0 = kept;

@@ -175,6 +175,60 @@ impl Set {
             })
     }
 
+    /// Takes every member out of a set that is still written as `fieldsV1`.
+    pub(super) fn remove_from_fields(&self, fields: &mut Value) {
+        let Value::Object(map) = fields else { return };
+        for (element, node) in &self.0 {
+            let key = element.encode();
+            let Some(Value::Object(inner)) = map.get_mut(&key) else { continue };
+            let member = (inner.is_empty() || inner.remove(".").is_some()) && !node.member;
+            let mut below = Value::Object(std::mem::take(inner));
+            node.children.remove_from_fields(&mut below);
+            let Value::Object(mut below) = below else { continue };
+            match (member, below.is_empty()) {
+                (false, true) => {
+                    map.remove(&key);
+                    continue;
+                }
+                (true, false) => {
+                    below.insert(".".to_owned(), Value::Object(Map::new()));
+                }
+                _ => {}
+            }
+            *inner = below;
+        }
+    }
+
+    /// Puts every member into a set that is still written as `fieldsV1`.
+    pub(super) fn add_to_fields(&self, fields: &mut Value) {
+        let Value::Object(map) = fields else { return };
+        for (element, node) in &self.0 {
+            let key = element.encode();
+            let before = map.remove(&key);
+            let mut inner = match before {
+                Some(Value::Object(inner)) => inner,
+                _ => {
+                    // Neither member nor anything below, until something is added.
+                    let mut inner = node.children.to_fields();
+                    if let (true, false, Value::Object(new)) = (node.member, node.children.is_empty(), &mut inner) {
+                        new.insert(".".to_owned(), Value::Object(Map::new()));
+                    }
+                    map.insert(key, inner);
+                    continue;
+                }
+            };
+            let member = inner.is_empty() || inner.remove(".").is_some() || node.member;
+            let mut below = Value::Object(inner);
+            node.children.add_to_fields(&mut below);
+            if let (true, Value::Object(below)) = (member, &mut below)
+                && !below.is_empty()
+            {
+                below.insert(".".to_owned(), Value::Object(Map::new()));
+            }
+            map.insert(key, below);
+        }
+    }
+
     /// Whether nothing is owned inside what the schema takes as a whole.
     pub(super) fn fits(&self, schema: Schema<'_>) -> bool {
         self.0.iter().all(|(element, node)| {

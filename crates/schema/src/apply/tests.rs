@@ -408,6 +408,16 @@ fn sets() {
     assert_eq!(manager_or_user_agent("me", "kubectl/v1.36"), "me");
 }
 
+fn any_set() -> impl Strategy<Value = Set> {
+    prop::collection::vec(prop::collection::vec("[ab]", 1..4), 0..5).prop_map(|paths| {
+        let mut set = Set::new();
+        for path in paths {
+            set.insert(&path.iter().map(|p| Element::field(p)).collect::<Vec<_>>());
+        }
+        set
+    })
+}
+
 /// A reference model: data of a ConfigMap, and who states which keys.
 #[derive(Default)]
 struct Model {
@@ -453,6 +463,18 @@ proptest! {
             prop_assert_eq!(&got, &model.data);
             live = Some(decode_value(object, ty, Mode::Lenient).unwrap().value);
         }
+    }
+
+    #[test]
+    fn sets_and_their_text_agree(a in any_set(), b in any_set()) {
+        let mut fields = a.to_fields();
+        prop_assert_eq!(b.touches_fields(&fields), !a.intersection(&b).is_empty());
+        b.remove_from_fields(&mut fields);
+        prop_assert_eq!(&fields, &a.difference(&b).to_fields());
+        let mut fields = a.to_fields();
+        b.add_to_fields(&mut fields);
+        prop_assert_eq!(&fields, &a.union(&b).to_fields());
+        prop_assert_eq!(Set::from_fields(&fields).unwrap(), a.union(&b));
     }
 
     #[test]
