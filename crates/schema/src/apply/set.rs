@@ -204,18 +204,13 @@ impl Set {
         let Value::Object(map) = fields else { return };
         for (element, node) in &self.0 {
             let key = element.encode();
-            let before = map.remove(&key);
-            let mut inner = match before {
-                Some(Value::Object(inner)) => inner,
-                _ => {
-                    // Neither member nor anything below, until something is added.
-                    let mut inner = node.children.to_fields();
-                    if let (true, false, Value::Object(new)) = (node.member, node.children.is_empty(), &mut inner) {
-                        new.insert(".".to_owned(), Value::Object(Map::new()));
-                    }
-                    map.insert(key, inner);
-                    continue;
+            let Some(Value::Object(mut inner)) = map.remove(&key) else {
+                let mut new = node.children.to_fields();
+                if let (true, false, Value::Object(new)) = (node.member, node.children.is_empty(), &mut new) {
+                    new.insert(".".to_owned(), Value::Object(Map::new()));
                 }
+                map.insert(key, new);
+                continue;
             };
             let member = inner.is_empty() || inner.remove(".").is_some() || node.member;
             let mut below = Value::Object(inner);
