@@ -186,8 +186,16 @@ impl Inner {
     }
 
     async fn stop_held(self: &Arc<Self>, sandbox: &Arc<Sandbox>) -> Result<()> {
-        // The network goes first, while its namespace is there.
+        // Containers, then the network while its namespace is there, then the shim that holds it.
         let was_ready = sandbox.ready();
+        if sandbox.shim.lock().is_some() {
+            for c in self.containers_of(&sandbox.id) {
+                if let Err(e) = self.stop_container(&c.id, Duration::ZERO).await {
+                    // The shim's own stop is the second try.
+                    tracing::warn!(container = c.id, "{e}");
+                }
+            }
+        }
         if was_ready && sandbox.own_network() {
             let network = self.network.detach(&sandbox.network(), sandbox.netns().as_deref()).await;
             network.context(format!("failed to destroy network for sandbox {:?}", sandbox.id))?;

@@ -287,6 +287,9 @@ fn mounts(p: &Parts<'_>) -> Result<Vec<MountSpec>> {
         let readonly = p.config.security_context.readonly_rootfs;
         add(&format!("/etc/{name}"), bind(p.sandbox_dir.join(name)), readonly);
     }
+    for path in p.image.volumes.keys().filter(|v| v.starts_with('/') && v.len() > 1) {
+        add(path, MountKind::Own, false);
+    }
     let mut volumes = p.volumes.iter();
     for m in &p.config.mounts {
         if !m.container_path.is_absolute() {

@@ -177,6 +177,13 @@ fn mount_one(spec: &ContainerSpec, m: &MountSpec, source: Option<OwnedFd>, insid
             let fd = image_volume(layers, sub_path, inside.scratch)?;
             return bind(inside.root, m, &fd, MountPropagation::Private, false);
         }
+        MountKind::Own => {
+            let target = inside.root.mkdir_all(&m.target, 0o755)?;
+            let flags =
+                OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+            let fd = rustix::mount::open_tree(&target, "", flags).context("taking hold of the volume")?;
+            return attach(fd.as_fd(), target.as_fd()).context("attaching");
+        }
         MountKind::SandboxShm => {
             let fd = inside.shm.take().ok_or_else(|| Error::internal("the sandbox has no shared memory"))?;
             return bind(inside.root, m, &fd, MountPropagation::Private, false);

@@ -100,6 +100,8 @@ pub enum MountKind {
         /// The directory within; empty is all.
         sub_path: String,
     },
+    /// What the root itself has there, made if it is missing; it can be written even where the root cannot.
+    Own,
     /// The processes.
     Proc,
     /// The kernel's objects.

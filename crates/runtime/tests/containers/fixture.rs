@@ -53,7 +53,7 @@ pub fn busybox_archive() -> Vec<u8> {
         hex::encode(sha2::Sha256::digest(&layer))
     };
     let config = format!(
-        r#"{{"architecture":"amd64","os":"linux","config":{{"Cmd":["sh"],"Env":["FROM_IMAGE=yes"],"WorkingDir":"/tmp"}},
+        r#"{{"architecture":"amd64","os":"linux","config":{{"Cmd":["sh"],"Env":["FROM_IMAGE=yes"],"WorkingDir":"/tmp","Volumes":{{"/data":{{}}}}}},
             "rootfs":{{"type":"layers","diff_ids":["sha256:{digest}"]}}}}"#
     );
     let manifest = r#"[{"Config":"config.json","RepoTags":["busybox:test"],"Layers":["layer.tar"]}]"#;

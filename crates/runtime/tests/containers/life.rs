@@ -74,7 +74,8 @@ pub async fn stop_signals() {
     let node = node().await;
     let pod = node.pod("p").await;
     let check = async |name: &str, config: ContainerConfig, timeout: u64, code: i32| {
-        let config = ContainerConfig { metadata: ContainerMetadata { name: name.into(), attempt: 0 }, ..config };
+        let metadata = ContainerMetadata { name: name.into(), attempt: 0 };
+        let config = ContainerConfig { metadata, log_path: format!("{name}.log"), ..config };
         let id = node.start(&pod, &config).await;
         let log = node.rt.container_status(&id).await.unwrap().log_path;
         wait_until("the trap", || std::fs::read_to_string(&log).is_ok_and(|t| t.contains("ready"))).await;

@@ -85,8 +85,11 @@ pub async fn filters() {
 pub async fn read_only_root() {
     let node = node().await;
     let text =
-        run_as(&node, "touch /x || echo refused; touch /dev/shm/x && echo shm", |s| s.readonly_rootfs = true).await;
-    assert_eq!(text, "touch: /x: Read-only file system\nrefused\nshm\n");
+        run_as(&node, "touch /x || echo refused; touch /dev/shm/x && echo shm; touch /data/x && echo volume", |s| {
+            s.readonly_rootfs = true
+        })
+        .await;
+    assert_eq!(text, "touch: /x: Read-only file system\nrefused\nshm\nvolume\n");
     node.finish().await;
 }
 
