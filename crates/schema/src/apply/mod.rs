@@ -343,9 +343,10 @@ pub fn apply(live: Option<&Value>, config: &Value, request: &Request<'_>, force:
     if managers.0.is_empty() {
         track(&request.nothing(), &before, &mut managers, request, BEFORE_FIRST_APPLY);
     }
-    let mut result = apply_with(&before, config, managers.clone(), request, force);
     // What `kubectl apply` has set on the client's side may be taken over by `kubectl apply --server-side`.
-    if let (Err(ApplyError::Conflicts(conflicts)), "kubectl") = (&result, request.manager)
+    let again = (request.manager == "kubectl").then(|| managers.clone());
+    let mut result = apply_with(&before, config, managers, request, force);
+    if let (Err(ApplyError::Conflicts(conflicts)), Some(managers)) = (&result, again)
         && let Some(allowed) = last_applied_set(&before, request)
     {
         let rest: Vec<_> = conflicts.iter().filter(|c| !allowed.has(&c.path)).cloned().collect();
