@@ -1,0 +1,226 @@
+//! A pod as the scheduler sees it.
+
+use std::collections::BTreeMap;
+
+use pintle_api::Object;
+
+use super::resources::{DEFAULT_MEMORY, DEFAULT_MILLI_CPU, Resources};
+use super::wire;
+
+/// A port on the node that a pod takes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct HostPort {
+    /// Protocol, `TCP` when the pod names none.
+    pub protocol: Box<str>,
+    /// Address; `0.0.0.0` for all.
+    pub ip: Box<str>,
+    /// Port.
+    pub port: i32,
+}
+
+/// Everything about a pod that scheduling reads.
+#[derive(Debug, Default)]
+pub struct Pod {
+    /// `namespace/name`.
+    pub key: String,
+    /// Namespace.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+    /// Uid.
+    pub uid: String,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// The node it is bound to; empty while it waits.
+    pub node_name: String,
+    /// Which scheduler is to place it.
+    pub scheduler_name: String,
+    /// Priority; higher goes first.
+    pub priority: i32,
+    /// What it asks for in sum, `pods: 1` included.
+    pub requests: Resources,
+    /// The same with upstream's assumption for containers that ask for no processor or memory; used for scores.
+    pub scored_requests: Resources,
+    /// Ports it takes on the node.
+    pub host_ports: Vec<HostPort>,
+    /// Labels its node must have.
+    pub node_selector: BTreeMap<String, String>,
+    /// Node affinity.
+    pub node_affinity: Option<wire::NodeAffinity>,
+    /// Taints it bears.
+    pub tolerations: Vec<wire::Toleration>,
+    /// Gates that keep it from being scheduled.
+    pub scheduling_gates: Vec<String>,
+    /// Images of its containers.
+    pub images: Vec<String>,
+    /// Creation time as text: RFC 3339 sorts by time.
+    pub created: String,
+    /// `metadata.generation`.
+    pub generation: i64,
+    /// Whether it is being deleted.
+    pub deleting: bool,
+    /// Whether it has ended.
+    pub finished: bool,
+    /// The `PodScheduled` condition's reason and message when it is `False`.
+    pub unschedulable: Option<(String, String)>,
+}
+
+impl Pod {
+    /// Decodes it.
+    ///
+    /// # Errors
+    /// When the object is no Pod.
+    pub fn decode(object: &Object) -> serde_json::Result<Self> {
+        object.view::<wire::Pod>().map(Self::from)
+    }
+
+    /// Whether it waits for a node.
+    #[must_use]
+    pub fn is_pending(&self) -> bool {
+        self.node_name.is_empty() && !self.finished
+    }
+}
+
+impl From<wire::Pod> for Pod {
+    fn from(p: wire::Pod) -> Self {
+        let spec = p.spec;
+        let requests = total(&spec, |r| Resources::from_list(&r.requests));
+        let scored_requests = total(&spec, |r| {
+            let mut own = Resources::from_list(&r.requests);
+            if !r.requests.contains_key("cpu") {
+                own.milli_cpu = DEFAULT_MILLI_CPU;
+            }
+            if !r.requests.contains_key("memory") {
+                own.memory = DEFAULT_MEMORY;
+            }
+            own
+        });
+        let sidecars = spec.init_containers.iter().filter(|c| is_sidecar(c));
+        let host_ports = spec
+            .containers
+            .iter()
+            .chain(sidecars)
+            .flat_map(|c| &c.ports)
+            .filter(|port| port.host_port > 0)
+            .map(|port| HostPort {
+                protocol: or(&port.protocol, "TCP").into(),
+                ip: or(&port.host_ip, "0.0.0.0").into(),
+                port: port.host_port,
+            })
+            .collect();
+        let unschedulable = p
+            .status
+            .conditions
+            .into_iter()
+            .find(|c| c.kind == "PodScheduled" && c.status == "False")
+            .map(|c| (c.reason, c.message));
+        let m = p.metadata;
+        Self {
+            key: format!("{}/{}", m.namespace, m.name),
+            namespace: m.namespace,
+            name: m.name,
+            uid: m.uid,
+            labels: m.labels,
+            node_name: spec.node_name,
+            scheduler_name: or(&spec.scheduler_name, "default-scheduler").into(),
+            priority: spec.priority,
+            requests,
+            scored_requests,
+            host_ports,
+            node_selector: spec.node_selector,
+            node_affinity: spec.affinity.and_then(|a| a.node_affinity),
+            tolerations: spec.tolerations,
+            scheduling_gates: spec.scheduling_gates.into_iter().map(|g| g.name).collect(),
+            images: spec.containers.into_iter().map(|c| c.image).collect(),
+            created: m.creation_timestamp.unwrap_or_default(),
+            generation: m.generation,
+            deleting: m.deletion_timestamp.is_some(),
+            finished: matches!(p.status.phase.as_str(), "Succeeded" | "Failed"),
+            unschedulable,
+        }
+    }
+}
+
+fn or<'a>(text: &'a str, default: &'a str) -> &'a str {
+    if text.is_empty() { default } else { text }
+}
+
+fn is_sidecar(c: &wire::Container) -> bool {
+    c.restart_policy.as_deref() == Some("Always")
+}
+
+/// A pod's requests by upstream's rule: the larger of what runs in the end (containers and sidecars) and what any one
+/// init container needs beside the sidecars started before it; pod-level requests take the place of the sum where they
+/// are given; overhead comes on top.
+fn total(spec: &wire::PodSpec, of: impl Fn(&wire::Requirements) -> Resources) -> Resources {
+    let mut running = Resources::default();
+    for c in &spec.containers {
+        running.add(&of(&c.resources));
+    }
+    let mut sidecars = Resources::default();
+    let mut init = Resources::default();
+    for c in &spec.init_containers {
+        let own = of(&c.resources);
+        if is_sidecar(c) {
+            running.add(&own);
+            sidecars.add(&own);
+            init.max(&sidecars);
+        } else {
+            let mut with = sidecars.clone();
+            with.add(&own);
+            init.max(&with);
+        }
+    }
+    running.max(&init);
+    if let Some(pod_level) = &spec.resources {
+        let given = Resources::from_list(&pod_level.requests);
+        for name in pod_level.requests.keys() {
+            running.set(name, given.get(name));
+        }
+    }
+    running.add(&Resources::from_list(&spec.overhead));
+    running.pods = 1;
+    running
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn pod(spec: &serde_json::Value) -> Pod {
+        serde_json::from_value::<wire::Pod>(json!({"metadata": {"name": "p", "namespace": "n"}, "spec": spec})).unwrap().into()
+    }
+
+    fn c(cpu: &str) -> serde_json::Value {
+        json!({"image": "i", "resources": {"requests": {"cpu": cpu}}})
+    }
+
+    fn sidecar(cpu: &str) -> serde_json::Value {
+        json!({"image": "i", "restartPolicy": "Always", "resources": {"requests": {"cpu": cpu}}})
+    }
+
+    #[test]
+    fn requests() {
+        for (spec, cpu) in [
+            (json!({"containers": [c("1"), c("500m")]}), 1500),
+            (json!({"containers": [c("1")], "initContainers": [c("3")]}), 3000),
+            (json!({"containers": [c("1")], "initContainers": [sidecar("1"), c("3")]}), 4000),
+            (json!({"containers": [c("1")], "initContainers": [c("1"), sidecar("1")]}), 2000),
+            (json!({"containers": [c("1")], "overhead": {"cpu": "100m"}}), 1100),
+            (json!({"containers": [c("1")], "resources": {"requests": {"cpu": "2"}}}), 2000),
+        ] {
+            assert_eq!(pod(&spec).requests.milli_cpu, cpu, "{spec}");
+        }
+        let p = pod(&json!({"containers": [{"image": "i"}, c("1")]}));
+        assert_eq!((p.requests.pods, p.requests.memory), (1, 0));
+        assert_eq!((p.scored_requests.milli_cpu, p.scored_requests.memory), (1100, 2 * DEFAULT_MEMORY));
+    }
+
+    #[test]
+    fn ports() {
+        let p = pod(&json!({"containers": [{"ports": [{"hostPort": 80}, {"containerPort": 1}, {"hostPort": 53, "protocol": "UDP", "hostIP": "127.0.0.1"}]}]}));
+        let of = |protocol: &str, ip: &str, port| HostPort { protocol: protocol.into(), ip: ip.into(), port };
+        assert_eq!(p.host_ports, [of("TCP", "0.0.0.0", 80), of("UDP", "127.0.0.1", 53)]);
+    }
+}

@@ -1,0 +1,25 @@
+//! `SchedulingGates`: a pod with gates stays out of the queue.
+
+use crate::framework::{ClusterEvent, Plugin, Rejection};
+use crate::model::Pod;
+
+/// The plugin.
+pub struct SchedulingGates;
+
+impl Plugin for SchedulingGates {
+    fn name(&self) -> &'static str {
+        "SchedulingGates"
+    }
+
+    fn pre_enqueue(&self, pod: &Pod) -> Result<(), Rejection> {
+        if pod.scheduling_gates.is_empty() {
+            return Ok(());
+        }
+        Err(Rejection::unresolvable(format!("waiting for scheduling gates: [{}]", pod.scheduling_gates.join(" "))))
+    }
+
+    fn hint(&self, _event: ClusterEvent<'_>, _pod: &Pod) -> bool {
+        // Only the pod itself can lift its gates.
+        false
+    }
+}
