@@ -1,1 +1,16 @@
-//! Fixtures for tests: the real binary, images made on the spot, nodes in network namespaces.
+//! Fixtures for whole-system tests: machines made of network namespaces, the real binary on them, and the clients that
+//! drive it.
+//!
+//! Everything made here is removed when it is dropped, also when a test fails.
+
+pub mod binary;
+pub mod cluster;
+pub mod command;
+pub mod images;
+pub mod machine;
+pub mod wait;
+
+pub use cluster::{Cluster, Options};
+pub use command::Output;
+pub use machine::Machine;
+pub use wait::until;
