@@ -1,0 +1,3 @@
+//! The API as clients meet it.
+
+mod bad_input;

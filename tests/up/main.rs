@@ -1,0 +1,101 @@
+//! `pintle up`: one command makes a cluster, a second finds it as it was, and `--rm` leaves nothing.
+
+use std::process::Command;
+
+use pintle_testkit::command::run;
+use pintle_testkit::{Cluster, Machine, Options, binary};
+
+fn pintle(machine: &Machine, args: &[&str]) -> pintle_testkit::Output {
+    let mut c = machine.command(&binary::pintle().to_string_lossy());
+    c.args(args);
+    run(c, "")
+}
+
+/// What a cluster would leave on the machine: links, rules, mounts, control groups, processes.
+fn left_behind(machine: &Machine, dir: &str, cgroup: &str) -> String {
+    let mut out = String::new();
+    for line in machine.sh("ip -o link; nft list tables").ok().lines() {
+        let known = [" lo:", "eth0@", "wire0@"].iter().any(|k| line.contains(k));
+        if !known {
+            out += &format!("{line}\n");
+        }
+    }
+    for (what, line) in [
+        ("mount", format!("grep {dir} /proc/self/mountinfo || true")),
+        ("cgroup", format!("find /sys/fs/cgroup -type d -path '*{cgroup}*' || true")),
+        ("process", format!("pgrep -af -- {dir} | grep -v pgrep || true")),
+        ("file", format!("ls -A {dir} 2>/dev/null || true")),
+    ] {
+        let mut c = Command::new("sh");
+        c.args(["-c", &line]);
+        for l in run(c, "").ok().lines().filter(|l| !l.contains("sh -c")) {
+            out += &format!("{what}: {l}\n");
+        }
+    }
+    out
+}
+
+#[test]
+fn the_demo_answers_and_leaves_nothing() {
+    let machine = Machine::new();
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let data = data.to_str().unwrap();
+    let cgroup = dir.path().file_name().unwrap().to_str().unwrap();
+    let out = pintle(
+        &machine,
+        &["up", "--demo", "--exit", "--rm", "--data-dir", data, "--node-name=demo", &format!("--cgroup-root=/{cgroup}")],
+    );
+    assert_eq!(out.code, 0, "{}", out.stderr);
+    let answers = out.stderr.matches("Hello from Pintle! This is pod hello-").count();
+    assert_eq!(answers, 2, "by DNS name from a pod and by node port from the host:\n{}", out.stderr);
+    assert!(out.stderr.contains("on node demo."), "{}", out.stderr);
+    assert_eq!(left_behind(&machine, data, cgroup), "");
+}
+
+#[test]
+fn a_second_up_finds_everything_as_it_was() {
+    let mut cluster = Cluster::start_with(Options { args: vec!["--demo".into()] });
+    let pods = "jsonpath={range .items[*]}{.metadata.name} {.metadata.uid} {.status.podIP} {.status.containerStatuses[0].containerID} {.status.containerStatuses[0].restartCount}{\"\\n\"}{end}";
+    let look = |c: &Cluster| c.kubectl(&["get", "pods", "-l", "app=hello", "-o", pods]).ok();
+    let before = look(&cluster);
+    assert_eq!(before.lines().count(), 3, "{before}");
+    assert!(before.lines().all(|l| l.ends_with(" 0")), "{before}");
+    assert_eq!(cluster.stop(), Some(0));
+    cluster.up();
+    assert_eq!(look(&cluster), before, "after an orderly stop");
+    cluster.kill();
+    cluster.up();
+    assert_eq!(look(&cluster), before, "after kill -9");
+    let name = before.split(' ').next().unwrap();
+    assert!(cluster.kubectl(&["logs", name]).ok().contains("serving on"), "logs were kept");
+}
+
+#[test]
+fn misuse_is_explained() {
+    let machine = Machine::new();
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().to_str().unwrap();
+    let held = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = held.local_addr().unwrap().port().to_string();
+    // On the host's own network here, where the port is taken.
+    let mut c = Command::new(binary::pintle());
+    c.args(["up", "--data-dir", data, "--bind-address=127.0.0.1", "--advertise-address=192.0.2.1", "--secure-port", &port]);
+    let said = run(c, "").err();
+    assert!(said.contains(&format!("127.0.0.1:{port}")) && said.contains("--secure-port"), "{said}");
+
+    let cluster = Cluster::start();
+    let said = pintle(cluster.machine(), &["up", "--data-dir", cluster.data_dir().to_str().unwrap(), "--secure-port=0"]).err();
+    assert!(said.contains("is in use by another pintle (pid ") && said.contains("--data-dir"), "{said}");
+
+    let mut c = machine.command("setpriv");
+    c.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(binary::pintle()).args(["up", "--data-dir", data]);
+    let said = run(c, "").err();
+    assert!(said.contains("must run as root"), "{said}");
+
+    assert!(pintle(&machine, &["up", "--no-such-flag"]).err().contains("--no-such-flag"));
+    let help = pintle(&machine, &["up", "--help"]).ok();
+    for flag in ["--data-dir", "--demo", "--exit", "--rm", "--secure-port", "--advertise-address"] {
+        assert!(help.contains(flag), "{flag}");
+    }
+}
