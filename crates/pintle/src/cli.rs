@@ -60,7 +60,7 @@ pub struct Up {
     #[arg(long, default_value_t = 10248)]
     pub healthz_port: u16,
     /// Networks of cluster IPs.
-    #[arg(long, default_value = "10.96.0.0/16", value_delimiter = ',')]
+    #[arg(long, default_value = "10.96.0.0/12", value_delimiter = ',')]
     pub service_cluster_ip_range: Vec<String>,
     /// Ports for Services of type NodePort.
     #[arg(long, default_value = "30000-32767", value_parser = port_range)]
