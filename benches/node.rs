@@ -56,7 +56,7 @@ async fn run_pods(client: &Client, names: &[String]) -> Vec<f64> {
     let (_, ()) = tokio::join!(futures::future::join_all(creates), async {
         while took.len() < names.len() {
             let change = changes.next().await.expect("the watch goes on");
-            let Some(p) = change.new() else { continue };
+            let Some(p) = change.now() else { continue };
             let name = p.metadata.name.clone().unwrap_or_default();
             let running = p.status.as_ref().and_then(|s| s.phase.as_deref()) == Some("Running");
             if running && let Some(at) = started.remove(&name) {

@@ -72,7 +72,7 @@ impl Engine {
     }
 
     /// A node is there or changed.
-    pub fn set_node(&mut self, node: Arc<Node>, now: u64) {
+    pub fn set_node(&mut self, node: &Arc<Node>, now: u64) {
         match self.cache.set_node(node.clone()) {
             Some(old) => {
                 let same = old.labels == node.labels
@@ -80,10 +80,10 @@ impl Engine {
                     && old.unschedulable == node.unschedulable
                     && old.allocatable == node.allocatable;
                 if !same {
-                    self.tell(ClusterEvent::NodeUpdated(&old, &node), now);
+                    self.tell(ClusterEvent::NodeUpdated(&old, node), now);
                 }
             }
-            None => self.tell(ClusterEvent::NodeAdded(&node), now),
+            None => self.tell(ClusterEvent::NodeAdded(node), now),
         }
     }
 
@@ -201,7 +201,7 @@ mod tests {
     #[test]
     fn places_and_keeps_count() {
         let mut e = engine();
-        e.set_node(node("n", "2"), 0);
+        e.set_node(&node("n", "2"), 0);
         for p in ["a", "b", "c"] {
             e.set_pod(None, &cpu(p, "1"), 0);
         }
@@ -220,9 +220,9 @@ mod tests {
         let mut e = engine();
         e.set_pod(None, &cpu("a", "4"), 0);
         assert_eq!(step(&mut e, 0), "a: no nodes available to schedule pods");
-        e.set_node(node("small", "2"), 2000);
+        e.set_node(&node("small", "2"), 2000);
         assert_eq!(step(&mut e, 2000), "nothing");
-        e.set_node(node("large", "4"), 2000);
+        e.set_node(&node("large", "4"), 2000);
         assert_eq!(step(&mut e, 2000), "a on large");
         e.bound(&cpu("a", "4"));
         assert_eq!(e.pending(), Pending::default());
@@ -232,7 +232,7 @@ mod tests {
     fn spreads_over_equals() {
         let mut e = engine();
         for n in ["a", "b", "c", "d"] {
-            e.set_node(node(n, "4"), 0);
+            e.set_node(&node(n, "4"), 0);
         }
         let mut used = std::collections::BTreeMap::<String, usize>::new();
         for i in 0..8 {
@@ -247,7 +247,7 @@ mod tests {
     #[test]
     fn other_schedulers_gates_and_deleted_pods_are_left_alone() {
         let mut e = engine();
-        e.set_node(node("n", "4"), 0);
+        e.set_node(&node("n", "4"), 0);
         e.set_pod(None, &pod("a", json!({"schedulerName": "mine"})), 0);
         e.set_pod(None, &pod("b", json!({"schedulingGates": [{"name": "x/y"}]})), 0);
         assert_eq!(step(&mut e, 0), "nothing");
@@ -261,7 +261,7 @@ mod tests {
     fn named_nodes_only() {
         let mut e = engine();
         for n in ["a", "b"] {
-            e.set_node(node(n, "4"), 0);
+            e.set_node(&node(n, "4"), 0);
         }
         let on = |n: &str| json!({"affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [{"matchFields": [{"key": "metadata.name", "operator": "In", "values": [n]}]}]}}}});
         e.set_pod(None, &pod("x", on("b")), 0);

@@ -9,6 +9,6 @@ pub mod framework;
 pub mod model;
 pub mod plugins;
 pub mod queue;
-//mod run;
+mod run;
 
-//pub use run::{Config, run};
+pub use run::{Config, run};

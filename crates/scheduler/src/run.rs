@@ -79,8 +79,8 @@ pub async fn run(client: Client, informers: Informers, config: Config, shutdown:
         (informers.get(nodes).view_with(Node::decode), informers.get(pods).view_with(Pod::decode));
     let to = shared.clone();
     node_view.on_change(move |change| {
-        to.change(|engine, now| match change.new() {
-            Some(node) => engine.set_node(node.clone(), now),
+        to.change(|engine, now| match change.now() {
+            Some(node) => engine.set_node(node, now),
             None => engine.remove_node(&change.last().name),
         });
     });
