@@ -21,9 +21,6 @@ pub struct Cli {
 pub enum Command {
     /// Run a whole one-node cluster in this process, in the foreground.
     Up(Box<Up>),
-    /// Pull, import, list and remove the node's images.
-    #[command(subcommand)]
-    Image(crate::image::Image),
     /// The built-in sample: a web server that names its pod, and a client for it.
     #[command(subcommand)]
     Sample(Sample),

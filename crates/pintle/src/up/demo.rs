@@ -1,14 +1,13 @@
 //! The demonstration: the built-in sample as a Deployment of three behind a Service, asked by its DNS name from a pod and
 //! by its node port from the host.
 
-use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use pintle_client::api::k8s_openapi::api::core::v1::{Pod, Service};
 use pintle_client::api::resources::by_kind;
-use pintle_client::{Client, Informers, ListParams, Patch, Scope, WriteParams, client::encode};
+use pintle_client::{Client, Informers, Scope, WriteParams, client::encode};
 use serde_json::{Value, json};
 
 use super::progress::Progress;
@@ -193,15 +192,4 @@ async fn from_the_host(url: &str) -> anyhow::Result<String> {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     Err(last.unwrap_or_else(|| anyhow!("{url} was not asked")))
-}
-
-/// Removes what the demonstration made.
-pub async fn remove(client: &Client) {
-    let made: BTreeSet<(&str, &str)> = [("apps/v1", "Deployment"), ("v1", "Service")].into();
-    for (api_version, kind) in made {
-        if let Some(resource) = by_kind(api_version, kind) {
-            // Whoever removed it before saved us the work.
-            let _ = client.delete(resource, NAMESPACE, NAME, &Default::default()).await;
-        }
-    }
 }

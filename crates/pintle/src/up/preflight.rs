@@ -67,8 +67,7 @@ pub fn default_address() -> Option<IpAddr> {
 /// The machine's name as a node name: lower case, as the node agent of upstream has it.
 #[must_use]
 pub fn host_name() -> String {
-    let name = rustix::system::uname();
-    let name = name.nodename().to_string_lossy().trim().to_lowercase();
+    let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_lowercase();
     if name.is_empty() { "node".into() } else { name }
 }
 

@@ -1,0 +1,110 @@
+//! The control plane of `pintle up`: store, API server, controllers, scheduler.
+
+use std::net::TcpListener;
+use std::sync::Arc;
+
+use anyhow::Context;
+use pintle_apiserver::{ApiServer, Config, Pem};
+use pintle_client::api::service::UserInfo;
+use pintle_client::{Client, Informers};
+use pintle_store::{EmbeddedOptions, EmbeddedStore, Store};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::Facts;
+use super::progress::Progress;
+
+/// A running control plane.
+pub(crate) struct ControlPlane {
+    server: ApiServer,
+    store: Arc<dyn Store>,
+    serving: JoinHandle<()>,
+    parts: Vec<JoinHandle<()>>,
+    admin: Client,
+    informers: Informers,
+}
+
+fn pem(text: &str) -> Option<Pem> {
+    Some(Pem::Text(text.as_bytes().to_vec()))
+}
+
+impl ControlPlane {
+    pub(crate) async fn start(
+        facts: &Facts,
+        listener: TcpListener,
+        shutdown: &CancellationToken,
+        progress: &mut Progress,
+    ) -> anyhow::Result<Self> {
+        let store = EmbeddedStore::open(&facts.paths.store, EmbeddedOptions::default()).await;
+        let store: Arc<dyn Store> = Arc::new(store.context("the store cannot be opened")?);
+        progress.done("store");
+
+        let (pki, options) = (&facts.pki, &facts.options);
+        let mut config = Config::new(store.clone());
+        config.tls_cert = pem(&pki.apiserver.cert);
+        config.tls_key = pem(&pki.apiserver.key);
+        config.client_ca = pem(&pki.ca.cert);
+        config.request_header_ca = pem(&pki.front_proxy_ca.cert);
+        config.request_header_allowed_names = vec!["front-proxy-client".into()];
+        config.service_account_signing_key = pem(&pki.service_account.key);
+        config.service_account_issuer = format!("https://kubernetes.default.svc.{}", options.cluster_domain);
+        config.service_cidrs = options.service_cluster_ip_range.clone();
+        config.node_port_range = options.service_node_port_range;
+        config.advertise_address = facts.address;
+        config.advertise_port = facts.port;
+        config.kubelet_client_cert = pem(&pki.apiserver_kubelet_client.cert);
+        config.kubelet_client_key = pem(&pki.apiserver_kubelet_client.key);
+        config.kubelet_ca = pem(&pki.ca.cert);
+        config.kubelet_preferred_address_types = vec!["InternalIP".into(), "Hostname".into()];
+        config.enable_bootstrap_token_auth = true;
+        let server = ApiServer::new(config)?;
+        server.start().await?;
+        let listener = tokio::net::TcpListener::from_std(listener)?;
+        let serving = tokio::spawn({
+            let server = server.clone();
+            async move {
+                if let Err(e) = server.serve(listener).await {
+                    tracing::error!("the API server stopped: {e}");
+                }
+            }
+        });
+        progress.done(format_args!("API server on port {}", facts.port));
+
+        let admin = Client::in_process(server.service(), UserInfo::authenticated("kubernetes-admin", &["system:masters"]));
+        let mut plane = Self {
+            informers: Informers::new(admin.as_user(UserInfo::authenticated("system:kube-controller-manager", &[]))),
+            server,
+            store,
+            serving,
+            parts: Vec::new(),
+            admin,
+        };
+        plane.start_scheduler(shutdown);
+        progress.done("controllers and scheduler");
+        Ok(plane)
+    }
+
+    fn start_scheduler(&mut self, shutdown: &CancellationToken) {
+        let client = self.admin.as_user(UserInfo::authenticated("system:kube-scheduler", &[]));
+        let config = pintle_scheduler::Config::default();
+        self.parts.push(tokio::spawn(pintle_scheduler::run(client, self.informers.clone(), config, shutdown.clone())));
+    }
+
+    /// A client as the administrator.
+    pub(crate) fn admin(&self) -> &Client {
+        &self.admin
+    }
+
+    /// Stops everything, the store last.
+    pub(crate) async fn stop(self, shutdown: &CancellationToken) {
+        shutdown.cancel();
+        for part in self.parts {
+            let _ = part.await;
+        }
+        self.server.shutdown();
+        let _ = self.serving.await;
+        if let Err(e) = self.store.close().await {
+            tracing::error!("the store did not close: {e}");
+        }
+    }
+}
