@@ -340,7 +340,10 @@ struct Table {
     lines: usize,
 }
 
-static TABLE: LazyLock<Table> = LazyLock::new(|| parse::table(include_str!("kinds.txt")));
+/// The text the table is made from.
+pub(crate) const SOURCE: &str = include_str!("kinds.txt");
+
+static TABLE: LazyLock<Table> = LazyLock::new(|| parse::table(SOURCE));
 
 /// The built-in kind of this apiVersion and name: objects, their lists, and the kinds that belong to no single group:
 /// options and `WatchEvent` are known in every apiVersion, `Status` in `v1`, `PartialObjectMetadata` in `meta.k8s.io`.
