@@ -21,9 +21,26 @@ pub struct Cli {
 pub enum Command {
     /// Run a whole one-node cluster in this process, in the foreground.
     Up(Box<Up>),
+    /// Day-2 work on a cluster.
+    #[command(subcommand)]
+    Cluster(Cluster),
     /// The built-in sample: a web server that names its pod, and a client for it.
     #[command(subcommand)]
     Sample(Sample),
+}
+
+/// Day-2 work.
+#[derive(Subcommand)]
+pub enum Cluster {
+    /// Remove everything a stopped cluster left on this machine: containers, links, rules, mounts and its data.
+    Reset {
+        /// The cluster's data directory.
+        #[arg(long, default_value = "/var/lib/pintle", env = "PINTLE_DATA_DIR")]
+        data_dir: PathBuf,
+        /// Cgroup under which its pods run.
+        #[arg(long, default_value = "/kubepods")]
+        cgroup_root: String,
+    },
 }
 
 /// Options of `pintle up`.

@@ -1,6 +1,7 @@
 //! The `pintle` binary: arguments, configuration, wiring.
 
 mod cli;
+mod reset;
 mod sample;
 mod up;
 
@@ -10,6 +11,11 @@ use clap::Parser;
 use cli::{Cli, Command};
 
 fn main() -> ExitCode {
+    // The runtime's helper is chosen before any thread is started: it stays small and single-threaded.
+    let mut args = std::env::args_os().skip(1);
+    if args.next().is_some_and(|role| role == pintle_runtime::shim::ROLE) {
+        std::process::exit(pintle_runtime::shim::main(args));
+    }
     let cli = Cli::parse();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -24,6 +30,7 @@ fn main() -> ExitCode {
                 log_to_stderr(&options.log);
                 up::run(*options).await
             }
+            Command::Cluster(cli::Cluster::Reset { data_dir, cgroup_root }) => reset::run(&data_dir, &cgroup_root).await,
             Command::Sample(what) => sample::run(what).await,
         }
     });

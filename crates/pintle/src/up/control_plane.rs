@@ -95,9 +95,8 @@ impl ControlPlane {
         &self.admin
     }
 
-    /// Stops everything, the store last.
-    pub(crate) async fn stop(self, shutdown: &CancellationToken) {
-        shutdown.cancel();
+    /// Waits for all parts to end after the shutdown was told, the store last.
+    pub(crate) async fn stop(self) {
         for part in self.parts {
             let _ = part.await;
         }

@@ -2,7 +2,8 @@
 
 mod control_plane;
 mod demo;
-mod paths;
+mod node;
+pub(crate) mod paths;
 mod preflight;
 mod progress;
 
@@ -18,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cli::Up;
 use control_plane::ControlPlane;
+use node::Node;
 use paths::Paths;
 use progress::Progress;
 
@@ -54,6 +56,14 @@ pub async fn run(options: Up) -> anyhow::Result<()> {
     let port = listener.local_addr()?.port();
     let node_name = options.node_name.clone().unwrap_or_else(preflight::host_name);
     let (first, dns) = service_addresses(&options.service_cluster_ip_range)?;
+    if options.kubelet_port != 0 {
+        // Taken for a moment, so that a clash is told before anything is started.
+        drop(preflight::listen(options.bind_address, options.kubelet_port, "the node agent", "--kubelet-port")?);
+    }
+    let missing = pintle_network::preflight().await;
+    if !missing.is_empty() {
+        anyhow::bail!("this machine's kernel lacks:\n  - {}", missing.join("\n  - "));
+    }
     progress.done("the machine has what is needed");
 
     let mut sans = options.tls_san.clone();
@@ -69,6 +79,7 @@ pub async fn run(options: Up) -> anyhow::Result<()> {
 
     let shutdown = CancellationToken::new();
     let plane = ControlPlane::start(&facts, listener, &shutdown, &mut progress).await?;
+    let node = Node::start(&facts, plane.admin(), &shutdown, &mut progress).await?;
 
     progress.ready("The cluster is up");
     eprintln!("\n  export KUBECONFIG={}\n  kubectl get nodes\n", kubeconfig.display());
@@ -78,6 +89,7 @@ pub async fn run(options: Up) -> anyhow::Result<()> {
         tokio::select! {
             shown = shown => shown.context("the demonstration failed"),
             () = stop.asked() => Ok(()),
+            () = shutdown.cancelled() => Ok(()),
         }
     } else {
         Ok(())
@@ -87,11 +99,25 @@ pub async fn run(options: Up) -> anyhow::Result<()> {
             eprintln!("{e:#}");
         }
         eprintln!("Ctrl-C stops it{}", if facts.options.rm { " and removes everything" } else { "; containers go on" });
-        stop.asked().await;
+        tokio::select! {
+            () = stop.asked() => {}
+            () = shutdown.cancelled() => {}
+        }
     }
+    let broken = shutdown.is_cancelled();
     eprintln!("stopping");
-    plane.stop(&shutdown).await;
+    shutdown.cancel();
+    let runtime = node.runtime().clone();
+    node.stop().await;
+    plane.stop().await;
+    if facts.options.rm {
+        eprintln!("removing everything");
+        crate::reset::remove(&facts.paths, &facts.options.cgroup_root, Some(runtime)).await?;
+    }
     drop(lock);
+    if broken && outcome.is_ok() {
+        anyhow::bail!("a part of the cluster ended by itself; see above");
+    }
     outcome
 }
 
