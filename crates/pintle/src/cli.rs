@@ -21,6 +21,9 @@ pub struct Cli {
 pub enum Command {
     /// Run a whole one-node cluster in this process, in the foreground.
     Up(Box<Up>),
+    /// The node's images: import, export, pull, list, remove, prune.
+    #[command(subcommand)]
+    Image(crate::image::Image),
     /// Day-2 work on a cluster.
     #[command(subcommand)]
     Cluster(Cluster),

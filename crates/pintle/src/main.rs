@@ -1,6 +1,7 @@
 //! The `pintle` binary: arguments, configuration, wiring.
 
 mod cli;
+mod image;
 mod reset;
 mod sample;
 mod up;
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
                 log_to_stderr(&options.log);
                 up::run(*options).await
             }
+            Command::Image(what) => image::run(what).await,
             Command::Cluster(cli::Cluster::Reset { data_dir, cgroup_root }) => reset::run(&data_dir, &cgroup_root).await,
             Command::Sample(what) => sample::run(what).await,
         }

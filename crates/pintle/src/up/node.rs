@@ -47,6 +47,7 @@ impl Node {
         options.cgroup_root = "/".into();
         let runtime = Embedded::open(options, network.clone()).await.context("the container runtime cannot start")?;
         register_sample(&runtime)?;
+        crate::image::service::serve(&facts.paths.image_socket(), runtime.clone(), shutdown.clone())?;
         progress.done("container runtime");
 
         let informers = Informers::new(admin.clone());

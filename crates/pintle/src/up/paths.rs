@@ -44,6 +44,12 @@ impl Paths {
             root: root.to_owned(),
         }
     }
+
+    /// Where a running process answers `pintle image`.
+    #[must_use]
+    pub fn image_socket(&self) -> PathBuf {
+        self.root.join("image.sock")
+    }
 }
 
 /// Held while this process uses the data directory.
