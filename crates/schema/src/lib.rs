@@ -6,7 +6,6 @@ pub mod decode;
 pub mod defaults;
 pub mod encode;
 pub mod errors;
-pub mod openapi;
 pub mod patch;
 pub mod proto;
 pub mod quote;

@@ -30,7 +30,7 @@ pub(crate) fn version() -> Value {
         "emulationMinor": MINOR,
         "minCompatibilityMajor": "1",
         "minCompatibilityMinor": "35",
-        "gitVersion": git_version(),
+        "gitVersion": format!("v1.{MINOR}.0+pintle.{}", env!("CARGO_PKG_VERSION")),
         "gitCommit": "",
         "gitTreeState": "clean",
         "buildDate": "1970-01-01T00:00:00Z",
@@ -38,11 +38,6 @@ pub(crate) fn version() -> Value {
         "compiler": "rustc",
         "platform": format!("{}/{}", std::env::consts::OS, arch()),
     })
-}
-
-/// The version as clients compare it: `v1.36.0+pintle.0.1.0`.
-pub(crate) fn git_version() -> String {
-    format!("v1.{MINOR}.0+pintle.{}", env!("CARGO_PKG_VERSION"))
 }
 
 fn arch() -> &'static str {

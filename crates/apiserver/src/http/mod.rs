@@ -6,7 +6,6 @@ pub(crate) mod filters;
 pub(crate) mod inflight;
 pub(crate) mod info;
 pub(crate) mod negotiate;
-mod openapi;
 pub(crate) mod query;
 pub(crate) mod resource;
 pub(crate) mod respond;

@@ -46,9 +46,6 @@ impl Server {
             }
             "/" => Ok(self.plain(ctx, &json!({"paths": self.paths()}))),
             "/version" if reads => Ok(self.plain(ctx, &crate::discovery::version())),
-            _ if reads && trimmed.starts_with("/openapi/") => {
-                Ok(self.openapi(ctx, trimmed).unwrap_or_else(respond::page_not_found))
-            }
             "/metrics" => {
                 Ok(respond::bytes(200, "text/plain; version=0.0.4; charset=utf-8", self.metrics_text().await))
             }

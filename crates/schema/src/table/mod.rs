@@ -340,10 +340,7 @@ struct Table {
     lines: usize,
 }
 
-/// The text the table is made from.
-pub(crate) const SOURCE: &str = include_str!("kinds.txt");
-
-static TABLE: LazyLock<Table> = LazyLock::new(|| parse::table(SOURCE));
+static TABLE: LazyLock<Table> = LazyLock::new(|| parse::table(include_str!("kinds.txt")));
 
 /// The built-in kind of this apiVersion and name: objects, their lists, and the kinds that belong to no single group:
 /// options and `WatchEvent` are known in every apiVersion, `Status` in `v1`, `PartialObjectMetadata` in `meta.k8s.io`.
