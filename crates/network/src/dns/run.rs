@@ -70,19 +70,23 @@ async fn try_publish(
     Ok(())
 }
 
-/// Creates an object, or, if it is there, makes it say the same where it is ours alone.
+/// Creates an object, or, if it is there, makes it say the same where it is ours alone. It is looked for first: creating
+/// a Service whose cluster address is taken, be it by itself, is refused as invalid.
 async fn put(client: &Client, resource: &'static Resource, object: &Value, ours: bool) -> pintle_client::Result<()> {
     let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default().to_owned();
     let (namespace, name) = (text("namespace"), text("name"));
     let params = WriteParams { field_manager: MANAGER.into(), ..WriteParams::default() };
-    match client.create(resource, &namespace, pintle_client::client::encode(object)?, &params).await {
-        Err(err) if err.is_already_exists() && ours => {
+    match client.get(resource, &namespace, &name).await {
+        Ok(_) if ours => {
             client.patch(resource, &namespace, &name, "", Patch::merge(object)?, &params).await?;
-            Ok(())
         }
-        Err(err) if !err.is_already_exists() => Err(err),
-        _ => Ok(()),
+        Ok(_) => {}
+        Err(err) if err.is_not_found() => {
+            client.create(resource, &namespace, pintle_client::client::encode(object)?, &params).await?;
+        }
+        Err(err) => return Err(err),
     }
+    Ok(())
 }
 
 /// Starts DNS and fills it; publishing it goes on behind. It answers until the returned server is dropped or stopped.
