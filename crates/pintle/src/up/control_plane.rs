@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use pintle_apiserver::{ApiServer, Config, Pem};
 use pintle_client::api::service::UserInfo;
-use pintle_client::{Client, Informers};
+use pintle_client::{Client, Clock, Informers};
 use pintle_store::{EmbeddedOptions, EmbeddedStore, Store};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -79,9 +79,28 @@ impl ControlPlane {
             parts: Vec::new(),
             admin,
         };
+        plane.start_controllers(facts, shutdown);
         plane.start_scheduler(shutdown);
         progress.done("controllers and scheduler");
         Ok(plane)
+    }
+
+    fn start_controllers(&mut self, facts: &Facts, shutdown: &CancellationToken) {
+        let client = self.admin.as_user(UserInfo::authenticated("system:kube-controller-manager", &[]));
+        let config = pintle_controllers::Config {
+            root_ca: Some(facts.pki.ca.cert.clone()),
+            cluster_cidrs: facts.options.cluster_cidr.clone(),
+            service_cidrs: facts.options.service_cluster_ip_range.clone(),
+            ..pintle_controllers::Config::default()
+        };
+        let (informers, stop) = (self.informers.clone(), shutdown.clone());
+        self.parts.push(tokio::spawn(async move {
+            let ended = pintle_controllers::run(client, informers, config, Clock::system(), stop.clone()).await;
+            if let Err(e) = ended {
+                eprintln!("the controllers stopped: {e}");
+                stop.cancel();
+            }
+        }));
     }
 
     fn start_scheduler(&mut self, shutdown: &CancellationToken) {
