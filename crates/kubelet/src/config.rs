@@ -27,6 +27,9 @@ pub struct KubeletConfig {
     /// The certificate and key of the server; made and self-signed when there are none.
     #[serde(skip)]
     pub serving_cert: Option<ServingCert>,
+    /// Whether the machine's control groups are version 2, found out by default.
+    #[serde(skip)]
+    pub cgroup_v2: bool,
     /// The port actually taken is told here, for port 0.
     #[serde(skip)]
     pub bound: Option<tokio::sync::watch::Sender<u16>>,
@@ -230,6 +233,7 @@ pub struct CrashLoopBackOff {
 
 impl Default for KubeletConfig {
     fn default() -> Self {
+            cgroup_v2: std::path::Path::new("/sys/fs/cgroup/cgroup.controllers").exists(),
         let any = IpAddr::from([0, 0, 0, 0]);
         let map = |list: &[(&str, &str)]| list.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect();
         Self {

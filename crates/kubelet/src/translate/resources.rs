@@ -86,8 +86,8 @@ pub fn of_container(pod: &Pod, c: &Container, config: &KubeletConfig, memory_cap
         memory_swap_limit: memory,
         oom_score_adj: Some(oom_score_adj(pod, c, memory_capacity)),
         hugepages: hugepages(limits(c)),
-        // The kernel kills the whole container, not one of its processes.
-        unified: [("memory.oom.group".to_string(), "1".to_string())].into(),
+        // The kernel kills the whole container, not one of its processes, where it can.
+        unified: config.cgroup_v2.then(|| ("memory.oom.group".to_string(), "1".to_string())).into_iter().collect(),
         ..Default::default()
     }
 }

@@ -79,7 +79,18 @@ pub async fn run(options: Up) -> anyhow::Result<()> {
 
     let shutdown = CancellationToken::new();
     let plane = ControlPlane::start(&facts, listener, &shutdown, &mut progress).await?;
-    let node = Node::start(&facts, plane.admin(), &shutdown, &mut progress).await?;
+    let node = tokio::select! {
+        node = Node::start(&facts, plane.admin(), &shutdown, &mut progress) => node,
+        () = stop.asked() => Err(anyhow::anyhow!("stopped before the node was ready")),
+    };
+    let node = match node {
+        Ok(node) => node,
+        Err(e) => {
+            shutdown.cancel();
+            plane.stop().await;
+            return Err(e);
+        }
+    };
 
     progress.ready("The cluster is up");
     eprintln!("\n  export KUBECONFIG={}\n  kubectl get nodes\n", kubeconfig.display());
