@@ -233,10 +233,10 @@ pub struct CrashLoopBackOff {
 
 impl Default for KubeletConfig {
     fn default() -> Self {
-            cgroup_v2: std::path::Path::new("/sys/fs/cgroup/cgroup.controllers").exists(),
         let any = IpAddr::from([0, 0, 0, 0]);
         let map = |list: &[(&str, &str)]| list.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect();
         Self {
+            cgroup_v2: std::path::Path::new("/sys/fs/cgroup/cgroup.controllers").exists(),
             node_name: String::new(),
             node_ips: vec![],
             node_labels: BTreeMap::new(),
