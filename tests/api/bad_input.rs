@@ -9,14 +9,31 @@ fn manifests_are_refused_in_kubernetes_words() {
         let said = cluster.kubectl_with(&["create", "-f", "-"], manifest).err();
         assert!(said.contains(want), "{manifest}\nsaid: {said}\nwant: {want}");
     };
-    let pod = |name: &str, spec: &str| format!("apiVersion: v1\nkind: Pod\nmetadata: {{name: \"{name}\"}}\nspec: {{{spec}}}\n");
-    check(&pod("a", "containers: [{name: c, image: i, imagePolicy: x}]"), "unknown field \"spec.containers[0].imagePolicy\"");
-    check(&pod("a", "containers: 5"), "cannot unmarshal number into Go struct field PodSpec.spec.containers of type []v1.Container");
+    let pod = |name: &str, spec: &str| {
+        format!("apiVersion: v1\nkind: Pod\nmetadata: {{name: \"{name}\"}}\nspec: {{{spec}}}\n")
+    };
+    check(
+        &pod("a", "containers: [{name: c, image: i, imagePolicy: x}]"),
+        "unknown field \"spec.containers[0].imagePolicy\"",
+    );
+    check(
+        &pod("a", "containers: 5"),
+        "cannot unmarshal number into Go struct field PodSpec.spec.containers of type []v1.Container",
+    );
     check(&pod("a", ""), "spec.containers: Required value");
     check(&pod("a", "containers: [{name: c}]"), "spec.containers[0].image: Required value");
-    check(&pod("A_b", "containers: [{name: c, image: i}]"), "metadata.name: Invalid value: \"A_b\": a lowercase RFC 1123 subdomain must consist of");
-    check(&pod("a", "containers: [{name: c, image: i}, {name: c, image: i}]"), "spec.containers[1].name: Duplicate value: \"c\"");
-    check(&pod("a", "restartPolicy: Sometimes, containers: [{name: c, image: i}]"), "spec.restartPolicy: Unsupported value: \"Sometimes\": supported values: \"Always\", \"Never\", \"OnFailure\"");
+    check(
+        &pod("A_b", "containers: [{name: c, image: i}]"),
+        "metadata.name: Invalid value: \"A_b\": a lowercase RFC 1123 subdomain must consist of",
+    );
+    check(
+        &pod("a", "containers: [{name: c, image: i}, {name: c, image: i}]"),
+        "spec.containers[1].name: Duplicate value: \"c\"",
+    );
+    check(
+        &pod("a", "restartPolicy: Sometimes, containers: [{name: c, image: i}]"),
+        "spec.restartPolicy: Unsupported value: \"Sometimes\": supported values: \"Always\", \"Never\", \"OnFailure\"",
+    );
     check("apiVersion: v1\nkind: Pod\nmetadata: {name: a\n", "error converting YAML to JSON");
     check("apiVersion: v1\nkind: Nope\nmetadata: {name: a}\n", "no matches for kind \"Nope\" in version \"v1\"");
     check("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a, namespace: none}\n", "namespaces \"none\" not found");

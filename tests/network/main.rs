@@ -101,7 +101,9 @@ fn services_are_reached_by_every_way() {
     // A pod reaches itself through its own Service.
     let pod = cluster.kubectl(&["get", "pods", "-l", "app=web", "-o", "jsonpath={.items[0].metadata.name}"]).ok();
     for _ in 0..6 {
-        let said = cluster.kubectl(&["exec", &pod, "--", "/pintle", "sample", "get", "http://web.default.svc.cluster.local/"]).ok();
+        let said = cluster
+            .kubectl(&["exec", &pod, "--", "/pintle", "sample", "get", "http://web.default.svc.cluster.local/"])
+            .ok();
         assert!(said.contains("This is pod web-"), "{said}");
     }
     let refused = sh("wget -qO- -T 5 http://nobody/");

@@ -44,7 +44,16 @@ fn the_demo_answers_and_leaves_nothing() {
     let cgroup = dir.path().file_name().unwrap().to_str().unwrap();
     let out = pintle(
         &machine,
-        &["up", "--demo", "--exit", "--rm", "--data-dir", data, "--node-name=demo", &format!("--cgroup-root=/{cgroup}")],
+        &[
+            "up",
+            "--demo",
+            "--exit",
+            "--rm",
+            "--data-dir",
+            data,
+            "--node-name=demo",
+            &format!("--cgroup-root=/{cgroup}"),
+        ],
     );
     assert_eq!(out.code, 0, "{}", out.stderr);
     let answers = out.stderr.matches("Hello from Pintle! This is pod hello-").count();
@@ -80,12 +89,21 @@ fn misuse_is_explained() {
     let port = held.local_addr().unwrap().port().to_string();
     // On the host's own network here, where the port is taken.
     let mut c = Command::new(binary::pintle());
-    c.args(["up", "--data-dir", data, "--bind-address=127.0.0.1", "--advertise-address=192.0.2.1", "--secure-port", &port]);
+    c.args([
+        "up",
+        "--data-dir",
+        data,
+        "--bind-address=127.0.0.1",
+        "--advertise-address=192.0.2.1",
+        "--secure-port",
+        &port,
+    ]);
     let said = run(c, "").err();
     assert!(said.contains(&format!("127.0.0.1:{port}")) && said.contains("--secure-port"), "{said}");
 
     let cluster = Cluster::start();
-    let said = pintle(cluster.machine(), &["up", "--data-dir", cluster.data_dir().to_str().unwrap(), "--secure-port=0"]).err();
+    let said =
+        pintle(cluster.machine(), &["up", "--data-dir", cluster.data_dir().to_str().unwrap(), "--secure-port=0"]).err();
     assert!(said.contains("is in use by another pintle (pid ") && said.contains("--data-dir"), "{said}");
 
     let mut c = machine.command("setpriv");

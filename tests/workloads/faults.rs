@@ -7,7 +7,8 @@ use crate::{PATIENCE, pod, with_busybox};
 /// Waits until a pod's first container waits for this reason; answers the message.
 fn waiting(cluster: &Cluster, name: &str, reason: &str) -> String {
     until(&format!("{name} {reason}"), PATIENCE, || {
-        let state = cluster.kubectl(&["get", "pod", name, "-o", "jsonpath={.status.containerStatuses[0].state.waiting}"]).ok();
+        let state =
+            cluster.kubectl(&["get", "pod", name, "-o", "jsonpath={.status.containerStatuses[0].state.waiting}"]).ok();
         if state.contains(&format!("\"reason\":\"{reason}\"")) { Ok(state) } else { Err(state) }
     })
 }
@@ -37,11 +38,14 @@ fn pods_that_cannot_run_say_why() {
     let said = waiting(&cluster, "crash", "CrashLoopBackOff");
     assert!(said.contains("restarting failed container=c pod=crash_default("), "{said}");
     event(&cluster, "crash", "Back-off restarting failed container c in pod crash_default(");
-    let last = cluster.kubectl(&["get", "pod", "crash", "-o", "jsonpath={.status.containerStatuses[0].lastState.terminated}"]).json();
+    let last = cluster
+        .kubectl(&["get", "pod", "crash", "-o", "jsonpath={.status.containerStatuses[0].lastState.terminated}"])
+        .json();
     assert_eq!((last["exitCode"].as_i64(), last["reason"].as_str()), (Some(3), Some("Error")));
     assert_eq!(cluster.kubectl(&["logs", "crash", "--previous"]).ok(), "bye\n");
 
-    let said = cluster.kubectl(&["get", "pod", "huge", "-o", "jsonpath={.status.phase} {.status.conditions[0].message}"]).ok();
+    let said =
+        cluster.kubectl(&["get", "pod", "huge", "-o", "jsonpath={.status.phase} {.status.conditions[0].message}"]).ok();
     assert!(said.starts_with("Pending 0/1 nodes are available: 1 Insufficient cpu."), "{said}");
     event(&cluster, "huge", "FailedScheduling");
 

@@ -74,7 +74,10 @@ fn a_deployment_from_the_documentation() {
     assert_eq!(pods.matches(" Running ").count(), 3, "{pods}");
     assert!(k("get all").ok().contains("replicaset.apps/web-deployment-"));
     let described = k("describe deployment web-deployment").ok();
-    assert!(described.contains("ScalingReplicaSet") && described.contains("3 desired | 3 updated | 3 total | 3 available"), "{described}");
+    assert!(
+        described.contains("ScalingReplicaSet") && described.contains("3 desired | 3 updated | 3 total | 3 available"),
+        "{described}"
+    );
     assert!(k("describe pods").ok().contains("Successfully assigned default/web-deployment-"));
 
     assert_eq!(k("scale deployment/web-deployment --replicas=5").ok(), "deployment.apps/web-deployment scaled\n");

@@ -101,7 +101,7 @@ pub struct Up {
     #[arg(long)]
     pub rm: bool,
     /// What to log, as `tracing` filters are written, such as `info` or `pintle_kubelet=debug`.
-    #[arg(long, default_value = "warn", env = "PINTLE_LOG")]
+    #[arg(long, default_value = "warn,hickory_server=error", env = "PINTLE_LOG")]
     pub log: String,
 }
 

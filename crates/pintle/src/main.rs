@@ -32,7 +32,9 @@ fn main() -> ExitCode {
                 up::run(*options).await
             }
             Command::Image(what) => image::run(what).await,
-            Command::Cluster(cli::Cluster::Reset { data_dir, cgroup_root }) => reset::run(&data_dir, &cgroup_root).await,
+            Command::Cluster(cli::Cluster::Reset { data_dir, cgroup_root }) => {
+                reset::run(&data_dir, &cgroup_root).await
+            }
             Command::Sample(what) => sample::run(what).await,
         }
     });

@@ -55,7 +55,11 @@ pub(crate) async fn remove(paths: &Paths, cgroup_root: &str, runtime: Option<Emb
     if let Err(e) = fs::remove_dir_all(&paths.root) {
         failed.push(format!("{}: {e}", paths.root.display()));
     }
-    if failed.is_empty() { Ok(()) } else { anyhow::bail!("not everything could be removed:\n  - {}", failed.join("\n  - ")) }
+    if failed.is_empty() {
+        Ok(())
+    } else {
+        anyhow::bail!("not everything could be removed:\n  - {}", failed.join("\n  - "))
+    }
 }
 
 /// Mount points below a directory, the innermost first.

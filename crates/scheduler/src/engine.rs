@@ -177,7 +177,8 @@ mod tests {
     }
 
     fn node(name: &str, cpu: &str) -> Arc<Node> {
-        let text = json!({"metadata": {"name": name}, "status": {"allocatable": {"cpu": cpu, "memory": "8Gi", "pods": "10"}}});
+        let text =
+            json!({"metadata": {"name": name}, "status": {"allocatable": {"cpu": cpu, "memory": "8Gi", "pods": "10"}}});
         Arc::new(serde_json::from_value::<wire::Node>(text).unwrap().into())
     }
 
@@ -267,6 +268,9 @@ mod tests {
         e.set_pod(None, &pod("x", on("b")), 0);
         assert_eq!(step(&mut e, 0), "x on b");
         e.set_pod(None, &pod("y", on("zz")), 0);
-        assert!(step(&mut e, 0).starts_with("y: 0/2 nodes are available: 1 node(s) didn't satisfy plugin(s) [NodeAffinity]"));
+        assert!(
+            step(&mut e, 0)
+                .starts_with("y: 0/2 nodes are available: 1 node(s) didn't satisfy plugin(s) [NodeAffinity]")
+        );
     }
 }

@@ -59,10 +59,9 @@ impl Shared {
 
 /// Schedules until `shutdown`. `client` is who binds (`system:kube-scheduler`); the informers may be shared with others.
 pub async fn run(client: Client, informers: Informers, config: Config, shutdown: CancellationToken) {
-    let (Some(pods), Some(nodes)) = (
-        pintle_api::resources::by_resource("", "v1", "pods"),
-        pintle_api::resources::by_resource("", "v1", "nodes"),
-    ) else {
+    let (Some(pods), Some(nodes)) =
+        (pintle_api::resources::by_resource("", "v1", "pods"), pintle_api::resources::by_resource("", "v1", "nodes"))
+    else {
         tracing::error!("the resource registry lacks pods or nodes");
         return;
     };
@@ -194,7 +193,9 @@ async fn report(shared: &Shared, pod: &Pod, why: &str) {
     }
     let patch = Patch::strategic(&json!({"metadata": {"uid": pod.uid}, "status": {"conditions": [condition]}}));
     let answer = match patch {
-        Ok(patch) => shared.client.patch(shared.pods, &pod.namespace, &pod.name, "status", patch, &WriteParams::default()).await,
+        Ok(patch) => {
+            shared.client.patch(shared.pods, &pod.namespace, &pod.name, "status", patch, &WriteParams::default()).await
+        }
         Err(error) => Err(error),
     };
     if let Err(error) = answer

@@ -216,7 +216,9 @@ impl Drop for Cluster {
         self.kill();
         // What outlives the process by design (containers, mounts) goes by the product's own clean-up.
         let mut c = self.machine.command(&pintle().to_string_lossy());
-        c.args(["cluster", "reset", "--data-dir"]).arg(self.data_dir()).args(self.args().iter().filter(|a| a.starts_with("--cgroup-root")));
+        c.args(["cluster", "reset", "--data-dir"])
+            .arg(self.data_dir())
+            .args(self.args().iter().filter(|a| a.starts_with("--cgroup-root")));
         let _ = run(c, "");
     }
 }

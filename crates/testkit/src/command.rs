@@ -72,5 +72,10 @@ pub fn run(mut command: Command, input: &str) -> Output {
     }
     let out = child.wait_with_output().unwrap_or_else(|e| panic!("{shown}: {e}"));
     let text = |b: &[u8]| String::from_utf8_lossy(b).into_owned();
-    Output { command: shown, code: out.status.code().unwrap_or(-1), stdout: text(&out.stdout), stderr: text(&out.stderr) }
+    Output {
+        command: shown,
+        code: out.status.code().unwrap_or(-1),
+        stdout: text(&out.stdout),
+        stderr: text(&out.stderr),
+    }
 }

@@ -102,7 +102,11 @@ pub async fn run(what: Image) -> anyhow::Result<()> {
                 let from: Box<dyn AsyncRead + Send + Unpin> = if archive.as_os_str() == "-" {
                     Box::new(tokio::io::stdin())
                 } else {
-                    Box::new(tokio::fs::File::open(&archive).await.with_context(|| format!("cannot read {}", archive.display()))?)
+                    Box::new(
+                        tokio::fs::File::open(&archive)
+                            .await
+                            .with_context(|| format!("cannot read {}", archive.display()))?,
+                    )
                 };
                 let frames = ReaderStream::new(from).map_ok(Frame::data).map_err(Into::into);
                 let query = name.as_ref().map(|n| format!("?name={}", encode(n))).unwrap_or_default();

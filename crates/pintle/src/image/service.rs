@@ -72,7 +72,8 @@ pub(crate) fn serve(socket: &Path, runtime: Embedded, shutdown: CancellationToke
                     }
                 });
                 // A client that goes away is its own affair.
-                let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+                let _ =
+                    hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
             });
         }
     });
@@ -144,7 +145,11 @@ async fn act(runtime: &Embedded, request: Request<Body>) -> anyhow::Result<Respo
         }
         (&Method::POST, "/prune") => {
             let gone = images.prune(|_| false)?;
-            listed(gone.into_iter().map(|id| Listed { id, tags: vec![], digests: vec![], size: 0, pinned: false }).collect())
+            listed(
+                gone.into_iter()
+                    .map(|id| Listed { id, tags: vec![], digests: vec![], size: 0, pinned: false })
+                    .collect(),
+            )
         }
         (&Method::GET, "/export") => {
             let names = all("image");
@@ -155,7 +160,10 @@ async fn act(runtime: &Embedded, request: Request<Body>) -> anyhow::Result<Respo
             tokio::task::spawn_blocking(move || {
                 let names: Vec<&str> = names.iter().map(String::as_str).collect();
                 let mut to = std::io::BufWriter::with_capacity(64 << 10, Frames(writer.clone()));
-                let done = images.export(&names, &mut to).map_err(|e| e.to_string()).and_then(|()| to.flush().map_err(|e| e.to_string()));
+                let done = images
+                    .export(&names, &mut to)
+                    .map_err(|e| e.to_string())
+                    .and_then(|()| to.flush().map_err(|e| e.to_string()));
                 if let Err(e) = done {
                     // A reader that went away hears of nothing.
                     let _ = writer.blocking_send(Err(e.into()));

@@ -70,7 +70,8 @@ impl ControlPlane {
         });
         progress.done(format_args!("API server on port {}", facts.port));
 
-        let admin = Client::in_process(server.service(), UserInfo::authenticated("kubernetes-admin", &["system:masters"]));
+        let admin =
+            Client::in_process(server.service(), UserInfo::authenticated("kubernetes-admin", &["system:masters"]));
         let mut plane = Self {
             informers: Informers::new(admin.as_user(UserInfo::authenticated("system:kube-controller-manager", &[]))),
             server,

@@ -141,7 +141,11 @@ struct Stop {
 
 impl Stop {
     fn new() -> anyhow::Result<Self> {
-        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())?, asked: false })
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            asked: false,
+        })
     }
 
     async fn asked(&mut self) {
@@ -158,7 +162,8 @@ impl Stop {
 /// The first address of the service network (the API server's Service) and the tenth (the cluster DNS).
 fn service_addresses(ranges: &[String]) -> anyhow::Result<(IpAddr, IpAddr)> {
     let range = ranges.first().context("--service-cluster-ip-range must name a network")?;
-    let (base, _) = range.split_once('/').with_context(|| format!("{range} is no network: write it as 10.96.0.0/12"))?;
+    let (base, _) =
+        range.split_once('/').with_context(|| format!("{range} is no network: write it as 10.96.0.0/12"))?;
     let nth = |n: u8| match base.parse::<IpAddr>() {
         Ok(IpAddr::V4(v)) => Ok(IpAddr::from((u32::from(v) + u32::from(n)).to_be_bytes())),
         Ok(IpAddr::V6(v)) => Ok(IpAddr::from((u128::from(v) + u128::from(n)).to_be_bytes())),
@@ -168,7 +173,11 @@ fn service_addresses(ranges: &[String]) -> anyhow::Result<(IpAddr, IpAddr)> {
 }
 
 fn write_kubeconfig(facts: &Facts) -> anyhow::Result<std::path::PathBuf> {
-    let local = if facts.options.bind_address.is_unspecified() { IpAddr::from([127, 0, 0, 1]) } else { facts.options.bind_address };
+    let local = if facts.options.bind_address.is_unspecified() {
+        IpAddr::from([127, 0, 0, 1])
+    } else {
+        facts.options.bind_address
+    };
     let text = Kubeconfig {
         cluster: "pintle",
         user: "kubernetes-admin",

@@ -53,7 +53,8 @@ impl Node {
         let informers = Informers::new(admin.clone());
         let mut parts = Vec::new();
         let config = kubelet_config(facts);
-        let client = admin.as_user(UserInfo::authenticated(format!("system:node:{}", facts.node_name), &["system:nodes"]));
+        let client =
+            admin.as_user(UserInfo::authenticated(format!("system:node:{}", facts.node_name), &["system:nodes"]));
         let (agent, stop) = (Arc::new(runtime.clone()) as Arc<dyn Runtime>, shutdown.clone());
         parts.push(tokio::spawn(async move {
             if let Err(e) = pintle_kubelet::run(config, client, agent, stop.clone()).await {

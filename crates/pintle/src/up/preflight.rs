@@ -46,7 +46,8 @@ fn load_module(name: &str) -> bool {
 /// When the port cannot be had.
 pub fn listen(address: IpAddr, port: u16, what: &str, flag: &str) -> anyhow::Result<TcpListener> {
     let at = SocketAddr::new(address, port);
-    let listener = TcpListener::bind(at).with_context(|| format!("{what} cannot listen on {at}: choose another port by {flag}"))?;
+    let listener = TcpListener::bind(at)
+        .with_context(|| format!("{what} cannot listen on {at}: choose another port by {flag}"))?;
     listener.set_nonblocking(true)?;
     Ok(listener)
 }
@@ -81,6 +82,9 @@ mod tests {
         let first = listen(localhost, 0, "the API server", "--secure-port").unwrap();
         let port = first.local_addr().unwrap().port();
         let error = listen(localhost, port, "the API server", "--secure-port").unwrap_err().to_string();
-        assert_eq!(error, format!("the API server cannot listen on 127.0.0.1:{port}: choose another port by --secure-port"));
+        assert_eq!(
+            error,
+            format!("the API server cannot listen on 127.0.0.1:{port}: choose another port by --secure-port")
+        );
     }
 }

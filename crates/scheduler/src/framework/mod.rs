@@ -198,7 +198,10 @@ mod tests {
     #[test]
     fn messages() {
         let mut d = Diagnosis { nodes: 3, ..Diagnosis::default() };
-        d.count(&Rejection { reasons: vec!["Insufficient cpu".into(), "Insufficient memory".into()], unresolvable: false });
+        d.count(&Rejection {
+            reasons: vec!["Insufficient cpu".into(), "Insufficient memory".into()],
+            unresolvable: false,
+        });
         d.count(&Rejection::new("Insufficient cpu"));
         d.count(&Rejection::unresolvable("node(s) were unschedulable"));
         assert_eq!(

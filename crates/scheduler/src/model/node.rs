@@ -38,7 +38,8 @@ impl Node {
 
 impl From<wire::Node> for Node {
     fn from(n: wire::Node) -> Self {
-        let images = n.status.images.into_iter().flat_map(|i| i.names.into_iter().map(move |name| (name, i.size_bytes)));
+        let images =
+            n.status.images.into_iter().flat_map(|i| i.names.into_iter().map(move |name| (name, i.size_bytes)));
         Self {
             name: n.metadata.name,
             labels: n.metadata.labels,

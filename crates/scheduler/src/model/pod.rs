@@ -189,7 +189,9 @@ mod tests {
     use serde_json::json;
 
     fn pod(spec: &serde_json::Value) -> Pod {
-        serde_json::from_value::<wire::Pod>(json!({"metadata": {"name": "p", "namespace": "n"}, "spec": spec})).unwrap().into()
+        serde_json::from_value::<wire::Pod>(json!({"metadata": {"name": "p", "namespace": "n"}, "spec": spec}))
+            .unwrap()
+            .into()
     }
 
     fn c(cpu: &str) -> serde_json::Value {
@@ -219,7 +221,9 @@ mod tests {
 
     #[test]
     fn ports() {
-        let p = pod(&json!({"containers": [{"ports": [{"hostPort": 80}, {"containerPort": 1}, {"hostPort": 53, "protocol": "UDP", "hostIP": "127.0.0.1"}]}]}));
+        let p = pod(
+            &json!({"containers": [{"ports": [{"hostPort": 80}, {"containerPort": 1}, {"hostPort": 53, "protocol": "UDP", "hostIP": "127.0.0.1"}]}]}),
+        );
         let of = |protocol: &str, ip: &str, port| HostPort { protocol: protocol.into(), ip: ip.into(), port };
         assert_eq!(p.host_ports, [of("TCP", "0.0.0.0", 80), of("UDP", "127.0.0.1", 53)]);
     }

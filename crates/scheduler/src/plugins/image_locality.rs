@@ -52,7 +52,12 @@ mod tests {
     #[test]
     fn prefers_where_it_is() {
         let pod = json!({"spec": {"containers": [{"image": "example.com/a"}]}});
-        let with = |name: &str, size: i64| (json!({"metadata": {"name": name}, "status": {"images": [{"names": ["example.com/a:latest"], "sizeBytes": size}]}}), vec![]);
+        let with = |name: &str, size: i64| {
+            (
+                json!({"metadata": {"name": name}, "status": {"images": [{"names": ["example.com/a:latest"], "sizeBytes": size}]}}),
+                vec![],
+            )
+        };
         let without = (json!({"metadata": {"name": "c"}}), vec![]);
         assert_eq!(scores(&ImageLocality, &pod, &[with("a", 1000 * MB), without.clone()]), [48, 0]);
         assert_eq!(scores(&ImageLocality, &pod, &[with("a", 10 * MB), with("b", 2000 * MB)]), [0, 100]);

@@ -42,7 +42,8 @@ fn required(pod: &Pod) -> Option<&NodeSelector> {
 /// Whether a node has what a pod's node selector and required node affinity ask for.
 #[must_use]
 pub fn matches(pod: &Pod, node: &Node) -> bool {
-    pod.node_selector.iter().all(|(k, v)| node.labels.get(k) == Some(v)) && required(pod).is_none_or(|s| selector(s, node))
+    pod.node_selector.iter().all(|(k, v)| node.labels.get(k) == Some(v))
+        && required(pod).is_none_or(|s| selector(s, node))
 }
 
 /// The node names that required affinity comes down to, when every term asks for one by name (as DaemonSets do).
@@ -50,7 +51,8 @@ fn named(pod: &Pod) -> Option<Vec<String>> {
     let terms = &required(pod)?.node_selector_terms;
     let mut out = Vec::new();
     for t in terms {
-        let by_name = t.match_fields.iter().find(|f| f.key == "metadata.name" && f.operator == "In" && f.values.len() == 1)?;
+        let by_name =
+            t.match_fields.iter().find(|f| f.key == "metadata.name" && f.operator == "In" && f.values.len() == 1)?;
         out.push(by_name.values[0].clone());
     }
     (!out.is_empty()).then_some(out)
@@ -141,8 +143,14 @@ mod tests {
         }
         check(&required(&json!([{}])), false);
         check(&required(&json!([{}, {"matchExpressions": [{"key": "disk", "operator": "Exists"}]}])), true);
-        check(&required(&json!([{"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["n"]}]}])), true);
-        check(&required(&json!([{"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["m"]}]}])), false);
+        check(
+            &required(&json!([{"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["n"]}]}])),
+            true,
+        );
+        check(
+            &required(&json!([{"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["m"]}]}])),
+            false,
+        );
     }
 
     #[test]

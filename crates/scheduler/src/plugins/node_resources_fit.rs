@@ -58,7 +58,9 @@ impl Plugin for NodeResourcesFit {
         let (have, used, want) = (&node.allocatable, &info.scored_requested, &pod.scored_requests);
         let mut sum = 0;
         let mut weights = 0;
-        for (have, used) in [(have.milli_cpu, used.milli_cpu + want.milli_cpu), (have.memory, used.memory + want.memory)] {
+        for (have, used) in
+            [(have.milli_cpu, used.milli_cpu + want.milli_cpu), (have.memory, used.memory + want.memory)]
+        {
             if have > 0 {
                 sum += free(have, used);
                 weights += 1;
@@ -113,7 +115,10 @@ mod tests {
         check(json!({"example.com/gpu": "1"}), &[]);
         check(json!({"example.com/gpu": "2"}), &["Insufficient example.com/gpu"]);
         check(json!({"example.com/tpu": "1"}), &["Insufficient example.com/tpu"]);
-        assert_eq!(filter(&NodeResourcesFit, &pod(&json!({})), &node("2", "2Gi", "1"), &[pod(&json!({}))]), ["Too many pods"]);
+        assert_eq!(
+            filter(&NodeResourcesFit, &pod(&json!({})), &node("2", "2Gi", "1"), &[pod(&json!({}))]),
+            ["Too many pods"]
+        );
     }
 
     #[test]

@@ -9,7 +9,8 @@ use crate::plugins::taint_toleration::tolerates;
 pub struct NodeUnschedulable;
 
 fn refuses(pod: &Pod, node: &Node) -> bool {
-    let taint = Taint { key: "node.kubernetes.io/unschedulable".into(), value: String::new(), effect: "NoSchedule".into() };
+    let taint =
+        Taint { key: "node.kubernetes.io/unschedulable".into(), value: String::new(), effect: "NoSchedule".into() };
     node.unschedulable && !pod.tolerations.iter().any(|t| tolerates(t, &taint))
 }
 
@@ -52,7 +53,11 @@ mod tests {
         };
         check(json!({}), false, true);
         check(json!({}), true, false);
-        check(json!({"spec": {"tolerations": [{"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule", "operator": "Exists"}]}}), true, true);
+        check(
+            json!({"spec": {"tolerations": [{"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule", "operator": "Exists"}]}}),
+            true,
+            true,
+        );
         check(json!({"spec": {"tolerations": [{"operator": "Exists"}]}}), true, true);
     }
 }

@@ -52,7 +52,9 @@ impl Plugin for TaintToleration {
             return Ok(());
         }
         match untolerated(pod, node, HARD).next() {
-            Some(t) => Err(Rejection::unresolvable(format!("node(s) had untolerated taint {{{}: {}}}", t.key, t.value))),
+            Some(t) => {
+                Err(Rejection::unresolvable(format!("node(s) had untolerated taint {{{}: {}}}", t.key, t.value)))
+            }
             None => Ok(()),
         }
     }
@@ -110,13 +112,24 @@ mod tests {
         check(json!([{"key": "k", "operator": "Exists", "effect": "NoExecute"}]), taint(), no);
         check(json!([]), json!({"key": "k", "effect": "PreferNoSchedule"}), &[]);
         check(json!([]), json!({"key": "k", "effect": "NoExecute"}), &["node(s) had untolerated taint {k: }"]);
-        check(json!([{"key": "k", "operator": "Gt", "value": "5"}]), json!({"key": "k", "value": "6", "effect": "NoSchedule"}), &[]);
+        check(
+            json!([{"key": "k", "operator": "Gt", "value": "5"}]),
+            json!({"key": "k", "value": "6", "effect": "NoSchedule"}),
+            &[],
+        );
     }
 
     #[test]
     fn prefers_fewer_taints() {
-        let soft = |n: usize| node(&json!((0..n).map(|i| json!({"key": format!("k{i}"), "effect": "PreferNoSchedule"})).collect::<Vec<_>>()));
-        assert_eq!(scores(&TaintToleration, &json!({}), &[(soft(0), vec![]), (soft(1), vec![]), (soft(2), vec![])]), [100, 50, 0]);
+        let soft = |n: usize| {
+            node(&json!(
+                (0..n).map(|i| json!({"key": format!("k{i}"), "effect": "PreferNoSchedule"})).collect::<Vec<_>>()
+            ))
+        };
+        assert_eq!(
+            scores(&TaintToleration, &json!({}), &[(soft(0), vec![]), (soft(1), vec![]), (soft(2), vec![])]),
+            [100, 50, 0]
+        );
         assert!(scores(&TaintToleration, &json!({}), &[(soft(0), vec![])]).is_empty());
     }
 }
