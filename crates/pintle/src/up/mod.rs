@@ -48,9 +48,8 @@ pub async fn run(options: Up) -> anyhow::Result<()> {
     preflight::check(&options.data_dir)?;
     let paths = Paths::new(&options.data_dir);
     let lock = paths::lock(&paths.root)?;
-    let address = match options.advertise_address.or_else(preflight::default_address) {
-        Some(a) => a,
-        None => anyhow::bail!("this machine has no default route: say by --advertise-address how pods may reach it"),
+    let Some(address) = options.advertise_address.or_else(preflight::default_address) else {
+        anyhow::bail!("this machine has no default route: say by --advertise-address how pods may reach it");
     };
     let listener = preflight::listen(options.bind_address, options.secure_port, "the API server", "--secure-port")?;
     let port = listener.local_addr()?.port();
