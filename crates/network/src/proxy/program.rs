@@ -65,9 +65,11 @@ struct Change {
     add: BTreeMap<SetId, HashMap<Key, Element>>,
     /// Chains whose count changed, with what it was before.
     chains: HashMap<Shared, u32>,
-    slots: BTreeSet<Pool>,
+    /// Pools that grew, with the places they had before.
     slots_before: HashMap<Pool, u32>,
     aftermath: Aftermath,
+    /// Whether the change is not for the kernel, so that its elements need not be told.
+    only_noted: bool,
 }
 
 impl Change {
@@ -139,7 +141,7 @@ impl Program {
 
     /// Takes note of what was decided without telling the kernel; `resync` does.
     pub fn load(&mut self, decisions: impl IntoIterator<Item = (Name, Decision)>) -> Aftermath {
-        let mut change = Change::default();
+        let mut change = Change { only_noted: true, ..Change::default() };
         for (name, decision) in decisions {
             self.decide(&mut change, name, decision);
         }
@@ -232,36 +234,43 @@ impl Program {
         old: Option<(&Target, &Arc<str>)>,
         new: Option<(&Target, &Arc<str>)>,
     ) {
-        let (mut before, mut after) = (Elements::default(), Elements::default());
-        if let Some((target, text)) = old {
-            elements(&mut before, front, target, text);
-        }
-        if let Some((target, text)) = new {
-            elements(&mut after, front, target, text);
-        }
         change.aftermath.moved.insert(front);
         change.aftermath.stale_clients |= old.is_some_and(|(target, _)| target.affinity.is_some());
-        for chain in after.chains {
-            self.count_chain(change, chain, true);
-        }
-        for chain in before.chains {
-            self.count_chain(change, chain, false);
-        }
-        for (pool, count) in after.slots {
-            let have = self.slots.entry(pool).or_default();
-            if count > *have {
-                change.slots_before.entry(pool).or_insert(*have);
-                change.slots.insert(pool);
-                *have = count;
+        if let Some((target, _)) = new {
+            for chain in chains(front, target) {
+                self.count_chain(change, chain, true);
+            }
+            for (pool, list) in pools(front, target) {
+                let have = self.slots.entry(pool).or_default();
+                if count(list) > *have {
+                    change.slots_before.entry(pool).or_insert(*have);
+                    *have = count(list);
+                }
             }
         }
-        for (at, element) in &before.elements {
-            if after.elements.get(at) != Some(element) {
+        for chain in old.iter().flat_map(|(target, _)| chains(front, target)) {
+            self.count_chain(change, chain, false);
+        }
+        if change.only_noted {
+            return;
+        }
+        let gather = |side: Option<(&Target, &Arc<str>)>| {
+            let mut found = Elements::new();
+            if let Some((target, text)) = side {
+                elements(front, target, text, |set, element| {
+                    found.insert((set, element.key.clone()), element);
+                });
+            }
+            found
+        };
+        let (before, after) = (gather(old), gather(new));
+        for (at, element) in &before {
+            if after.get(at) != Some(element) {
                 change.delete(at.0, element.clone());
             }
         }
-        for (at, element) in after.elements {
-            if before.elements.get(&at) != Some(&element) {
+        for (at, element) in after {
+            if before.get(&at) != Some(&element) {
                 change.add(at.0, element);
             }
         }
@@ -283,8 +292,7 @@ impl Program {
     fn batch(&mut self, change: Change) -> Batch {
         let mut batch = Batch::new();
         let table = self.table;
-        for pool in change.slots {
-            let have = change.slots_before.get(&pool).copied().unwrap_or(0);
+        for (pool, have) in change.slots_before {
             layout::add_slots(&mut batch, table, pool, have, self.slots[&pool]);
         }
         let now = |chain: &Shared| self.chains.get(chain).copied().unwrap_or(0);
@@ -390,11 +398,7 @@ impl Program {
         }
         let mut all: BTreeMap<SetId, Vec<Element>> = BTreeMap::new();
         for (front, held) in &self.fronts {
-            let mut found = Elements::default();
-            elements(&mut found, *front, &held.target, &held.text);
-            for ((set, _), element) in found.elements {
-                all.entry(set).or_default().push(element);
-            }
+            elements(*front, &held.target, &held.text, |set, element| all.entry(set).or_default().push(element));
         }
         for counted in self.counted.keys() {
             let (set, element) = counted.element();
@@ -455,56 +459,65 @@ fn address(bytes: &[u8]) -> Option<IpAddr> {
     <[u8; 4]>::try_from(bytes).map(IpAddr::from).or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from)).ok()
 }
 
-/// What a frontend is made of.
-#[derive(Default)]
-struct Elements {
-    elements: BTreeMap<(SetId, Key), Element>,
-    chains: Vec<Shared>,
-    slots: Vec<(Pool, u32)>,
-}
+/// The elements of a frontend, in order.
+type Elements = BTreeMap<(SetId, Key), Element>;
 
-impl Elements {
-    fn add(&mut self, set: SetId, element: Element) {
-        self.elements.insert((set, element.key.clone()), element);
-    }
-}
-
-fn elements(out: &mut Elements, front: Front, target: &Target, text: &str) {
+/// The chain that spreads the calls of a frontend; none when there is nobody to call.
+fn spreader(front: Front, target: &Target) -> Option<Shared> {
     let by_port = matches!(front, Front::Port(..));
-    let pick = |ip, port| SetId::Fixed(if by_port { port } else { ip });
-    let key = front.key();
-    let count = |list: &[SocketAddr]| u32::try_from(list.len()).unwrap_or(u32::MAX);
     let inside = count(&target.endpoints);
     let affinity = target.affinity.is_some();
-    let chain = match &target.outside {
+    match &target.outside {
         None if inside == 0 => None,
         None => {
-            Some(Shared::Lb { pool: Pool::new(by_port, false), count: inside, masquerade: target.masquerade, affinity })
+            let pool = Pool::new(by_port, false);
+            Some(Shared::Lb { pool, count: inside, masquerade: target.masquerade, affinity })
         }
         Some(outside) if inside == 0 && outside.is_empty() => None,
         Some(outside) => Some(Shared::Split { by_port, inside, outside: count(outside), affinity }),
-    };
-    if let Some(chain) = chain {
+    }
+}
+
+fn firewall(front: Front, target: &Target) -> Option<Shared> {
+    let ranges = target.allowed.as_ref().filter(|_| matches!(front, Front::Ip(..)));
+    ranges.map(|ranges| Shared::Firewall(ranges.clone()))
+}
+
+/// The chains a frontend leads to.
+fn chains(front: Front, target: &Target) -> impl Iterator<Item = Shared> {
+    let spreader = spreader(front, target);
+    let affinity = target.affinity.filter(|_| spreader.is_some()).map(Shared::Affinity);
+    spreader.into_iter().chain(affinity).chain(firewall(front, target))
+}
+
+/// The lists of endpoints of a frontend, with the pools they are in.
+fn pools(front: Front, target: &Target) -> impl Iterator<Item = (Pool, &[SocketAddr])> {
+    let by_port = matches!(front, Front::Port(..));
+    let inside = std::iter::once((Pool::new(by_port, false), &*target.endpoints));
+    inside.chain(target.outside.iter().map(move |list| (Pool::new(by_port, true), &**list)))
+}
+
+fn count(list: &[SocketAddr]) -> u32 {
+    u32::try_from(list.len()).unwrap_or(u32::MAX)
+}
+
+/// Tells every element of a frontend to `out`.
+fn elements(front: Front, target: &Target, text: &str, mut out: impl FnMut(SetId, Element)) {
+    let by_port = matches!(front, Front::Port(..));
+    let pick = |ip, port| SetId::Fixed(if by_port { port } else { ip });
+    let key = front.key();
+    if let Some(chain) = spreader(front, target) {
         let verdict = Verdict::goto(chain.name());
-        out.add(
-            pick(layout::SERVICE_IPS, layout::SERVICE_PORTS),
-            Element::verdict(key.clone(), verdict).commented(text),
-        );
-        out.chains.push(chain);
-        let pools = [(false, Some(&target.endpoints)), (true, target.outside.as_ref())];
-        for (outside, list) in pools {
-            let Some(list) = list else { continue };
-            let pool = Pool::new(by_port, outside);
-            for (slot, at) in (0u32..).zip(list.iter()) {
-                out.add(SetId::Eps(pool, slot), Element::value(key.clone(), Key::new().ip(at.ip()).port(at.port())));
+        out(pick(layout::SERVICE_IPS, layout::SERVICE_PORTS), Element::verdict(key.clone(), verdict).commented(text));
+        for (pool, list) in pools(front, target) {
+            for (slot, at) in (0u32..).zip(list) {
+                let to = Key::new().ip(at.ip()).port(at.port());
+                out(SetId::Eps(pool, slot), Element::value(key.clone(), to));
             }
-            out.slots.push((pool, count(list)));
         }
         if let Some(seconds) = target.affinity {
-            let chain = Shared::Affinity(seconds);
-            let verdict = Verdict::goto(chain.name());
-            out.add(pick(layout::AFFINITY_IPS, layout::AFFINITY_PORTS), Element::verdict(key.clone(), verdict));
-            out.chains.push(chain);
+            let verdict = Verdict::goto(Shared::Affinity(seconds).name());
+            out(pick(layout::AFFINITY_IPS, layout::AFFINITY_PORTS), Element::verdict(key.clone(), verdict));
         }
     }
     if let Some(refuse) = target.refuse {
@@ -512,14 +525,11 @@ fn elements(out: &mut Elements, front: Front, target: &Target, text: &str) {
             Refuse::Reject => Verdict::goto(layout::REJECT),
             Refuse::Drop => Verdict::Drop,
         };
-        out.add(
-            pick(layout::NO_ENDPOINT_IPS, layout::NO_ENDPOINT_PORTS),
-            Element::verdict(key.clone(), verdict).commented(text),
-        );
+        let set = pick(layout::NO_ENDPOINT_IPS, layout::NO_ENDPOINT_PORTS);
+        out(set, Element::verdict(key.clone(), verdict).commented(text));
     }
-    if let Some(ranges) = target.allowed.as_ref().filter(|_| !by_port) {
-        let chain = Shared::Firewall(ranges.clone());
-        out.add(SetId::Fixed(layout::FIREWALL_IPS), Element::verdict(key, Verdict::goto(chain.name())).commented(text));
-        out.chains.push(chain);
+    if let Some(chain) = firewall(front, target) {
+        let verdict = Verdict::goto(chain.name());
+        out(SetId::Fixed(layout::FIREWALL_IPS), Element::verdict(key, verdict).commented(text));
     }
 }
