@@ -73,6 +73,7 @@ pub(crate) struct Server {
     pub(crate) discovery: discovery::Discovery,
     pub(crate) inflight: http::inflight::InFlight,
     pub(crate) metrics: metrics::Metrics,
+    pub(crate) started: jiff::Timestamp,
     /// Set when no new watch may start and running ones must end.
     pub(crate) stopping: CancellationToken,
     /// What the server still has to do before it is ready.
@@ -141,6 +142,7 @@ impl ApiServer {
             openapi,
             inflight,
             metrics: metrics::Metrics::default(),
+            started: config.clock.now(),
             stopping: CancellationToken::new(),
             hooks: bootstrap::Hooks::default(),
             config,

@@ -163,3 +163,22 @@ pub(crate) fn line(out: &mut String, name: &str, labels: &str, value: impl std::
     let _ =
         if labels.is_empty() { writeln!(out, "{name} {value}") } else { writeln!(out, "{name}{{{labels}}} {value}") };
 }
+
+/// What the kernel knows of this process.
+pub(crate) fn process(out: &mut String) {
+    let Ok(stat) = std::fs::read_to_string("/proc/self/stat") else { return };
+    // After the name, which may hold anything, the fields are numbers.
+    let fields: Vec<&str> = stat.rsplit_once(')').map(|(_, r)| r.split_whitespace().collect()).unwrap_or_default();
+    let number = |i: usize| fields.get(i).and_then(|f| f.parse::<f64>().ok()).unwrap_or(0.0);
+    // User and system time in hundredths of a second, size in bytes and in pages of 4 KiB.
+    head(out, "process_cpu_seconds_total", "counter", "[STABLE] Total user and system CPU time spent in seconds.");
+    line(out, "process_cpu_seconds_total", "", (number(11) + number(12)) / 100.0);
+    head(out, "process_virtual_memory_bytes", "gauge", "[STABLE] Virtual memory size in bytes.");
+    line(out, "process_virtual_memory_bytes", "", number(20));
+    head(out, "process_resident_memory_bytes", "gauge", "[STABLE] Resident memory size in bytes.");
+    line(out, "process_resident_memory_bytes", "", number(21) * 4096.0);
+    if let Ok(fds) = std::fs::read_dir("/proc/self/fd") {
+        head(out, "process_open_fds", "gauge", "[STABLE] Number of open file descriptors.");
+        line(out, "process_open_fds", "", fds.count());
+    }
+}

@@ -260,7 +260,7 @@ mod tests {
     #[test]
     fn order_of_versions() {
         let mut v = ["v1beta1", "v2", "v1alpha1", "v1", "v1beta2", "foo"];
-        v.sort_by(|a, b| version_rank(b).cmp(&version_rank(a)));
+        v.sort_by_key(|v| std::cmp::Reverse(version_rank(v)));
         assert_eq!(v, ["v2", "v1", "v1beta2", "v1beta1", "v1alpha1", "foo"]);
     }
 }

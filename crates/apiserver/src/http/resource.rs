@@ -4,8 +4,11 @@ use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use http::Response;
+use http::header::{CONTENT_TYPE, HeaderValue};
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::Frame;
 use pintle_api::object::Object;
-use pintle_api::service::{Body, ObjectList};
+use pintle_api::service::{Body, BoxError, ObjectList};
 use pintle_api::status::Status;
 use serde_json::{Value, json};
 
@@ -118,15 +121,17 @@ impl Server {
         let bytes = match &accepted.target {
             None => {
                 let size: usize = found.items.iter().map(|o| o.bytes().len() + 2).sum();
-                let mut out = BytesMut::with_capacity(size + 256);
-                out.put_slice(
-                    format!(
-                        "{{\"kind\":\"{}\",\"apiVersion\":\"{}\",\"metadata\":{metadata},\"items\":[",
-                        res.list_kind(),
-                        res.api_version
-                    )
-                    .as_bytes(),
+                let head = format!(
+                    "{{\"kind\":\"{}\",\"apiVersion\":\"{}\",\"metadata\":{metadata},\"items\":[",
+                    res.list_kind(),
+                    res.api_version
                 );
+                let plain = accepted.media == Media::Json && !accepted.pretty && !respond::takes_gzip(&ctx.headers);
+                if plain && size > STREAM_OVER {
+                    return Ok(streamed(res, head, found.items));
+                }
+                let mut out = BytesMut::with_capacity(size + head.len() + 2);
+                out.put_slice(head.as_bytes());
                 for (i, object) in found.items.iter().enumerate() {
                     out.put_slice(if i > 0 { b",{" } else { b"{" });
                     out.put_slice(res.item(object));
@@ -343,6 +348,41 @@ impl Server {
         let (items, revision) = self.delete_collection(&w, &lo, &o).await?;
         self.listed(ctx, res, &accepted, Listed { items, revision, continue_token: String::new(), remaining: None })
     }
+}
+
+/// Lists longer than this are written piece by piece, so that no reader makes a copy of the whole.
+const STREAM_OVER: usize = 512 * 1024;
+/// About how long such a piece is.
+const PIECE: usize = 128 * 1024;
+
+/// A list as the answer, written from the shared objects as the client reads.
+fn streamed(res: &Arc<Res>, head: String, items: Vec<Arc<Object>>) -> Response<Body> {
+    let res = Arc::clone(res);
+    let mut head = Some(head);
+    let mut at = 0;
+    let pieces = std::iter::from_fn(move || {
+        if at > items.len() {
+            return None;
+        }
+        let mut out = BytesMut::with_capacity(PIECE + PIECE / 8);
+        if let Some(head) = head.take() {
+            out.put_slice(head.as_bytes());
+        }
+        while out.len() < PIECE && at < items.len() {
+            out.put_slice(if at > 0 { b",{" } else { b"{" });
+            out.put_slice(res.item(&items[at]));
+            at += 1;
+        }
+        if at == items.len() {
+            out.put_slice(b"]}\n");
+            at += 1;
+        }
+        Some(Ok::<_, BoxError>(Frame::data(out.freeze())))
+    });
+    let body = StreamBody::new(futures::stream::iter(pieces));
+    let mut r = Response::new(BodyExt::boxed_unsync(body));
+    r.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    r
 }
 
 /// The namespace in whose keys the object stands.

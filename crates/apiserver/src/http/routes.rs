@@ -12,6 +12,8 @@ use super::negotiate::{self, Accepted, Media};
 use super::respond;
 use crate::Server;
 
+const UNSTABLE: &str = "Warning: This endpoint is not meant to be machine parseable, has no formatting compatibility guarantees and is for debugging purposes only.\n";
+
 impl Server {
     /// Serves a request about anything but a resource.
     ///
@@ -44,6 +46,8 @@ impl Server {
                     .insert(http::header::CACHE_CONTROL, http::HeaderValue::from_static("public, max-age=3600"));
                 Ok(r)
             }
+            "/statusz" if reads => Ok(respond::text(200, self.statusz())),
+            "/flagz" if reads => Ok(respond::text(200, self.flagz())),
             "/" => Ok(self.plain(ctx, &json!({"paths": self.paths()}))),
             "/version" if reads => Ok(self.plain(ctx, &crate::discovery::version())),
             "/metrics" => {
@@ -121,7 +125,7 @@ impl Server {
 
     async fn metrics_text(&self) -> String {
         use crate::metrics::{head, line};
-        let mut out = String::new();
+        let (mut out, mut watches) = (String::new(), String::new());
         self.metrics.write(&mut out);
         let (reading, writing) = self.inflight.now();
         head(
@@ -132,6 +136,49 @@ impl Server {
         );
         line(&mut out, "apiserver_current_inflight_requests", "request_kind=\"mutating\"", writing);
         line(&mut out, "apiserver_current_inflight_requests", "request_kind=\"readOnly\"", reading);
+        head(&mut out, "apiserver_storage_objects", "gauge", "[STABLE] Number of stored objects at the time of last check split by kind.");
+        head(&mut watches, "apiserver_longrunning_requests", "gauge", "[STABLE] Gauge of all active long-running apiserver requests broken out by verb, group, version, resource, scope and component. Not all requests are tracked this way.");
+        for res in self.registry.all() {
+            let Some(cache) = res.objects.as_ref().and_then(|o| o.loaded()) else { continue };
+            if !res.converts() {
+                if let Ok(all) = cache.at_least(0).await {
+                    let name = res.def.group_resource();
+                    line(&mut out, "apiserver_storage_objects", &format!("resource=\"{name}\""), all.len());
+                }
+                let d = res.def;
+                let labels = format!(
+                    "component=\"apiserver\",group=\"{}\",resource=\"{}\",scope=\"cluster\",subresource=\"\",verb=\"WATCH\",version=\"{}\"",
+                    d.group, d.resource, d.version
+                );
+                line(&mut watches, "apiserver_longrunning_requests", &labels, cache.watchers());
+            }
+        }
+        out.push_str(&watches);
+        crate::metrics::process(&mut out);
+        out
+    }
+
+    /// `/statusz`: what runs here and since when.
+    fn statusz(&self) -> String {
+        let up = self.clock.now().duration_since(self.started).as_secs();
+        let version = crate::discovery::version();
+        format!(
+            "kube-apiserver statusz\n{UNSTABLE}\nStarted: {}\nUp: {}\nGo version: {}\nBinary version: {}\nEmulation version: 1.{}\nPaths: {}\n",
+            pintle_api::time::format(self.started),
+            pintle_api::time::human_duration(up),
+            version["goVersion"].as_str().unwrap_or_default(),
+            version["gitVersion"].as_str().unwrap_or_default(),
+            crate::discovery::MINOR,
+            "/healthz /livez /metrics /readyz /statusz /version"
+        )
+    }
+
+    /// `/flagz`: the flags as given.
+    fn flagz(&self) -> String {
+        let mut out = format!("kube-apiserver flagz\n{UNSTABLE}\n");
+        for (k, v) in &self.config.flags {
+            out.push_str(&format!("{k}={v}\n"));
+        }
         out
     }
 
