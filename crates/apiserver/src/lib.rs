@@ -3,7 +3,6 @@
 //! [`ApiServer::new`] makes a server of a [`Config`]; [`ApiServer::service`] is it in process, [`ApiServer::serve`]
 //! over TLS. Requests in process carry [`pintle_api::service::InProcessUser`]; they skip authentication, never
 //! authorization.
-#![allow(dead_code, reason = "parts that the next steps use")]
 #![allow(clippy::result_large_err, reason = "an error is the answer of the request: made once, never in a hot loop")]
 
 mod admission;

@@ -98,3 +98,27 @@ async fn field_validation() {
     let said = c.kubectl("explain deployment.spec.template.spec.containers --recursive").await;
     assert!(said.contains("imagePullPolicy") && said.contains("GROUP:      apps"), "{said}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tables_while_watching_and_an_old_kubectl() {
+    if !has(KUBECTL) {
+        return;
+    }
+    let c = Cluster::start().await;
+    c.kubectl("create configmap a --from-literal=k=v").await;
+    let out = c.run(KUBECTL, "admin", "get configmaps -w --request-timeout=1s", None).await;
+    let said = String::from_utf8_lossy(&out.stdout).into_owned();
+    assert!(said.starts_with("NAME") && said.contains("a ") && said.contains('1'), "{said}");
+    assert!(c.kubectl("get --raw /metrics").await.contains("apiserver_storage_objects{resource=\"configmaps\"} 2"));
+    assert_eq!(c.kubectl("get --raw /readyz").await, "ok");
+    assert!(c.kubectl("get --raw /livez?verbose").await.contains("[+]ping ok"));
+    assert!(c.kubectl("get --raw /apis/apps/v1").await.contains("\"name\":\"deployments/scale\""));
+    let old = "/tmp/kc120/usr/bin/kubectl";
+    if !has(old) {
+        return;
+    }
+    for args in ["get configmaps", "get configmap a -o yaml", "create configmap b --from-literal=x=o", "delete configmap b", "get all"] {
+        let out = c.run(old, "admin", args, None).await;
+        assert!(out.status.success(), "{args}: {}", String::from_utf8_lossy(&out.stderr));
+    }
+}

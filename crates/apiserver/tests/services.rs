@@ -14,7 +14,7 @@ async fn addresses_and_ports() {
     assert_eq!(c.kubectl("get service kubernetes -o jsonpath={.spec.clusterIP}").await, "10.96.0.1");
     assert_eq!(
         c.kubectl("get endpoints kubernetes -o jsonpath={.subsets[0].addresses[0].ip}").await.lines().next().unwrap(),
-        "127.0.0.1"
+        "192.0.2.1"
     );
     assert!(c.kubectl("get ipaddresses").await.contains("10.96.0.1"));
     let s = "apiVersion: v1\nkind: Service\nmetadata: {name: s}\nspec: {type: NodePort, selector: {a: b}, ports: [{port: 80}]}\n";

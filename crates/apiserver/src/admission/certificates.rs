@@ -26,7 +26,6 @@ async fn may(server: &Server, a: &Attributes<'_>, verb: &str, signer: &str) -> b
             verb,
             is_resource: true,
             group: GROUP,
-            version: "*",
             resource: "signers",
             subresource: "",
             namespace: "",

@@ -79,7 +79,6 @@ impl Plugin for Escalation {
             verb,
             is_resource: true,
             group: GROUP,
-            version: "v1",
             resource,
             subresource: "",
             namespace: a.namespace,

@@ -77,7 +77,6 @@ impl Server {
                 verb: "impersonate",
                 is_resource: true,
                 group,
-                version: "v1",
                 resource,
                 subresource,
                 namespace,
@@ -87,7 +86,7 @@ impl Server {
             };
             match self.decide(&a).await {
                 Decision::Allow(_) => {}
-                Decision::Deny(r) | Decision::NoOpinion(r) => return Err(a.forbidden(&r)),
+                Decision::NoOpinion(r) => return Err(a.forbidden(&r)),
             }
         }
         let mut groups = w.groups.clone();

@@ -19,7 +19,6 @@ pub(crate) struct Attributes<'a> {
     /// Whether a resource is asked about; else `path`.
     pub(crate) is_resource: bool,
     pub(crate) group: &'a str,
-    pub(crate) version: &'a str,
     pub(crate) resource: &'a str,
     pub(crate) subresource: &'a str,
     pub(crate) namespace: &'a str,
@@ -34,8 +33,6 @@ pub(crate) struct Attributes<'a> {
 pub(crate) enum Decision {
     /// Yes, because.
     Allow(String),
-    /// No, whatever others say.
-    Deny(String),
     /// Nothing speaks for it.
     NoOpinion(String),
 }
@@ -62,7 +59,6 @@ impl<'a> Attributes<'a> {
             verb: &i.verb,
             is_resource: i.is_resource,
             group: &i.group,
-            version: &i.version,
             resource: &i.resource,
             subresource: &i.subresource,
             namespace: &i.namespace,
@@ -146,7 +142,7 @@ impl Server {
         let a = Attributes::of(ctx);
         match self.decide(&a).await {
             Decision::Allow(_) => Ok(()),
-            Decision::Deny(reason) | Decision::NoOpinion(reason) => Err(a.forbidden(&reason)),
+            Decision::NoOpinion(reason) => Err(a.forbidden(&reason)),
         }
     }
 
@@ -168,7 +164,6 @@ impl Server {
             verb,
             is_resource: true,
             group: def.group,
-            version: def.version,
             resource: def.resource,
             subresource,
             namespace,
@@ -178,7 +173,7 @@ impl Server {
         };
         match self.decide(&a).await {
             Decision::Allow(_) => Ok(()),
-            Decision::Deny(reason) | Decision::NoOpinion(reason) => Err(a.forbidden(&reason)),
+            Decision::NoOpinion(reason) => Err(a.forbidden(&reason)),
         }
     }
 }
@@ -195,7 +190,6 @@ mod tests {
             verb: "list",
             is_resource: true,
             group: "",
-            version: "v1",
             resource: "pods",
             subresource: "",
             namespace: "y",

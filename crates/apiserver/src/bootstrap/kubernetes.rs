@@ -102,6 +102,11 @@ async fn service(server: &Server) -> Result<(), Status> {
         .await?;
 
     let address = server.config.advertise_address;
+    if address.is_loopback() {
+        // No pod could reach it there, and endpoints may not name such addresses.
+        tracing::warn!(%address, "the kubernetes service has no endpoints: the advertised address is a loopback one");
+        return Ok(());
+    }
     let subsets =
         json!([{"addresses": [{"ip": address}], "ports": [{"name": "https", "port": port, "protocol": "TCP"}]}]);
     let skip = json!({"endpointslice.kubernetes.io/skip-mirror": "true"});

@@ -82,7 +82,7 @@ impl Server {
         };
         self.impersonate(ctx).await?;
         let long = ctx.info.is_long_running();
-        let _guard = if long { None } else { Some(self.inflight.enter(ctx)?) };
+        let _guard = if long { None } else { Some(self.inflight.enter(ctx).await?) };
         self.authorize(ctx).await?;
         let ctx = &*ctx;
         if long || ctx.info.verb == "deletecollection" {

@@ -20,8 +20,6 @@ pub(crate) enum Media {
 impl Media {
     /// In upstream's order of preference.
     pub(crate) const ALL: &'static [Self] = &[Self::Json, Self::Yaml, Self::Protobuf];
-    /// What is served of custom resources, Tables and discovery documents of old.
-    pub(crate) const TEXT: &'static [Self] = &[Self::Json, Self::Yaml];
 
     /// Its media type.
     pub(crate) fn name(self) -> &'static str {

@@ -54,11 +54,6 @@ impl Query {
                 .map_err(|_| format!("strconv.ParseInt: parsing {}: invalid syntax", pintle_schema::quote::quoted(v))),
         }
     }
-
-    /// All parameters, in order.
-    pub(crate) fn pairs(&self) -> &[(String, String)] {
-        &self.0
-    }
 }
 
 #[cfg(test)]

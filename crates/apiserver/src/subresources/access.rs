@@ -122,7 +122,6 @@ impl Server {
             verb: if about_resource { text(&r, "/verb") } else { text(&n, "/verb") },
             is_resource: about_resource,
             group: text(&r, "/group"),
-            version: text(&r, "/version"),
             resource: text(&r, "/resource"),
             subresource: text(&r, "/subresource"),
             namespace: text(&r, "/namespace"),
@@ -132,7 +131,6 @@ impl Server {
         };
         review["status"] = match self.decide(&a).await {
             Decision::Allow(reason) => with_reason(json!({"allowed": true}), &reason),
-            Decision::Deny(reason) => with_reason(json!({"allowed": false, "denied": true}), &reason),
             Decision::NoOpinion(reason) => with_reason(json!({"allowed": false}), &reason),
         };
         answer(ctx, 201, &review)

@@ -72,6 +72,7 @@ impl Cluster {
         config.client_ca = Some(Pem::Text(ca.pem.clone().into()));
         let signer = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
         config.service_account_signing_key = Some(Pem::Text(signer.serialize_pem().into()));
+        config.advertise_address = "192.0.2.1".parse().unwrap();
         config.advertise_port = address.port();
         change(&mut config);
         let api = ApiServer::new(config).unwrap();
