@@ -19,7 +19,14 @@ fn cpu() -> Duration {
     Duration::new(u64::try_from(t.tv_sec).unwrap(), u32::try_from(t.tv_nsec).unwrap())
 }
 
-async fn call(api: &ApiService, user: &InProcessUser, method: Method, path: &str, kind: &str, body: String) -> (u16, usize) {
+async fn call(
+    api: &ApiService,
+    user: &InProcessUser,
+    method: Method,
+    path: &str,
+    kind: &str,
+    body: String,
+) -> (u16, usize) {
     let mut r = Request::builder().method(method).uri(path).header("content-type", kind).body(full(body)).unwrap();
     r.extensions_mut().insert(user.clone());
     let answer = api.clone().oneshot(r).await.unwrap();
@@ -29,7 +36,9 @@ async fn call(api: &ApiService, user: &InProcessUser, method: Method, path: &str
 
 fn configmap(i: usize, value: &str) -> String {
     let data = "x".repeat(80);
-    format!(r#"{{"kind":"ConfigMap","apiVersion":"v1","metadata":{{"name":"c{i}"}},"data":{{"k":"{value}","more":"{data}"}}}}"#)
+    format!(
+        r#"{{"kind":"ConfigMap","apiVersion":"v1","metadata":{{"name":"c{i}"}},"data":{{"k":"{value}","more":"{data}"}}}}"#
+    )
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -73,7 +82,11 @@ async fn main() {
     report("merge patch", from, 1040.0);
     let from = cpu();
     let (_, size) = call(&service, &user, Method::GET, base, json, String::new()).await;
-    println!("list of {n}: {:.1} ms for {:.1} MB", (cpu() - from).as_secs_f64() * 1e3, f64::from(u32::try_from(size).unwrap()) / 1e6);
+    println!(
+        "list of {n}: {:.1} ms for {:.1} MB",
+        (cpu() - from).as_secs_f64() * 1e3,
+        f64::from(u32::try_from(size).unwrap()) / 1e6
+    );
     let from = cpu();
     for i in 0..n {
         call(&service, &user, Method::DELETE, &format!("{base}/c{i}"), json, String::new()).await;

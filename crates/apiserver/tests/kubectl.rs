@@ -117,7 +117,13 @@ async fn tables_while_watching_and_an_old_kubectl() {
     if !has(old) {
         return;
     }
-    for args in ["get configmaps", "get configmap a -o yaml", "create configmap b --from-literal=x=o", "delete configmap b", "get all"] {
+    for args in [
+        "get configmaps",
+        "get configmap a -o yaml",
+        "create configmap b --from-literal=x=o",
+        "delete configmap b",
+        "get all",
+    ] {
         let out = c.run(old, "admin", args, None).await;
         assert!(out.status.success(), "{args}: {}", String::from_utf8_lossy(&out.stderr));
     }

@@ -362,7 +362,7 @@ mod tests {
             verb,
             is_resource: true,
             group: "",
-           
+
             resource,
             subresource,
             namespace,

@@ -136,8 +136,18 @@ impl Server {
         );
         line(&mut out, "apiserver_current_inflight_requests", "request_kind=\"mutating\"", writing);
         line(&mut out, "apiserver_current_inflight_requests", "request_kind=\"readOnly\"", reading);
-        head(&mut out, "apiserver_storage_objects", "gauge", "[STABLE] Number of stored objects at the time of last check split by kind.");
-        head(&mut watches, "apiserver_longrunning_requests", "gauge", "[STABLE] Gauge of all active long-running apiserver requests broken out by verb, group, version, resource, scope and component. Not all requests are tracked this way.");
+        head(
+            &mut out,
+            "apiserver_storage_objects",
+            "gauge",
+            "[STABLE] Number of stored objects at the time of last check split by kind.",
+        );
+        head(
+            &mut watches,
+            "apiserver_longrunning_requests",
+            "gauge",
+            "[STABLE] Gauge of all active long-running apiserver requests broken out by verb, group, version, resource, scope and component. Not all requests are tracked this way.",
+        );
         for res in self.registry.all() {
             let Some(cache) = res.objects.as_ref().and_then(|o| o.loaded()) else { continue };
             if !res.converts() {
