@@ -18,9 +18,12 @@ mod state;
 mod tests;
 mod watch;
 
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::StreamExt;
 use parking_lot::Mutex;
 use pintle_api::Status;
 use pintle_api::object::Object;
@@ -30,7 +33,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use dispatch::Dispatch;
 pub use event::{Delivery, json_frame};
-use state::{Map, State};
+use state::{Map, Past, State};
 pub use state::{Page, Snapshot};
 pub use watch::{Start, Watch, WatchItem, WatchOptions};
 
@@ -39,6 +42,8 @@ pub type Decode = Arc<dyn Fn(&[u8], u64) -> Result<Object, String> + Send + Sync
 
 /// How long a request for a revision that the cache has not seen waits for it.
 const WAIT: Duration = Duration::from_secs(3);
+/// While loading, the changes of at most so many revisions before are looked at.
+const PAST: u64 = 20_000;
 /// Keys read at once while loading.
 const LOAD_PAGE: usize = 5000;
 
@@ -124,7 +129,9 @@ impl WatchSink for Feed {
 
 impl Shared {
     fn object(&self, key: &str, value: &[u8], revision: u64) -> Option<Arc<Object>> {
-        match (self.decode)(value, revision) {
+        // The caller is the store's writer, which must survive whatever an object holds.
+        let decoded = catch_unwind(AssertUnwindSafe(|| (self.decode)(value, revision)));
+        match decoded.unwrap_or_else(|_| Err("decoding it panicked".into())) {
             Ok(object) => Some(Arc::new(object)),
             Err(error) => {
                 tracing::error!(key, revision, error, "an object in the store cannot be read; it is left out");
@@ -164,7 +171,8 @@ impl Shared {
                 None => break listed.revision,
             }
         };
-        self.state.lock().replace(map, revision);
+        let past = self.past(&map, revision).await;
+        self.state.lock().replace(map, revision, past, &self.options);
         self.dispatch.lock().restart(self.state.lock().seq);
         let request = pintle_store::WatchRequest::prefix(&*self.prefix).from(revision + 1);
         let handle = self.store.watch_with(request, Arc::new(Feed(Arc::downgrade(self)))).await?;
@@ -174,6 +182,56 @@ impl Shared {
             progress.ready = true;
         });
         Ok(())
+    }
+
+    /// What led to the state of a revision. A cache is loaded when it is first needed, perhaps after a restart; clients
+    /// may know earlier revisions and want to go on from there. With a store that others share this would cost more
+    /// than it saves.
+    async fn past(&self, map: &Map, revision: u64) -> Past {
+        let nothing = || Past { floor: revision, changes: Vec::new() };
+        if self.store.local_revision().is_none() {
+            return nothing();
+        }
+        match self.read_past(map, revision).await {
+            Ok(past) => past,
+            Err(error) => {
+                tracing::debug!(prefix = &*self.prefix, %error, "a cache begins without a past");
+                nothing()
+            }
+        }
+    }
+
+    async fn read_past(&self, map: &Map, revision: u64) -> pintle_store::Result<Past> {
+        let floor = self.store.compacted_revision().await?.max(revision.saturating_sub(PAST)).max(1);
+        let mut changes = Vec::new();
+        if floor >= revision {
+            return Ok(Past { floor: revision, changes });
+        }
+        let mut watch = self.store.watch(pintle_store::WatchRequest::prefix(&*self.prefix).from(floor + 1)).await?;
+        watch.request_progress();
+        // The states seen so far, so that each is decoded and held once.
+        let mut seen: HashMap<Arc<str>, Arc<Object>> = HashMap::new();
+        loop {
+            let batch = watch.next().await.ok_or(Error::Closed)??;
+            for event in batch.events.iter().filter(|event| event.revision <= revision) {
+                let prev = event.prev.as_ref().and_then(|prev| {
+                    let known = seen.get(&event.key).filter(|object| object.resource_version() == prev.mod_revision);
+                    known.cloned().or_else(|| self.object(&event.key, &prev.value, prev.mod_revision))
+                });
+                let object = event.value.as_ref().and_then(|value| {
+                    let known = map.get(&event.key).filter(|object| object.resource_version() == event.revision);
+                    known.cloned().or_else(|| self.object(&event.key, value, event.revision))
+                });
+                match &object {
+                    Some(object) => seen.insert(event.key.clone(), object.clone()),
+                    None => seen.remove(&event.key),
+                };
+                changes.push((event.revision, event.key.clone(), object, prev));
+            }
+            if batch.revision >= revision {
+                return Ok(Past { floor, changes });
+            }
+        }
     }
 
     /// Loads again whenever the store ends the watch.

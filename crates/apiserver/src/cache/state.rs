@@ -13,6 +13,14 @@ use super::event::Change;
 /// Objects by their full store key. Clones are cheap and independent.
 pub(super) type Map = MapM<Arc<str>, Arc<Object>>;
 
+/// What happened before a cache was loaded.
+pub(super) struct Past {
+    /// All changes after this revision are there.
+    pub(super) floor: u64,
+    /// Revision, key, new and previous state; oldest first.
+    pub(super) changes: Vec<(u64, Arc<str>, Option<Arc<Object>>, Option<Arc<Object>>)>,
+}
+
 /// The mutable heart of a cache.
 #[derive(Default)]
 pub(super) struct State {
@@ -30,14 +38,17 @@ pub(super) struct State {
 }
 
 impl State {
-    /// Begins anew with the state of a revision.
-    pub(super) fn replace(&mut self, map: Map, revision: u64) {
+    /// Begins anew with the state of a revision, and the changes that led to it since `floor`.
+    pub(super) fn replace(&mut self, map: Map, revision: u64, past: Past, options: &Options) {
         self.map = map;
         self.applied = revision;
-        self.floor = revision;
+        self.floor = past.floor;
         self.ring.clear();
         self.ring_bytes = 0;
         self.retained.clear();
+        for (revision, key, object, prev) in past.changes {
+            self.push(revision, key, object, prev, options);
+        }
     }
 
     /// Applies a change; deletes of what is not there change nothing.
@@ -47,11 +58,22 @@ impl State {
             None => self.map.remove_cow(key),
         };
         self.applied = self.applied.max(revision);
+        self.push(revision, key.clone(), object, prev, options);
+    }
+
+    fn push(
+        &mut self,
+        revision: u64,
+        key: Arc<str>,
+        object: Option<Arc<Object>>,
+        prev: Option<Arc<Object>>,
+        options: &Options,
+    ) {
         if prev.is_none() && object.is_none() {
             return;
         }
         self.seq += 1;
-        let change = Change { seq: self.seq, revision, key: key.clone(), object, prev };
+        let change = Change { seq: self.seq, revision, key, object, prev };
         self.ring_bytes += change.weight();
         self.ring.push_back(Arc::new(change));
         while self.ring.len() > options.history_events || self.ring_bytes > options.history_bytes {

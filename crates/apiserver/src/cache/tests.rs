@@ -205,6 +205,38 @@ async fn watches_from_a_revision() {
     assert_eq!(told(&mut now).await, format!("ADDED b@{r5}"));
 }
 
+/// A cache is loaded when it is first needed; clients may know revisions from before.
+#[tokio::test]
+async fn knows_what_was_before_it() {
+    let store = MemoryStore::new();
+    let r1 = put(&store, "a", "x", "").await;
+    let r2 = put(&store, "a", "y", "").await;
+    let r3 = put(&store, "b", "x", "").await;
+    let r4 = delete(&store, "a").await;
+    run(&store, Txn::default().put("/registry/other/a", "x")).await;
+    let late = cache(&store, Options::default()).await;
+    let mut watch = late.watch(WatchOptions::all(Start::After(r1))).await.unwrap();
+    let mut selective = late.watch(selecting(Start::After(r1), "app=x", "")).await.unwrap();
+    let r6 = put(&store, "a", "z", "").await;
+    for expect in
+        [format!("MODIFIED a@{r2}"), format!("ADDED b@{r3}"), format!("DELETED a@{r4}"), format!("ADDED a@{r6}")]
+    {
+        assert_eq!(told(&mut watch).await, expect);
+    }
+    assert_eq!(told(&mut selective).await, format!("DELETED a@{r2}"));
+    assert_eq!(told(&mut selective).await, format!("ADDED b@{r3}"));
+    for (revision, names_then) in [(r1, vec!["a"]), (r3, vec!["a", "b"]), (r4, vec!["b"])] {
+        let state = late.at(revision).await.unwrap();
+        assert_eq!(state.iter("").map(|object| object.name()).collect::<Vec<_>>(), names_then, "at {revision}");
+    }
+    // What the store has forgotten, no cache knows.
+    store.compact(r3).await.unwrap();
+    let later = cache(&store, Options::default()).await;
+    assert_eq!(later.watch(WatchOptions::all(Start::After(r3 - 1))).await.err().unwrap().code, 410);
+    let mut watch = later.watch(WatchOptions::all(Start::After(r3))).await.unwrap();
+    assert_eq!(told(&mut watch).await, format!("DELETED a@{r4}"));
+}
+
 #[tokio::test]
 async fn initial_state_then_bookmark_then_changes() {
     let store = MemoryStore::new();
@@ -357,9 +389,14 @@ async fn objects_that_cannot_be_read_are_left_out() {
     let store = MemoryStore::new();
     run(&store, Txn::default().put(key("default", "bad"), "{")).await;
     put(&store, "good", "x", "").await;
-    let cache = cache(&store, Options::default()).await;
+    let decode: Decode = Arc::new(|bytes, revision| {
+        assert!(bytes != b"worst", "a bug");
+        decode()(bytes, revision)
+    });
+    let cache = Cache::start(Arc::new(store.clone()), PREFIX, decode, Options::default()).await.unwrap();
     let mut watch = cache.watch(WatchOptions::all(Start::Now)).await.unwrap();
     run(&store, Txn::default().put(key("default", "worse"), "not json")).await;
+    run(&store, Txn::default().put(key("default", "worst"), "worst")).await;
     let revision = put(&store, "good", "y", "").await;
     assert_eq!(told(&mut watch).await, format!("MODIFIED good@{revision}"));
     assert_eq!(cache.fresh().await.unwrap().len(), 1);

@@ -566,8 +566,10 @@ impl<'tx, 'w> Batch<'tx, 'w> {
 
     /// Deletes some of the compacted history; says whether there is more.
     fn trim(&mut self) -> Result<bool> {
+        // More than is added, or the file would grow for as long as it is busy.
+        let most = TRIM_ENTRIES.max(2 * self.events.len());
         let mut ids = Vec::new();
-        for item in self.log.range(..(self.numbers.compacted + 1, 0)).map_err(db_error)?.take(TRIM_ENTRIES) {
+        for item in self.log.range(..(self.numbers.compacted + 1, 0)).map_err(db_error)?.take(most) {
             let (id, bytes) = item.map_err(db_error)?;
             self.numbers.bytes = self.numbers.bytes.saturating_sub(bytes.value().len() as u64);
             ids.push(id.value());
@@ -575,7 +577,7 @@ impl<'tx, 'w> Batch<'tx, 'w> {
         for id in &ids {
             self.log.remove(id).map_err(db_error)?;
         }
-        Ok(ids.len() == TRIM_ENTRIES)
+        Ok(ids.len() == most)
     }
 
     fn store_numbers(&mut self) -> Result<()> {
