@@ -32,6 +32,7 @@ use tokio::sync::{Notify, watch as signal};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use dispatch::Dispatch;
+use event::Change;
 pub use event::{Delivery, json_frame};
 use state::{Map, Past, State};
 pub use state::{Page, Snapshot};
@@ -226,7 +227,8 @@ impl Shared {
                     Some(object) => seen.insert(event.key.clone(), object.clone()),
                     None => seen.remove(&event.key),
                 };
-                changes.push((event.revision, event.key.clone(), object, prev));
+                let (key, revision) = (event.key.clone(), event.revision);
+                changes.push(Change { seq: 0, revision, key, object, prev });
             }
             if batch.revision >= revision {
                 return Ok(Past { floor, changes });

@@ -17,8 +17,8 @@ pub(super) type Map = MapM<Arc<str>, Arc<Object>>;
 pub(super) struct Past {
     /// All changes after this revision are there.
     pub(super) floor: u64,
-    /// Revision, key, new and previous state; oldest first.
-    pub(super) changes: Vec<(u64, Arc<str>, Option<Arc<Object>>, Option<Arc<Object>>)>,
+    /// Oldest first, not yet numbered.
+    pub(super) changes: Vec<Change>,
 }
 
 /// The mutable heart of a cache.
@@ -46,8 +46,8 @@ impl State {
         self.ring.clear();
         self.ring_bytes = 0;
         self.retained.clear();
-        for (revision, key, object, prev) in past.changes {
-            self.push(revision, key, object, prev, options);
+        for change in past.changes {
+            self.push(change, options);
         }
     }
 
@@ -58,22 +58,16 @@ impl State {
             None => self.map.remove_cow(key),
         };
         self.applied = self.applied.max(revision);
-        self.push(revision, key.clone(), object, prev, options);
+        self.push(Change { seq: 0, revision, key: key.clone(), object, prev }, options);
     }
 
-    fn push(
-        &mut self,
-        revision: u64,
-        key: Arc<str>,
-        object: Option<Arc<Object>>,
-        prev: Option<Arc<Object>>,
-        options: &Options,
-    ) {
-        if prev.is_none() && object.is_none() {
+    /// Numbers a change and keeps it, if it is one.
+    fn push(&mut self, mut change: Change, options: &Options) {
+        if change.prev.is_none() && change.object.is_none() {
             return;
         }
         self.seq += 1;
-        let change = Change { seq: self.seq, revision, key, object, prev };
+        change.seq = self.seq;
         self.ring_bytes += change.weight();
         self.ring.push_back(Arc::new(change));
         while self.ring.len() > options.history_events || self.ring_bytes > options.history_bytes {
