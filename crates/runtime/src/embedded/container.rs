@@ -211,14 +211,24 @@ impl Inner {
             // If the shim is gone there is nothing to forget.
             let _ = shim.request(Request::Forget { container: c.id.clone() }, &[]).await;
         }
-        self.remove_cgroup(&c.cgroup()).await?;
-        let (dir, id) = (c.dir.clone(), c.id.clone());
-        self.blocking(move |inner| {
-            remove_dir(&dir)?;
-            inner.images.release(&id);
-            Ok(())
-        })
-        .await?;
+        // Nearly always the cgroup is empty by now, and all goes in one step.
+        for patient in [false, true] {
+            if patient {
+                self.remove_cgroup(&c.cgroup()).await?;
+            }
+            let (cgroup, dir, id) = (c.cgroup(), c.dir.clone(), c.id.clone());
+            let removed = self.blocking(move |inner| {
+                if inner.cgroups.remove(&cgroup).is_err() {
+                    return Ok(false);
+                }
+                remove_dir(&dir)?;
+                inner.images.release(&id);
+                Ok(true)
+            });
+            if removed.await? {
+                break;
+            }
+        }
         if self.state.lock().containers.remove(&c.id).is_some() {
             self.emit(&c.sandbox.id, &c.id, EventKind::ContainerRemoved);
         }
