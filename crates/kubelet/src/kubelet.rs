@@ -17,7 +17,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service};
 use parking_lot::{Mutex, RwLock};
 use pintle_client::{Change, Client, Clock, Informers, Recorder, Scope, View};
 use pintle_runtime::{self as rt, Runtime};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -274,7 +274,11 @@ pub async fn run_with(
     let mut background = tokio::task::JoinSet::new();
     background.spawn(crate::node::run(k.clone(), server.port));
     background.spawn(crate::housekeeping::run(k.clone()));
-    let mut manager = Manager { k: k.clone(), orphans: states, admitted: BTreeSet::new(), gone };
+    let (static_tx, mut from_files) = mpsc::unbounded_channel();
+    background.spawn(crate::static_pods::follow(k.config.clone(), static_tx));
+    // Without a directory of static pods there are none to wait for.
+    let mut files_read = k.config.static_pod_path.is_none();
+    let mut manager = Manager { k: k.clone(), orphans: states, files: BTreeMap::new(), gone };
     let mut changes = pods.subscribe();
     let mut synced = false;
     loop {
@@ -283,14 +287,23 @@ pub async fn run_with(
             Some(change) = changes.next() => manager.changed(change),
             Some(event) = events.next() => manager.runtime_event(event),
             Some(uid) = pokes.recv() => k.tell(&uid, Message::Objects),
-            Some(uid) = manager.gone.recv() => manager.worker_gone(&uid),
+            Some(_) = manager.gone.recv() => manager.worker_gone(),
+            Some(all) = from_files.recv() => {
+                manager.files_changed(all);
+                files_read = true;
+                if synced {
+                    manager.end_orphans();
+                }
+            }
             () = pods.synced(), if !synced => {
                 synced = true;
                 // Everything there is has been told as a change before this.
                 while let Some(change) = changes.try_next() {
                     manager.changed(change);
                 }
-                manager.end_orphans();
+                if files_read {
+                    manager.end_orphans();
+                }
             }
         }
     }
@@ -303,7 +316,8 @@ struct Manager {
     k: Arc<Shared>,
     /// What the runtime had at the start of pods that no worker has taken over yet.
     orphans: BTreeMap<String, RuntimeState>,
-    admitted: BTreeSet<String>,
+    /// Static pods by uid.
+    files: BTreeMap<String, Arc<Pod>>,
     gone: mpsc::UnboundedReceiver<String>,
 }
 
@@ -323,6 +337,10 @@ impl Manager {
 
     fn lost(&mut self, pod: &Arc<Pod>) {
         if spec::is_mirror(pod) {
+            // Someone deleted what stands for a static pod.
+            if let Some(own) = self.static_pod(pod) {
+                self.mirror(own);
+            }
             return;
         }
         let uid = pod.metadata.uid.clone().unwrap_or_default();
@@ -331,7 +349,7 @@ impl Manager {
 
     fn told(&mut self, pod: Arc<Pod>) {
         if spec::is_mirror(&pod) {
-            return;
+            return self.mirror_told(pod);
         }
         let uid = pod.metadata.uid.clone().unwrap_or_default();
         if let Some(h) = self.k.worker(&uid) {
@@ -357,8 +375,6 @@ impl Manager {
             let about = pintle_client::recorder::reference_of(&*pod);
             let text = e.message.strip_prefix("Pod was rejected: ").unwrap_or(&e.message);
             self.k.recorder.warning(&about, &e.reason, text);
-        } else {
-            self.admitted.insert(uid.clone());
         }
         let handle = worker::start(self.k.clone(), pod, state, ending);
         self.k.workers.lock().insert(uid, handle);
@@ -414,8 +430,79 @@ impl Manager {
         }
     }
 
-    fn worker_gone(&mut self, uid: &str) {
-        self.admitted.remove(uid);
+    /// A worker ended. A static pod whose file is there again, or still, starts anew.
+    fn worker_gone(&mut self) {
+        self.start_files();
+    }
+
+    /// Starts the static pods that have no worker, each once the one of its name before it is gone.
+    fn start_files(&mut self) {
+        for (uid, pod) in self.files.clone() {
+            let r = PodRef::of(&pod);
+            if self.k.worker_named(&r.namespace, &r.name).is_none() {
+                let state = self.orphans.remove(&uid).unwrap_or_default();
+                self.start(pod.clone(), state);
+                self.mirror(pod);
+            }
+        }
+    }
+
+    /// The static pod of the same name.
+    fn static_pod(&self, mirror: &Pod) -> Option<Arc<Pod>> {
+        let same = |p: &Pod| {
+            p.metadata.name == mirror.metadata.name && p.metadata.namespace == mirror.metadata.namespace
+        };
+        self.files.values().find(|p| same(p)).cloned()
+    }
+
+    fn files_changed(&mut self, all: BTreeMap<String, Arc<Pod>>) {
+        let before = std::mem::replace(&mut self.files, all);
+        for (uid, pod) in before.iter().filter(|(uid, _)| !self.files.contains_key(*uid)) {
+            self.k.tell(uid, Message::Gone(pod.clone()));
+            let replaced = self.static_pod(pod).is_some();
+            let r = PodRef::of(pod);
+            if !replaced {
+                let client = self.k.client.clone();
+                tokio::spawn(async move {
+                    let there = client.of::<Pod>().get_opt(&r.namespace, &r.name).await;
+                    if let Ok(Some(mirror)) = there
+                        && spec::is_mirror(&mirror)
+                        && let Err(e) = crate::static_pods::delete_mirror(&client, &mirror).await
+                    {
+                        tracing::warn!(pod = %r, error = %e, "cannot delete a static pod's object");
+                    }
+                });
+            }
+        }
+        self.start_files();
+    }
+
+    /// The API shows an object that stands for a static pod.
+    fn mirror_told(&mut self, mirror: Arc<Pod>) {
+        match self.static_pod(&mirror) {
+            Some(own) if crate::static_pods::stands_for(&mirror, &own) => {
+                let uid = own.metadata.uid.clone().unwrap_or_default();
+                self.k.tell(&uid, Message::Mirror(mirror));
+            }
+            Some(own) => self.mirror(own),
+            None => {
+                let client = self.k.client.clone();
+                tokio::spawn(async move {
+                    if let Err(e) = crate::static_pods::delete_mirror(&client, &mirror).await {
+                        tracing::warn!(pod = %PodRef::of(&mirror), error = %e, "cannot delete an object that stands for nothing");
+                    }
+                });
+            }
+        }
+    }
+
+    /// Has an API object made that stands for a static pod.
+    fn mirror(&self, pod: Arc<Pod>) {
+        let uid = pod.metadata.uid.clone().unwrap_or_default();
+        let k = self.k.clone();
+        let wanted = move || k.worker(&uid).is_some();
+        let (client, node) = (self.k.client.clone(), self.k.config.node_name.clone());
+        tokio::spawn(crate::static_pods::make_mirror(client, node, pod, wanted));
     }
 
     /// What the runtime had of pods that the API does not know any more is ended and removed.

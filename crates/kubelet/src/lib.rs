@@ -14,6 +14,7 @@ pub mod objects;
 pub mod pod;
 pub mod probes;
 pub mod server;
+pub mod static_pods;
 pub mod text;
 pub mod translate;
 pub mod volumes;

@@ -42,6 +42,7 @@ fn config(dir: &std::path::Path) -> KubeletConfig {
         healthz_port: 0,
         authentication,
         authorization: Authorization { mode: "AlwaysAllow".into() },
+        static_pod_path: Some(dir.join("manifests")),
         ..Default::default()
     }
 }
@@ -54,6 +55,7 @@ impl Cluster {
         let runtime = FakeRuntime::new();
         runtime.add_image("busybox", ImageConfig::default(), 100);
         let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("manifests")).unwrap();
         let mut c = Self {
             pods: informers.of::<Pod>().view::<Pod>(),
             events: informers.of::<Event>().view::<Event>(),
@@ -355,4 +357,31 @@ async fn logs_by_https() {
     assert_eq!(pods["items"][0]["metadata"]["name"], "a");
     assert!(get("/metrics/resource").await.body.contains("container_cpu_usage_seconds_total"));
     assert_eq!(get("/nothing").await.status, 404);
+}
+
+#[tokio::test]
+async fn static_pods_have_mirrors() {
+    let mut c = Cluster::start().await;
+    let file = c.dir.path().join("manifests/web.yaml");
+    let manifest = "{metadata: {name: web, namespace: ns}, spec: {containers: [{name: c, image: 'busybox:latest', imagePullPolicy: Never}]}}";
+    std::fs::write(&file, manifest).unwrap();
+    let p = c.phase("web-n1", "Running").await;
+    assert_eq!(p.metadata.owner_references.as_ref().unwrap()[0].kind, "Node");
+    let running = c.runtime.find("web-n1", "c").unwrap();
+    let first = p.metadata.uid.clone();
+
+    c.client.of::<Pod>().delete("ns", "web-n1", None).await.unwrap();
+    c.until("web-n1", "mirrored again", |p| {
+        p.metadata.uid != first && crate::pod::spec::phase(p) == "Running"
+    })
+    .await;
+    assert_eq!(c.runtime.find("web-n1", "c").unwrap().id, running.id, "the pod itself is not touched");
+
+    c.restart().await;
+    std::fs::write(&file, manifest.replace("name: c,", "name: d,")).unwrap();
+    let other = |p: &Pod| container(p, 0).is_some_and(|s| s.name == "d" && s.ready);
+    c.until("web-n1", "the new one", other).await;
+    std::fs::remove_file(&file).unwrap();
+    let swept = c.runtime.wait(|rt| rt.find("web-n1", "d").is_none().then_some(()));
+    tokio::time::timeout(LIMIT, swept).await.expect("its containers are removed");
 }

@@ -34,6 +34,8 @@ pub enum Message {
     Pod(Arc<Pod>),
     /// The pod is gone from its source; with its last state.
     Gone(Arc<Pod>),
+    /// The API object that stands for this static pod.
+    Mirror(Arc<Pod>),
     /// Something happened in the runtime.
     Runtime(rt::Event),
     /// A probe has a verdict.
@@ -217,12 +219,13 @@ impl Worker {
     async fn run(mut self) {
         self.took_over();
         loop {
+            let now = self.now();
             self.step();
             self.publish();
             if self.stage == Stage::Gone {
                 break;
             }
-            let wake = self.next_wake();
+            let wake = self.next_wake(now);
             let clock = self.k.clock.clone();
             let Self { rx, op, kills, .. } = &mut self;
             let next = tokio::select! {
@@ -288,6 +291,7 @@ impl Worker {
                 self.source_gone = true;
                 self.begin_end();
             }
+            Message::Mirror(pod) => self.report.aim(&pod),
             Message::Runtime(event) => self.runtime_event(&event).await,
             Message::Verdict(kind, id, verdict) => {
                 let map = match kind {
@@ -387,13 +391,15 @@ impl Worker {
         }
     }
 
-    /// The next time at which something is to be done although nothing happens.
-    fn next_wake(&self) -> Option<Timestamp> {
-        let now = self.now();
+    /// The next time at which something is to be done although nothing happens. `now` is from before the last step: what
+    /// was due then has been looked at.
+    fn next_wake(&self, now: Timestamp) -> Option<Timestamp> {
+        if self.stage != Stage::Running {
+            return None;
+        }
         let timers = self.not_before.values().copied();
         let own = [self.volumes_at, self.sandbox_not_before, self.active_deadline];
-        let when = |t: &Timestamp| self.stage == Stage::Running && (*t > now || self.op.is_none());
-        timers.chain(own.into_iter().flatten()).filter(when).min()
+        timers.chain(own.into_iter().flatten()).filter(|t| *t > now).min()
     }
 
     fn step(&mut self) {

@@ -190,6 +190,9 @@ pub(super) async fn remove_container(k: &Shared, id: &str) -> rt::Result<()> {
 }
 
 async fn runtime_handler(k: &Shared, pod: &Pod) -> Result<String, String> {
+    if spec::spec(pod).host_users == Some(false) {
+        return Err("runtime handler \"\" does not support user namespaces".into());
+    }
     let Some(name) = spec::spec(pod).runtime_class_name.as_deref().filter(|n| !n.is_empty()) else {
         return Ok(String::new());
     };

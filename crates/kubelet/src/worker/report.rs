@@ -129,8 +129,9 @@ async fn write(
                 // Another object of the same name answers a uid precondition with a conflict.
                 Err(e) if e.is_not_found() || e.is_conflict() => {
                     let _ = tx.send(Message::Written(Written::Gone));
-                    if wanted.changed().await.is_err() {
-                        return;
+                    tokio::select! {
+                        changed = wanted.changed() => if changed.is_err() { return },
+                        changed = target.changed() => if changed.is_err() { return },
                     }
                     continue;
                 }

@@ -154,6 +154,8 @@ impl Worker {
 
     pub(super) fn written(&mut self, w: report::Written) {
         match w {
+            // A static pod goes on without the object that stands for it; another one is made.
+            report::Written::Gone if spec::is_static(&self.pod) => {}
             report::Written::Gone => {
                 // The object is not there any more, or is another one: the watch says so too, maybe later.
                 self.source_gone = true;
