@@ -30,6 +30,7 @@ pub async fn run(k: Arc<Shared>) {
             _ = log_ticks.tick() => rotate_logs(&k).await,
             _ = image_ticks.tick() => images.run(&k, false).await,
             _ = resource_ticks.tick() => {
+                crate::local_storage::check(&k).await;
                 if eviction.run(&k).await {
                     images.run(&k, true).await;
                 }

@@ -432,6 +432,10 @@ impl Manager {
 
     /// A worker ended. A static pod whose file is there again, or still, starts anew.
     fn worker_gone(&mut self) {
+        for h in self.k.all_workers() {
+            // A worker that is ending needs no room.
+            let _ = h.tx.send(Message::Room);
+        }
         self.start_files();
     }
 
@@ -449,9 +453,8 @@ impl Manager {
 
     /// The static pod of the same name.
     fn static_pod(&self, mirror: &Pod) -> Option<Arc<Pod>> {
-        let same = |p: &Pod| {
-            p.metadata.name == mirror.metadata.name && p.metadata.namespace == mirror.metadata.namespace
-        };
+        let same =
+            |p: &Pod| p.metadata.name == mirror.metadata.name && p.metadata.namespace == mirror.metadata.namespace;
         self.files.values().find(|p| same(p)).cloned()
     }
 

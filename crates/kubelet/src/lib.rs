@@ -8,6 +8,7 @@ pub mod housekeeping;
 pub mod image_gc;
 pub mod images;
 pub mod kubelet;
+pub mod local_storage;
 pub mod logs;
 pub mod node;
 pub mod objects;

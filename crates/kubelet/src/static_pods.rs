@@ -136,8 +136,13 @@ pub async fn follow(config: Arc<KubeletConfig>, tx: mpsc::UnboundedSender<BTreeM
 
 fn notices(dir: &Path) -> std::io::Result<AsyncFd<std::os::fd::OwnedFd>> {
     let fd = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
-    let what = WatchFlags::CLOSE_WRITE | WatchFlags::MOVED_TO | WatchFlags::MOVED_FROM | WatchFlags::DELETE | WatchFlags::CREATE;
+    let what = WatchFlags::CLOSE_WRITE
+        | WatchFlags::MOVED_TO
+        | WatchFlags::MOVED_FROM
+        | WatchFlags::DELETE
+        | WatchFlags::CREATE;
     inotify::add_watch(&fd, dir, what)?;
+    #[expect(deprecated, reason = "its successor is unsafe; the descriptor is owned and stays what it is")]
     AsyncFd::new(fd)
 }
 
@@ -175,7 +180,8 @@ pub async fn make_mirror(client: Client, node_name: String, pod: Arc<Pod>, wante
     let hash = annotation(&pod, CONFIG_HASH_ANNOTATION).unwrap_or_default().to_string();
     meta.annotations.get_or_insert_default().insert(CONFIG_MIRROR_ANNOTATION.into(), hash);
     mirror.status = None;
-    let (ns, name) = (pod.metadata.namespace.clone().unwrap_or_default(), pod.metadata.name.clone().unwrap_or_default());
+    let (ns, name) =
+        (pod.metadata.namespace.clone().unwrap_or_default(), pod.metadata.name.clone().unwrap_or_default());
     let mut retry = Duration::from_millis(200);
     while wanted() {
         let outcome = async {
@@ -260,7 +266,13 @@ mod tests {
         assert!(parse("{metadata: {name: x}, spec: {containers: []}}").is_err());
         assert!(parse("{metadata: {}, spec: {containers: [{name: c}]}}").is_err());
         assert!(parse("[").is_err());
-        for (image, want) in [("x", "Always"), ("x:latest", "Always"), ("x:1", "IfNotPresent"), ("h:5000/x", "Always"), ("x@sha256:0", "IfNotPresent")] {
+        for (image, want) in [
+            ("x", "Always"),
+            ("x:latest", "Always"),
+            ("x:1", "IfNotPresent"),
+            ("h:5000/x", "Always"),
+            ("x@sha256:0", "IfNotPresent"),
+        ] {
             assert_eq!(pull_policy(image), want, "{image}");
         }
     }

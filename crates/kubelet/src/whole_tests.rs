@@ -371,10 +371,7 @@ async fn static_pods_have_mirrors() {
     let first = p.metadata.uid.clone();
 
     c.client.of::<Pod>().delete("ns", "web-n1", None).await.unwrap();
-    c.until("web-n1", "mirrored again", |p| {
-        p.metadata.uid != first && crate::pod::spec::phase(p) == "Running"
-    })
-    .await;
+    c.until("web-n1", "mirrored again", |p| p.metadata.uid != first && crate::pod::spec::phase(p) == "Running").await;
     assert_eq!(c.runtime.find("web-n1", "c").unwrap().id, running.id, "the pod itself is not touched");
 
     c.restart().await;
@@ -384,4 +381,68 @@ async fn static_pods_have_mirrors() {
     std::fs::remove_file(&file).unwrap();
     let swept = c.runtime.wait(|rt| rt.find("web-n1", "d").is_none().then_some(()));
     tokio::time::timeout(LIMIT, swept).await.expect("its containers are removed");
+}
+
+#[tokio::test]
+async fn resources_change_in_place() {
+    let c = Cluster::start().await;
+    c.create("{metadata: {name: a}, spec: {containers: [{name: c, resources: {requests: {cpu: 100m}}}]}}").await;
+    c.phase("a", "Running").await;
+    let id = c.runtime.find("a", "c").unwrap().id;
+    let resize = |cpu: &str| {
+        let text = format!(
+            r#"{{"spec": {{"containers": [{{"name": "c", "image": "busybox", "imagePullPolicy": "IfNotPresent", "resources": {{"requests": {{"cpu": "{cpu}"}}}}}}]}}}}"#
+        );
+        let pods = c.client.of::<Pod>();
+        async move { pods.patch("ns", "a", pintle_client::Patch::Merge(text.into())).await.unwrap() }
+    };
+    resize("200m").await;
+    let changed = c.runtime.wait(|rt| rt.find("a", "c").filter(|c| c.resources.cpu_shares == 204));
+    let now = tokio::time::timeout(LIMIT, changed).await.expect("the container has more");
+    assert_eq!((now.id, now.metadata.attempt), (id, 0), "without a restart");
+    let told =
+        |p: &Pod, cpu: &str| container(p, 0).and_then(|s| s.allocated_resources).is_some_and(|r| r["cpu"].0 == cpu);
+    c.until("a", "told", |p| told(p, "200m")).await;
+    resize("100000").await;
+    let infeasible = |p: &Pod| {
+        let all = p.status.iter().flat_map(|s| s.conditions.iter().flatten());
+        all.into_iter().any(|c| c.type_ == "PodResizePending" && c.reason.as_deref() == Some("Infeasible"))
+    };
+    let p = c.until("a", "told that it cannot be", infeasible).await;
+    assert!(told(&p, "200m"));
+}
+
+#[tokio::test]
+async fn exec_by_websocket() {
+    use futures::{SinkExt as _, StreamExt as _};
+    use tokio_tungstenite::tungstenite::Message;
+    use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+    let c = Cluster::start().await;
+    c.runtime.on_exec(|_, cmd| {
+        Ok(pintle_runtime::ExecOutput { stdout: cmd.join(" ").into_bytes(), stderr: vec![], exit_code: 3 })
+    });
+    c.create("{metadata: {name: a}, spec: {containers: [{name: c}]}}").await;
+    c.phase("a", "Running").await;
+    let url = format!("wss://127.0.0.1:{}/exec/ns/a/c?command=echo&command=hi&output=1&error=1", c.port);
+    let mut request = url.into_client_request().unwrap();
+    request.headers_mut().insert("sec-websocket-protocol", "v5.channel.k8s.io".parse().unwrap());
+    let stream = crate::probes::http::connect_tls("127.0.0.1", c.port).await.unwrap();
+    let (mut socket, response) = tokio_tungstenite::client_async(request, stream).await.unwrap();
+    assert_eq!(response.headers()["sec-websocket-protocol"], "v5.channel.k8s.io");
+    let (mut out, mut status) = (vec![], vec![]);
+    while let Some(Ok(m)) = socket.next().await {
+        let Message::Binary(data) = m else { continue };
+        match data[0] {
+            1 => out.extend_from_slice(&data[1..]),
+            3 => status.extend_from_slice(&data[1..]),
+            _ => {}
+        }
+    }
+    // The other side has closed; whether the answer to that still arrives is of no interest.
+    let _ = socket.close(None).await;
+    let _ = socket.flush().await;
+    assert_eq!(out, b"echo hi");
+    let status: serde_json::Value = serde_json::from_slice(&status).unwrap();
+    assert_eq!(status["reason"], "NonZeroExitCode");
+    assert_eq!(status["details"]["causes"][0]["message"], "3");
 }

@@ -62,7 +62,7 @@ pub fn admit(pod: &Pod, others: &[&Pod], node: &NodeView) -> Result<(), Rejectio
             message: "Failed to admit pod as the `kubernetes.io/os` label doesn't match node label".into(),
         });
     }
-    resources(pod, others, node)?;
+    admit_resources(pod, others, node)?;
     if !matches_node(pod, node) {
         return Err(failed("NodeAffinity", "node(s) didn't match Pod's node affinity/selector"));
     }
@@ -79,7 +79,11 @@ pub fn admit(pod: &Pod, others: &[&Pod], node: &NodeView) -> Result<(), Rejectio
     Ok(())
 }
 
-fn resources(pod: &Pod, others: &[&Pod], node: &NodeView) -> Result<(), Rejection> {
+/// Whether the node has what the pod requests beside `others`.
+///
+/// # Errors
+/// What it lacks.
+pub fn admit_resources(pod: &Pod, others: &[&Pod], node: &NodeView) -> Result<(), Rejection> {
     let get = |name: &str| node.allocatable.get(name).and_then(|q| Amount::parse(&q.0).ok());
     let lacks = |name: &str, requested: i64, used: i64, capacity: i64| Rejection {
         reason: format!("OutOf{name}"),
@@ -213,7 +217,7 @@ pub fn make_room<'a>(pod: &Pod, others: &[&'a Pod], node: &NodeView) -> Option<V
     });
     let mut victims: Vec<&'a Pod> = vec![];
     for c in candidates {
-        if resources(pod, &without(others, &victims), node).is_ok() {
+        if admit_resources(pod, &without(others, &victims), node).is_ok() {
             break;
         }
         if let Some(found) = others.iter().find(|o| std::ptr::eq(**o, c)) {
@@ -225,11 +229,11 @@ pub fn make_room<'a>(pod: &Pod, others: &[&'a Pod], node: &NodeView) -> Option<V
     while i > 0 {
         i -= 1;
         let kept = victims.remove(i);
-        if resources(pod, &without(others, &victims), node).is_err() {
+        if admit_resources(pod, &without(others, &victims), node).is_err() {
             victims.insert(i, kept);
         }
     }
-    resources(pod, &without(others, &victims), node).is_ok().then_some(victims)
+    admit_resources(pod, &without(others, &victims), node).is_ok().then_some(victims)
 }
 
 fn without<'a>(others: &[&'a Pod], victims: &[&Pod]) -> Vec<&'a Pod> {

@@ -7,6 +7,7 @@ pub mod backoff;
 pub mod conditions;
 pub mod decide;
 pub mod phase;
+pub mod resize;
 pub mod restart;
 pub mod spec;
 pub mod state;

@@ -57,6 +57,8 @@ pub struct View<'a> {
     pub ended: Option<&'a Ending>,
     /// Nothing of the pod will be started again, and nothing runs.
     pub terminal: bool,
+    /// How a wish for other resources stands.
+    pub resize: Option<&'a PodCondition>,
     /// Now.
     pub now: Timestamp,
 }
@@ -307,7 +309,7 @@ pub fn status(v: &View<'_>) -> PodStatus {
     }
     let old_conditions = v.old.conditions.as_deref().unwrap_or_default();
     let mut conditions = conditions(v.pod, old_conditions, v.runtime, &all, phase, v.now);
-    for mut extra in v.ended.iter().flat_map(|e| e.conditions.clone()) {
+    for mut extra in v.ended.iter().flat_map(|e| e.conditions.clone()).chain(v.resize.cloned()) {
         let before = old_conditions.iter().find(|o| o.type_ == extra.type_ && o.status == extra.status);
         extra.last_transition_time = before.and_then(|o| o.last_transition_time.clone()).or(Some(Time(v.now)));
         extra.observed_generation = v.pod.metadata.generation;

@@ -29,6 +29,7 @@ impl Case<'_> {
             host_ips: &["192.168.1.1".parse().unwrap()],
             ended: self.ended.as_ref(),
             terminal: self.terminal,
+            resize: None,
             now: at(0),
         })
     }

@@ -181,14 +181,10 @@ impl Get {
     }
 
     async fn once(&self) -> Result<Response, String> {
-        let stream = connect(&self.host, self.port).await?;
-        if !self.https {
-            return self.talk(TokioIo::new(stream)).await;
+        if self.https {
+            return self.talk(TokioIo::new(connect_tls(&self.host, self.port).await?)).await;
         }
-        let tls = TLS.clone().ok_or("no TLS is available")?;
-        let name = ServerName::try_from(self.host.clone()).map_err(|e| e.to_string())?;
-        let stream = tokio_rustls::TlsConnector::from(tls).connect(name, stream).await.map_err(|e| e.to_string())?;
-        self.talk(TokioIo::new(stream)).await
+        self.talk(TokioIo::new(connect(&self.host, self.port).await?)).await
     }
 
     async fn talk<S: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static>(
@@ -235,6 +231,17 @@ pub async fn connect(host: &str, port: u16) -> Result<TcpStream, String> {
         };
         format!("dial tcp {at}: {what}")
     })
+}
+
+/// Connects by TLS with whoever answers.
+///
+/// # Errors
+/// What failed.
+pub async fn connect_tls(host: &str, port: u16) -> Result<tokio_rustls::client::TlsStream<TcpStream>, String> {
+    let stream = connect(host, port).await?;
+    let tls = TLS.clone().ok_or("no TLS is available")?;
+    let name = ServerName::try_from(host.to_string()).map_err(|e| e.to_string())?;
+    tokio_rustls::TlsConnector::from(tls).connect(name, stream).await.map_err(|e| e.to_string())
 }
 
 /// An answer.

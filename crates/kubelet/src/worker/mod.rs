@@ -4,6 +4,7 @@ mod kill;
 mod ops;
 mod probing;
 pub mod report;
+mod resizing;
 mod terminate;
 
 use crate::kubelet::Shared;
@@ -18,7 +19,7 @@ use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{ObjectReference, Pod, PodStatus};
+use k8s_openapi::api::core::v1::{ObjectReference, Pod, PodCondition, PodStatus};
 use parking_lot::Mutex;
 use pintle_client::recorder::EventType;
 use pintle_runtime::{self as rt, ContainerState};
@@ -36,6 +37,8 @@ pub enum Message {
     Gone(Arc<Pod>),
     /// The API object that stands for this static pod.
     Mirror(Arc<Pod>),
+    /// Another pod left the node.
+    Room,
     /// Something happened in the runtime.
     Runtime(rt::Event),
     /// A probe has a verdict.
@@ -90,6 +93,7 @@ enum Stage {
 /// The outcome of the one thing a worker is doing.
 enum Done {
     Volumes(ops::VolumesReady),
+    Resized(Vec<resizing::Resized>),
     Sandbox(Result<Box<rt::SandboxStatus>, String>),
     Started(Start, Result<(), ops::NotStarted>),
     Stopped,
@@ -137,6 +141,14 @@ struct Worker {
     grace_override: Option<i64>,
     tell_over: Vec<oneshot::Sender<()>>,
     report: report::Reporter,
+    /// What running containers were told last, by id: a runtime that tells it in other words is not told again.
+    told_resources: BTreeMap<String, rt::LinuxResources>,
+    /// The pod with resources it was not granted.
+    asked: Option<Arc<Pod>>,
+    /// Why a wish for other resources is not granted.
+    resize_pending: Option<PodCondition>,
+    /// Not before this time is a failed change of resources tried again.
+    resize_not_before: Option<Timestamp>,
     /// When the pod must be ended for its `activeDeadlineSeconds`.
     active_deadline: Option<Timestamp>,
 }
@@ -188,6 +200,10 @@ pub fn start(k: Arc<Shared>, pod: Arc<Pod>, runtime: RuntimeState, ending: Optio
         tell_over: vec![],
         report,
         active_deadline: None,
+        told_resources: BTreeMap::new(),
+        asked: None,
+        resize_pending: None,
+        resize_not_before: None,
         pod,
         k,
     };
@@ -262,6 +278,13 @@ impl Worker {
         if self.stage == Stage::Terminating {
             self.set_deadline();
         }
+        if !self.runtime.sandboxes.is_empty() {
+            // What was granted before still counts; what is asked for now is looked at anew.
+            let asked = self.pod.clone();
+            let restored = crate::pod::resize::restored(&asked, &self.seen.lock().status);
+            self.pod = Arc::new(restored);
+            self.grant(asked);
+        }
         let told: Vec<_> = {
             let status = &self.seen.lock().status;
             let lists = [&status.init_container_statuses, &status.container_statuses];
@@ -292,6 +315,11 @@ impl Worker {
                 self.begin_end();
             }
             Message::Mirror(pod) => self.report.aim(&pod),
+            Message::Room => {
+                if let Some(asked) = self.asked.take() {
+                    self.grant(asked);
+                }
+            }
             Message::Runtime(event) => self.runtime_event(&event).await,
             Message::Verdict(kind, id, verdict) => {
                 let map = match kind {
@@ -329,8 +357,8 @@ impl Worker {
         let labels_changed = pod.metadata.labels != self.pod.metadata.labels
             || pod.metadata.annotations != self.pod.metadata.annotations;
         self.volumes_stale |= labels_changed;
-        self.pod = pod;
-        self.report.saw(&self.pod);
+        self.report.saw(&pod);
+        self.grant(pod);
         if self.pod.metadata.deletion_timestamp.is_some() {
             self.begin_end();
         }
@@ -398,7 +426,7 @@ impl Worker {
             return None;
         }
         let timers = self.not_before.values().copied();
-        let own = [self.volumes_at, self.sandbox_not_before, self.active_deadline];
+        let own = [self.volumes_at, self.sandbox_not_before, self.active_deadline, self.resize_not_before];
         timers.chain(own.into_iter().flatten()).filter(|t| *t > now).min()
     }
 
@@ -424,6 +452,7 @@ impl Worker {
         for kill in &decision.kill {
             self.kill(kill.id.clone(), kill.kind, &kill.name, kill.message.clone(), kill.reason);
         }
+        self.kill_for_resize();
         self.keep_probing();
         if decision.kill_pod && decision.create_sandbox.is_none() {
             self.begin_end();
@@ -453,6 +482,10 @@ impl Worker {
                 self.sandbox_not_before = None;
                 self.op = Some(self.make_sandbox(attempt));
             }
+            return;
+        }
+        if let Some(op) = self.resize_op(now) {
+            self.op = Some(op);
             return;
         }
         for start in &decision.start {
@@ -499,6 +532,7 @@ impl Worker {
     async fn finished(&mut self, done: Done) {
         match done {
             Done::Volumes(v) => self.volumes_done(v),
+            Done::Resized(all) => self.resized(all).await,
             Done::Sandbox(Ok(s)) => {
                 self.sandbox_tries = 0;
                 // Everything starts over in it; what older sandboxes held is gone or of the past.
@@ -612,6 +646,7 @@ impl Worker {
                 host_ips: &host_ips,
                 ended: self.ending.as_ref().filter(|_| self.ended_by_node()),
                 terminal: self.terminal(),
+                resize: self.resize_pending.as_ref(),
                 now: self.now(),
             })
         };
