@@ -50,6 +50,7 @@ struct Cluster {
     runtime: Arc<FakeRuntime>,
     client: Client,
     stop: CancellationToken,
+    spdy: bool,
 }
 
 impl Drop for Cluster {
@@ -59,7 +60,7 @@ impl Drop for Cluster {
 }
 
 impl Cluster {
-    async fn start() -> Self {
+    async fn start(spdy: bool) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let ca = Ca::new();
         let (cert, key) = ca.sign("kube-apiserver", "system:masters");
@@ -75,6 +76,7 @@ impl Cluster {
         config.kubelet_client_key = pem(&key);
         let signer = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
         config.service_account_signing_key = pem(&signer.serialize_pem());
+        config.advertise_address = "10.1.2.3".parse().unwrap();
         config.advertise_port = address.port();
         let api = ApiServer::new(config).unwrap();
         api.start().await.unwrap();
@@ -120,12 +122,16 @@ impl Cluster {
         let agent = pintle_kubelet::run(config, client.clone(), runtime.clone(), stop.clone());
         tokio::spawn(async move { agent.await.unwrap() });
         tokio::time::timeout(LIMIT, port.wait_for(|p| *p > 0)).await.unwrap().unwrap();
-        Self { dir, runtime, client, stop }
+        Self { dir, runtime, client, stop, spdy }
     }
 
     fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(KUBECTL);
         command.env("HOME", self.dir.path()).env("KUBECONFIG", self.dir.path().join("kubeconfig")).args(args);
+        // Old kubectl knows SPDY only; newer ones can be asked to speak it.
+        for what in ["KUBECTL_REMOTE_COMMAND_WEBSOCKETS", "KUBECTL_PORT_FORWARD_WEBSOCKETS"] {
+            command.env(what, if self.spdy { "false" } else { "true" });
+        }
         command
     }
 
@@ -167,7 +173,7 @@ async fn life_of_a_pod_as_kubectl_sees_it() {
     if skip() {
         return;
     }
-    let c = Cluster::start().await;
+    let c = Cluster::start(false).await;
     let ready = ["wait", "--for=condition=Ready", "--timeout=60s"];
     c.kubectl(&[&ready[..], &["node/n1"]].concat(), "").await;
     let nodes = c.kubectl(&["get", "nodes"], "").await;
@@ -207,11 +213,20 @@ async fn life_of_a_pod_as_kubectl_sees_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn exec_and_port_forward() {
+async fn streams_by_websocket() {
+    exec_and_port_forward(false).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn streams_by_spdy() {
+    exec_and_port_forward(true).await;
+}
+
+async fn exec_and_port_forward(spdy: bool) {
     if skip() {
         return;
     }
-    let c = Cluster::start().await;
+    let c = Cluster::start(spdy).await;
     c.client
         .of::<k8s_openapi::api::core::v1::ServiceAccount>()
         .create(&serde_json::from_str(r#"{"metadata": {"name": "default", "namespace": "default"}}"#).unwrap())

@@ -10,6 +10,8 @@ use std::collections::BTreeMap;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream};
 use tokio::sync::mpsc;
 use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::protocol::frame::CloseFrame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{Message, Role};
 
 /// What the peer and we speak.
@@ -116,6 +118,14 @@ async fn write_channels<S: AsyncRead + AsyncWrite + Unpin>(
             return;
         }
     }
+    close(&mut sink).await;
+}
+
+/// Ends a connection in order: clients take an end without a code for a failure.
+async fn close<S: AsyncRead + AsyncWrite + Unpin>(sink: &mut SplitSink<Socket<S>, Message>) {
+    let frame = CloseFrame { code: CloseCode::Normal, reason: "".into() };
+    // A client that is gone needs no end.
+    let _ = sink.send(Message::Close(Some(frame))).await;
     let _ = sink.close().await;
 }
 
@@ -264,7 +274,7 @@ pub async fn tunnel<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: 
             }
             buf.reserve(32 * 1024);
         }
-        let _ = sink.close().await;
+        close(&mut sink).await;
     });
     ours
 }
