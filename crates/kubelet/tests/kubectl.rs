@@ -16,7 +16,11 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-const KUBECTL: &str = "/usr/bin/kubectl";
+/// The kubectl to test with; `KUBECTL` names another one.
+fn binary() -> String {
+    std::env::var("KUBECTL").unwrap_or_else(|_| "/usr/bin/kubectl".into())
+}
+
 const LIMIT: Duration = Duration::from_secs(120);
 
 struct Ca {
@@ -126,7 +130,7 @@ impl Cluster {
     }
 
     fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(KUBECTL);
+        let mut command = Command::new(binary());
         command.env("HOME", self.dir.path()).env("KUBECONFIG", self.dir.path().join("kubeconfig")).args(args);
         // Old kubectl knows SPDY only; newer ones can be asked to speak it.
         for what in ["KUBECTL_REMOTE_COMMAND_WEBSOCKETS", "KUBECTL_PORT_FORWARD_WEBSOCKETS"] {
@@ -158,9 +162,9 @@ impl Cluster {
 }
 
 fn skip() -> bool {
-    let missing = !std::path::Path::new(KUBECTL).exists();
+    let missing = !std::path::Path::new(&binary()).exists();
     if missing {
-        println!("skipped: there is no {KUBECTL}");
+        println!("skipped: there is no {}", binary());
     }
     missing
 }
@@ -247,7 +251,9 @@ async fn exec_and_port_forward(spdy: bool) {
     let talk = tokio::task::spawn_blocking(move || {
         use std::io::{BufRead as _, BufReader, Read as _, Write as _};
         let mut line = String::new();
-        BufReader::new(stdout).read_line(&mut line).unwrap();
+        // kubectl ends when nobody reads what it says.
+        let mut said = BufReader::new(stdout);
+        said.read_line(&mut line).unwrap();
         // Forwarding from 127.0.0.1:41234 -> 80
         let address = line.split_whitespace().nth(2).unwrap_or_else(|| panic!("{line}")).to_owned();
         // Twice, to see that a second connection works, too.
