@@ -128,3 +128,23 @@ async fn tables_while_watching_and_an_old_kubectl() {
         assert!(out.status.success(), "{args}: {}", String::from_utf8_lossy(&out.stderr));
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn documents() {
+    if !has(KUBECTL) {
+        return;
+    }
+    let c = Cluster::start().await;
+    let text = c.kubectl("get --raw /openapi/v2").await;
+    let v2: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert!(v2["definitions"]["io.k8s.api.apps.v1.Deployment"]["properties"]["spec"].is_object());
+    let patch = &v2["paths"]["/api/v1/namespaces/{namespace}/configmaps/{name}"]["patch"];
+    assert_eq!(patch["x-kubernetes-group-version-kind"]["kind"], "ConfigMap");
+    assert!(patch["parameters"].as_array().unwrap().iter().any(|p| p["name"] == "fieldValidation"));
+    // Every reference leads somewhere.
+    for part in text.split("\"#/definitions/").skip(1) {
+        let name = part.split('"').next().unwrap();
+        assert!(v2["definitions"].get(name).is_some(), "{name}");
+    }
+    assert!(c.kubectl("get --raw /.well-known/openid-configuration").await.contains("/openid/v1/jwks"));
+}

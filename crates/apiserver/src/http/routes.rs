@@ -46,6 +46,7 @@ impl Server {
                     .insert(http::header::CACHE_CONTROL, http::HeaderValue::from_static("public, max-age=3600"));
                 Ok(r)
             }
+            "/openapi/v2" if reads => self.openapi_v2(ctx),
             "/statusz" if reads => Ok(respond::text(200, self.statusz())),
             "/flagz" if reads => Ok(respond::text(200, self.flagz())),
             "/" => Ok(self.plain(ctx, &json!({"paths": self.paths()}))),
@@ -101,6 +102,7 @@ impl Server {
             "/healthz",
             "/livez",
             "/metrics",
+            "/openapi/v2",
             "/openapi/v2",
             "/openapi/v3",
             "/openapi/v3/",

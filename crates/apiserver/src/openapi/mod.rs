@@ -2,6 +2,7 @@
 
 mod paths;
 mod schemas;
+mod v2;
 
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
@@ -15,6 +16,7 @@ use serde_json::{Value, json};
 
 use crate::Server;
 use crate::http::context::Ctx;
+use crate::http::negotiate::{self, Media};
 use crate::http::respond;
 use crate::registry::Registry;
 
@@ -24,25 +26,30 @@ struct Document {
     hash: String,
 }
 
+impl Document {
+    fn new(value: &Value) -> Self {
+        use sha2::Digest;
+        let json = Bytes::from(value.to_string());
+        let hash = hex::encode_upper(sha2::Sha512::digest(&json));
+        Self { json, hash }
+    }
+}
+
 /// The documents by path: `api/v1`, `apis/apps/v1`.
 pub(crate) struct OpenApi {
     documents: BTreeMap<String, OnceLock<Document>>,
+    v2: OnceLock<Document>,
 }
 
 impl OpenApi {
     pub(crate) fn new(registry: &Registry) -> Self {
         let documents = registry.all().iter().map(|r| (path_of(r.def.group, r.def.version), OnceLock::new())).collect();
-        Self { documents }
+        Self { documents, v2: OnceLock::new() }
     }
 
     fn document(&self, registry: &Registry, path: &str) -> Option<&Document> {
         let slot = self.documents.get(path)?;
-        Some(slot.get_or_init(|| {
-            use sha2::Digest;
-            let json = Bytes::from(build(registry, path).to_string());
-            let hash = hex::encode_upper(sha2::Sha512::digest(&json));
-            Document { json, hash }
-        }))
+        Some(slot.get_or_init(|| Document::new(&build(registry, path))))
     }
 }
 
@@ -100,6 +107,29 @@ impl Server {
             }
             return Ok(r);
         }
+        let mut r = tagged(ctx, document);
+        if asked.is_some() {
+            r.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("public, immutable"));
+        }
+        Ok(r)
+    }
+
+    /// Serves `/openapi/v2`, in JSON.
+    ///
+    /// # Errors
+    /// 406 for a client that takes only protobuf.
+    pub(crate) fn openapi_v2(&self, ctx: &Ctx) -> Result<Response<Body>, Status> {
+        negotiate::output(&ctx.headers, &ctx.query, &[Media::Json], false, |_, t| t.is_none())?;
+        let document = self.openapi.v2.get_or_init(|| {
+            let all = self.openapi.documents.keys().map(|path| build(&self.registry, path));
+            Document::new(&v2::merge(all))
+        });
+        Ok(tagged(ctx, document))
+    }
+}
+
+/// A document, unless the client has it.
+fn tagged(ctx: &Ctx, document: &Document) -> Response<Body> {
         let tag = format!("\"{}\"", document.hash);
         let known = ctx.headers.get(IF_NONE_MATCH).and_then(|v| v.to_str().ok()) == Some(&tag);
         let mut r = if known {
@@ -113,12 +143,8 @@ impl Server {
         if let Ok(v) = HeaderValue::from_str(&tag) {
             h.insert(ETAG, v);
         }
-        if asked.is_some() {
-            h.insert(CACHE_CONTROL, HeaderValue::from_static("public, immutable"));
-        }
         if known {
             h.remove(CONTENT_TYPE);
         }
-        Ok(r)
-    }
+        r
 }
