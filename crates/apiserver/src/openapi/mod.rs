@@ -130,21 +130,21 @@ impl Server {
 
 /// A document, unless the client has it.
 fn tagged(ctx: &Ctx, document: &Document) -> Response<Body> {
-        let tag = format!("\"{}\"", document.hash);
-        let known = ctx.headers.get(IF_NONE_MATCH).and_then(|v| v.to_str().ok()) == Some(&tag);
-        let mut r = if known {
-            let mut r = Response::new(full(Bytes::new()));
-            *r.status_mut() = StatusCode::NOT_MODIFIED;
-            r
-        } else {
-            respond::raw(200, "application/json", &ctx.headers, document.json.clone())
-        };
-        let h = r.headers_mut();
-        if let Ok(v) = HeaderValue::from_str(&tag) {
-            h.insert(ETAG, v);
-        }
-        if known {
-            h.remove(CONTENT_TYPE);
-        }
+    let tag = format!("\"{}\"", document.hash);
+    let known = ctx.headers.get(IF_NONE_MATCH).and_then(|v| v.to_str().ok()) == Some(&tag);
+    let mut r = if known {
+        let mut r = Response::new(full(Bytes::new()));
+        *r.status_mut() = StatusCode::NOT_MODIFIED;
         r
+    } else {
+        respond::raw(200, "application/json", &ctx.headers, document.json.clone())
+    };
+    let h = r.headers_mut();
+    if let Ok(v) = HeaderValue::from_str(&tag) {
+        h.insert(ETAG, v);
+    }
+    if known {
+        h.remove(CONTENT_TYPE);
+    }
+    r
 }

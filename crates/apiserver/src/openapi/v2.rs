@@ -21,9 +21,13 @@ fn schema(v: &Value) -> Value {
                 continue;
             }
             "items" | "additionalProperties" => schema(inner),
-            "properties" => {
-                inner.as_object().into_iter().flatten().map(|(k, v)| (k.clone(), schema(v))).collect::<Map<_, _>>().into()
-            }
+            "properties" => inner
+                .as_object()
+                .into_iter()
+                .flatten()
+                .map(|(k, v)| (k.clone(), schema(v)))
+                .collect::<Map<_, _>>()
+                .into(),
             _ => inner.clone(),
         };
         out.insert(k.clone(), inner);
@@ -136,7 +140,10 @@ mod tests {
         assert_eq!(got["definitions"]["A"]["properties"]["b"], json!({"$ref": "#/definitions/B"}));
         assert_eq!(got["definitions"]["A"]["properties"]["q"], json!({"type": "string"}));
         let op = &got["paths"]["/p"]["post"];
-        assert_eq!(op["parameters"][0], json!({"name": "body", "in": "body", "required": true, "schema": {"$ref": "#/definitions/A"}}));
+        assert_eq!(
+            op["parameters"][0],
+            json!({"name": "body", "in": "body", "required": true, "schema": {"$ref": "#/definitions/A"}})
+        );
         assert_eq!(op["responses"]["200"]["schema"]["$ref"], "#/definitions/A");
         assert_eq!(got["paths"]["/p"]["parameters"][0]["type"], "string");
     }
