@@ -7,6 +7,7 @@ use crate::logs;
 use crate::pod::spec;
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::PodStatus;
 use pintle_runtime::{ContainerState, ContainerStatus};
 use std::io::{self, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -91,27 +92,43 @@ fn choose(k: &Shared, named: &Named, previous: bool) -> Result<ContainerStatus, 
     if spec::container(&pod, &named.container).is_none() {
         return Err(Reply::text(404, format!("container {:?} not found in pod {:?}\n", named.container, named.pod)));
     }
-    let mut runs = state.of(&named.container).filter(|c| c.state != ContainerState::Created);
-    let (c, p) = (&named.container, &named.pod);
+    let status = handle.seen.lock().status.clone();
+    let id = which(&status, &named.container, &named.pod, previous).map_err(bad)?;
+    state.by_id(&id).cloned().ok_or_else(|| bad(format!("unable to retrieve container logs for {id}")))
+}
+
+/// The id of the run whose log is wanted, as the status tells it.
+fn which(status: &PodStatus, c: &str, p: &str, previous: bool) -> Result<String, String> {
+    let lists = [&status.init_container_statuses, &status.container_statuses, &status.ephemeral_container_statuses];
+    let told = lists.into_iter().flatten().flatten().find(|s| s.name == c);
+    let Some(told) = told else { return Err(format!("container {c:?} in pod {p:?} is not available")) };
+    let bare = |id: Option<&String>| id.and_then(|i| i.split_once("://")).map(|(_, id)| id.to_string());
+    let now = told.state.clone().unwrap_or_default();
+    let before = told.last_state.as_ref().and_then(|s| s.terminated.as_ref());
+    let last = || {
+        bare(before.and_then(|t| t.container_id.as_ref()))
+            .ok_or_else(|| format!("previous terminated container {c:?} in pod {p:?} not found"))
+    };
     if previous {
-        // What is waiting to start again has its last run as its previous one.
-        let newest = runs.next();
-        let ended = newest.filter(|r| r.state == ContainerState::Exited);
-        return runs
-            .next()
-            .or(ended)
-            .cloned()
-            .ok_or_else(|| bad(format!("previous terminated container {c:?} in pod {p:?} not found")));
+        return last();
     }
-    runs.next().cloned().ok_or_else(|| {
-        let status = handle.seen.lock().status.clone();
-        let lists = [&status.init_container_statuses, &status.container_statuses, &status.ephemeral_container_statuses];
-        let told = lists.into_iter().flatten().flatten().find(|s| s.name == *c);
-        let waiting = told.and_then(|s| s.state.as_ref()?.waiting.clone()).unwrap_or_default();
-        match waiting.reason {
-            Some(why) => bad(format!("container {c:?} in pod {p:?} is waiting to start: {why}")),
-            None => bad(format!("container {c:?} in pod {p:?} is not available")),
+    if now.running.is_some() {
+        return bare(told.container_id.as_ref())
+            .ok_or_else(|| format!("container {c:?} in pod {p:?} is not available"));
+    }
+    if let Some(t) = &now.terminated {
+        return bare(t.container_id.as_ref()).ok_or_else(|| format!("container {c:?} in pod {p:?} is terminated"));
+    }
+    if before.is_some() {
+        return last();
+    }
+    let reason = now.waiting.and_then(|w| w.reason).unwrap_or_default();
+    Err(match reason.as_str() {
+        "ErrImagePull" => format!("container {c:?} in pod {p:?} is waiting to start: image can't be pulled"),
+        "ImagePullBackOff" => {
+            format!("container {c:?} in pod {p:?} is waiting to start: trying and failing to pull image")
         }
+        other => format!("container {c:?} in pod {p:?} is waiting to start: {other}"),
     })
 }
 
@@ -311,6 +328,28 @@ mod tests {
         assert_eq!(show("sinceTime=2026-01-02T03:04:05Z").as_deref(), Some("text\n"));
         assert!(parse("sinceSeconds=0").is_err() && parse("tailLines=-1").is_err() && parse("limitBytes=0").is_err());
         assert!(parse("sinceSeconds=1&sinceTime=2026-01-02T03:04:06Z").is_err());
+    }
+
+    #[test]
+    fn runs() {
+        let check = |state: &str, last: &str, previous: bool, want: Result<&str, &str>| {
+            let text = format!(
+                "{{containerStatuses: [{{name: c, image: i, imageID: '', ready: false, restartCount: 1, containerID: 'pintle://now', state: {{{state}}}, lastState: {{{last}}}}}]}}"
+            );
+            let status: PodStatus = serde_saphyr::from_str(&text).unwrap();
+            let got = which(&status, "c", "p", previous);
+            assert_eq!(got.as_deref().map_err(String::as_str), want, "{state} {last} {previous}");
+        };
+        let ended = "terminated: {exitCode: 1, containerID: 'pintle://before'}";
+        check("running: {}", "", false, Ok("now"));
+        check("running: {}", ended, true, Ok("before"));
+        check("running: {}", "", true, Err("previous terminated container \"c\" in pod \"p\" not found"));
+        check("waiting: {reason: CrashLoopBackOff}", ended, false, Ok("before"));
+        check("waiting: {reason: CrashLoopBackOff}", ended, true, Ok("before"));
+        let waits = "container \"c\" in pod \"p\" is waiting to start: ";
+        check("waiting: {reason: ContainerCreating}", "", false, Err(&format!("{waits}ContainerCreating")));
+        check("waiting: {reason: ErrImagePull}", "", false, Err(&format!("{waits}image can't be pulled")));
+        check(ended, "", false, Ok("before"));
     }
 
     #[tokio::test]

@@ -7,7 +7,7 @@ use crate::config::KubeletConfig;
 use crate::pod::spec::{self, PodRef};
 use crate::pod::state::labels;
 use k8s_openapi::api::core::v1::{Container, Pod};
-use pintle_runtime::{ContainerConfig, ContainerMetadata, Mount};
+use pintle_runtime::{ContainerConfig, ContainerMetadata, Device, Mount};
 
 /// What is known only when the container is about to be made.
 #[derive(Clone, Debug, Default)]
@@ -22,6 +22,8 @@ pub struct Prepared {
     pub env: Environment,
     /// Its mounts.
     pub mounts: Vec<Mount>,
+    /// Its devices.
+    pub devices: Vec<Device>,
     /// The container whose processes it wants to see.
     pub target: Option<String>,
     /// The node's memory.
@@ -67,7 +69,7 @@ pub fn of(pod: &Pod, c: &Container, p: Prepared, config: &KubeletConfig) -> Resu
         working_dir: c.working_dir.clone().unwrap_or_default(),
         envs: p.env.vars,
         mounts: p.mounts,
-        devices: vec![],
+        devices: p.devices,
         labels: own_labels,
         annotations,
         log_path: log_path(&c.name, p.attempt),

@@ -3,7 +3,7 @@
 use super::{Ready, ReadyVolumes};
 use crate::translate::expand::expand;
 use k8s_openapi::api::core::v1::{Container, VolumeMount};
-use pintle_runtime::{KeyValue, Mount, MountPropagation};
+use pintle_runtime::{Device, KeyValue, Mount, MountPropagation};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::mount::MountFlags;
 use std::fs;
@@ -170,6 +170,28 @@ pub fn of_container(c: &Container, cx: &Context<'_>) -> Result<Vec<Mount>, Strin
     Ok(out)
 }
 
+/// The devices of a container: volumes it takes as they are, without a file system.
+///
+/// # Errors
+/// When a volume is missing or is no device.
+pub fn devices(c: &Container, volumes: &ReadyVolumes) -> Result<Vec<Device>, String> {
+    use std::os::unix::fs::FileTypeExt as _;
+    let one = |d: &k8s_openapi::api::core::v1::VolumeDevice| match volumes.get(&d.name) {
+        Some(Ready::Path { path, read_only }) => {
+            if !fs::metadata(path).is_ok_and(|m| m.file_type().is_block_device()) {
+                return Err(format!("volume {:?} of container {:?} is not a block device", d.name, c.name));
+            }
+            Ok(Device {
+                container_path: d.device_path.clone().into(),
+                host_path: path.clone(),
+                permissions: if *read_only { "r" } else { "mrw" }.into(),
+            })
+        }
+        _ => Err(format!("cannot find volume {:?} to pass into container {:?}", d.name, c.name)),
+    };
+    c.volume_devices.iter().flatten().map(one).collect()
+}
+
 fn absolute(path: &str) -> PathBuf {
     if path.starts_with('/') { path.into() } else { Path::new("/").join(path) }
 }
@@ -219,6 +241,15 @@ mod tests {
             Err("unable to provision SubPath `../x`: must not contain '..'"),
         );
         check("{name: v, mountPath: /a, subPathExpr: $(NO)}", Err("missing value for \"NO\""));
+    }
+
+    #[test]
+    fn devices_are_devices() {
+        let c: Container = serde_saphyr::from_str("{name: c, volumeDevices: [{name: d, devicePath: /dev/x}]}").unwrap();
+        let volumes: ReadyVolumes = [("d".to_string(), Ready::Path { path: "/tmp".into(), read_only: false })].into();
+        assert_eq!(devices(&c, &volumes), Err("volume \"d\" of container \"c\" is not a block device".into()));
+        let missing = "cannot find volume \"d\" to pass into container \"c\"";
+        assert_eq!(devices(&c, &ReadyVolumes::new()), Err(missing.into()));
     }
 
     #[test]

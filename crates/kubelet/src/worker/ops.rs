@@ -190,6 +190,11 @@ pub(super) async fn remove_container(k: &Shared, id: &str) -> rt::Result<()> {
 }
 
 async fn runtime_handler(k: &Shared, pod: &Pod) -> Result<String, String> {
+    if spec::spec(pod).resource_claims.as_ref().is_some_and(|c| !c.is_empty()) {
+        return Err(
+            "failed to prepare dynamic resources: no driver for resource claims is registered on this node".into()
+        );
+    }
     if spec::spec(pod).host_users == Some(false) {
         return Err("runtime handler \"\" does not support user namespaces".into());
     }
@@ -432,6 +437,7 @@ impl StartJob {
             image_user: image.user,
             env,
             mounts,
+            devices: mounts::devices(c, &self.volumes)?,
             target: self.target.clone(),
             memory_capacity: k.node.memory_capacity(),
         };
