@@ -11,9 +11,9 @@ use serde::Deserialize;
 
 use crate::scan::{self, Span};
 
-/// A field that field selectors may name: its selector name and where it stands, such as
-/// `("spec.nodeName", &["spec", "nodeName"])`.
-pub type SelectableField = (&'static str, &'static [&'static str]);
+/// A field that field selectors may name: its selector name, where it stands, and what it reads as where it is absent,
+/// such as `("spec.unschedulable", &["spec", "unschedulable"], "false")`.
+pub type SelectableField = (&'static str, &'static [&'static str], &'static str);
 
 /// Why bytes are no object.
 #[derive(Debug, thiserror::Error)]
@@ -119,7 +119,7 @@ impl Object {
             std::str::from_utf8(ix.resource_version.of(&bytes)).ok().and_then(|s| s.parse().ok()).unwrap_or(0);
         let fields = selectable
             .iter()
-            .map(|(_, path)| scan::find(&bytes, 0, path).map_or(Span::default(), |s| scan::unquoted(&bytes, s)))
+            .map(|(_, path, _)| scan::find(&bytes, 0, path).map_or(Span::default(), |s| scan::unquoted(&bytes, s)))
             .collect();
         Ok(Self {
             resource_version,
@@ -216,14 +216,17 @@ impl Object {
         self.labels().find(|(k, _)| *k == key).map(|(_, v)| v)
     }
 
-    /// The value of a selectable field (empty when the object lacks it); `None` when the resource does not know the
+    /// The value of a selectable field (its zero when the object lacks it); `None` when the resource does not know the
     /// field.
     #[must_use]
     pub fn field(&self, name: &str) -> Option<&str> {
         match name {
             "metadata.name" => Some(self.name()),
             "metadata.namespace" => Some(self.namespace()),
-            _ => self.selectable.iter().position(|(n, _)| *n == name).map(|i| self.str(self.fields[i])),
+            _ => {
+                let (i, (_, _, absent)) = self.selectable.iter().enumerate().find(|(_, (n, ..))| *n == name)?;
+                Some(if self.fields[i].is_empty() { absent } else { self.str(self.fields[i]) })
+            }
         }
     }
 
@@ -314,8 +317,11 @@ mod tests {
     use super::*;
 
     const POD: &str = r#"{"kind":"Pod","apiVersion":"v1","metadata":{"name":"a","namespace":"b","uid":"u","generation":1,"labels":{"app":"x","tier":"y"}},"spec":{"nodeName":"n1"}}"#;
-    const FIELDS: &[SelectableField] =
-        &[("spec.nodeName", &["spec", "nodeName"]), ("status.phase", &["status", "phase"])];
+    const FIELDS: &[SelectableField] = &[
+        ("spec.nodeName", &["spec", "nodeName"], ""),
+        ("status.phase", &["status", "phase"], ""),
+        ("spec.hostNetwork", &["spec", "hostNetwork"], "false"),
+    ];
 
     #[test]
     fn splices_the_version_after_the_uid() {
@@ -324,6 +330,7 @@ mod tests {
         assert_eq!((o.name(), o.namespace(), o.uid(), o.resource_version()), ("a", "b", "u", 42));
         assert_eq!(o.field("spec.nodeName"), Some("n1"));
         assert_eq!(o.field("status.phase"), Some(""));
+        assert_eq!(o.field("spec.hostNetwork"), Some("false"));
         assert_eq!(o.field("spec.other"), None);
         assert_eq!(o.field("metadata.name"), Some("a"));
         assert_eq!(o.labels().collect::<Vec<_>>(), [("app", "x"), ("tier", "y")]);

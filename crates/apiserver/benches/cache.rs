@@ -85,7 +85,7 @@ async fn watchers(store: &MemoryStore, cache: &Cache, count: usize, by_node: boo
 #[tokio::main]
 async fn main() {
     let store = MemoryStore::new();
-    let fields: &'static [pintle_api::object::SelectableField] = &[("spec.nodeName", &["spec", "nodeName"])];
+    let fields: &'static [pintle_api::object::SelectableField] = &[("spec.nodeName", &["spec", "nodeName"], "")];
     let decode = Arc::new(move |bytes: &[u8], revision| {
         Object::from_stored(bytes, revision, fields).map_err(|error| error.to_string())
     });

@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::{Cache, Decode, Delivery, Options, Start, Watch, WatchItem, WatchOptions};
 
 const PREFIX: &str = "/registry/pods/";
-const FIELDS: &[SelectableField] = &[("spec.nodeName", &["spec", "nodeName"])];
+const FIELDS: &[SelectableField] = &[("spec.nodeName", &["spec", "nodeName"], "")];
 
 fn decode() -> Decode {
     Arc::new(|bytes, revision| Object::from_stored(bytes, revision, FIELDS).map_err(|error| error.to_string()))

@@ -14,7 +14,7 @@ use super::{Ctx, Strategy, value};
 
 /// The strategy of certificate signing requests.
 pub static CERTIFICATE_SIGNING_REQUEST: Strategy = Strategy {
-    selectable: &[("spec.signerName", &["spec", "signerName"])],
+    selectable: &[("spec.signerName", &["spec", "signerName"], "")],
     on_create: sign_by_requestor,
     validate,
     // The request is what it was when its author was known.

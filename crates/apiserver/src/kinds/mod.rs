@@ -39,6 +39,7 @@ pub mod storage;
 pub mod strategy;
 pub mod table;
 pub mod value;
+pub mod warn;
 
 #[cfg(test)]
 pub(crate) mod testing;

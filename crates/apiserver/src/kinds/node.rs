@@ -5,10 +5,15 @@ use pintle_schema::cursor::{Cursor, Errors};
 
 use super::core::pod::resources;
 use super::table::{self, Column, text};
-use super::{Ctx, Strategy, meta};
+use super::{Ctx, Strategy, meta, warn};
 
 /// The strategy of runtime classes.
 pub static RUNTIME_CLASS: Strategy = Strategy {
+    warnings: |_, class, _| {
+        let selector = class.get("scheduling").get("nodeSelector");
+        let old = selector.entries().filter_map(|(key, _)| warn::node_label(key));
+        old.map(|message| format!("{selector}: {message}")).collect()
+    },
     unconditional_update: false,
     validate,
     validate_change: |_, new, old, errors| meta::immutable(&new.get("handler"), &old.get("handler"), errors),

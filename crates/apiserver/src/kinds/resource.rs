@@ -70,7 +70,7 @@ pub static RESOURCE_SLICE: Strategy = Strategy {
         }
         meta::immutable(&n.get("pool").get("name"), &o.get("pool").get("name"), errors);
     },
-    selectable: &[("spec.driver", &["spec", "driver"]), ("spec.nodeName", &["spec", "nodeName"])],
+    selectable: &[("spec.driver", &["spec", "driver"], ""), ("spec.nodeName", &["spec", "nodeName"], "")],
     generation: &[&["spec"]],
     columns: &[
         Column::NAME,

@@ -50,8 +50,6 @@ pub struct Strategy {
     pub name: NameRule,
     /// Fields that field selectors may name, beside `metadata.name` and `metadata.namespace`.
     pub selectable: &'static [SelectableField],
-    /// What a selectable field that is absent reads as where that is not "": `("spec.unschedulable", "false")`.
-    pub selectable_zero: &'static [(&'static str, &'static str)],
     /// The fields whose change raises `metadata.generation`, each a path; with none, generation is not kept.
     pub generation: &'static [&'static [&'static str]],
     /// Whether a PUT to a name that is not there creates it.
@@ -112,7 +110,6 @@ impl Strategy {
     pub const DEFAULT: Strategy = Strategy {
         name: names::subdomain,
         selectable: &[],
-        selectable_zero: &[],
         generation: &[],
         create_on_update: false,
         unconditional_update: true,

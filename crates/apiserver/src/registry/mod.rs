@@ -108,7 +108,7 @@ impl Res {
         for (field, _, _) in &fields.terms {
             let known = matches!(field.as_str(), "metadata.name" | "metadata.namespace")
                 || (self.def.resource == "namespaces" && field == "name")
-                || self.strategy.selectable.iter().any(|(n, _)| n == field);
+                || self.strategy.selectable.iter().any(|(n, ..)| n == field);
             if !known {
                 return Err(Status::bad_request(if self.strategy.selectable.is_empty() {
                     format!(

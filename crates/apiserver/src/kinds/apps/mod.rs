@@ -8,15 +8,17 @@ use jiff::Timestamp;
 use pintle_schema::cursor::Cursor;
 use serde_json::Value;
 
+use super::core::pod::warnings;
 use super::strategy::{Sub, keep_all_but_status, keep_all_but_status_and_labels};
 use super::table::{self, Column, integer, text};
-use super::{Strategy, scale};
+use super::{Ctx, Strategy, scale, warn};
 
 const CONTAINERS: Column = text("Containers", "Names of each container in the template.").wide();
 const IMAGES: Column = text("Images", "Images referenced by each container in the template.").wide();
 
 /// The strategy of deployments.
 pub static DEPLOYMENT: Strategy = Strategy {
+    warnings: named_with_template,
     validate: validate::deployment,
     validate_change: validate::selector_stays,
     generation: &[&["spec"], &["metadata", "annotations"]],
@@ -58,6 +60,7 @@ pub static DEPLOYMENT: Strategy = Strategy {
 
 /// The strategy of replica sets.
 pub static REPLICA_SET: Strategy = Strategy {
+    warnings: named_with_template,
     validate: validate::replica_set,
     validate_change: validate::selector_stays,
     subresources: &[(
@@ -68,8 +71,7 @@ pub static REPLICA_SET: Strategy = Strategy {
             reset_fields: &[&["spec"]],
         },
     )],
-    selectable: &[("status.replicas", &["status", "replicas"])],
-    selectable_zero: &[("status.replicas", "0")],
+    selectable: &[("status.replicas", &["status", "replicas"], "0")],
     generation: &[&["spec"]],
     scale: Some(&scale::WORKLOAD),
     columns: &[
@@ -101,6 +103,7 @@ pub static REPLICA_SET: Strategy = Strategy {
 
 /// The strategy of stateful sets.
 pub static STATEFUL_SET: Strategy = Strategy {
+    warnings: stateful_set_warnings,
     validate: validate::stateful_set,
     validate_change: validate::stateful_set_change,
     subresources: &[("status", Sub { validate: validate::stateful_set_status, ..Sub::STATUS })],
@@ -117,6 +120,7 @@ pub static STATEFUL_SET: Strategy = Strategy {
 
 /// The strategy of daemon sets.
 pub static DAEMON_SET: Strategy = Strategy {
+    warnings: |_, o, old| warnings::template(o, &o.get("spec").get("template"), old),
     validate: validate::daemon_set,
     validate_change: validate::daemon_set_change,
     subresources: &[("status", Sub { validate: validate::daemon_set_status, ..Sub::STATUS })],
@@ -152,6 +156,26 @@ pub static CONTROLLER_REVISION: Strategy = Strategy {
     row: |o, now| vec![table::name(o), controller(o).into(), o.get("revision").int().into(), table::age(o, now)],
     ..Strategy::DEFAULT
 };
+
+/// Of a workload whose name becomes part of its pods' names.
+pub(super) fn named_with_template(_: &Ctx<'_>, object: &Cursor<'_>, old: Option<&Cursor<'_>>) -> Vec<String> {
+    let mut out = if old.is_none() { warn::named(object, "Pod names and hostnames") } else { Vec::new() };
+    out.extend(warnings::template(object, &object.get("spec").get("template"), old));
+    out
+}
+
+fn stateful_set_warnings(_: &Ctx<'_>, set: &Cursor<'_>, old: Option<&Cursor<'_>>) -> Vec<String> {
+    let spec = set.get("spec");
+    let mut out = warnings::template(set, &spec.get("template"), old);
+    for claim in spec.get("volumeClaimTemplates").items() {
+        warn::whole_bytes(&claim.get("spec").get("resources"), &["storage"], &mut out);
+    }
+    if spec.get("revisionHistoryLimit").int() < 0 {
+        let advice = "a negative value retains all historical revisions; a value >= 0 is recommended";
+        out.push(format!("spec.revisionHistoryLimit: {advice}"));
+    }
+    out
+}
 
 fn template(object: &Cursor<'_>) -> [Value; 2] {
     table::containers(&object.get("spec").get("template").get("spec"))

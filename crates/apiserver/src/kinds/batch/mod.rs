@@ -10,17 +10,21 @@ use pintle_api::time;
 use pintle_schema::cursor::Cursor;
 use serde_json::{Value, json};
 
+use super::core::pod::warnings;
 use super::strategy::{Propagation, Sub};
 use super::table::{self, Column, boolean, integer, text};
-use super::{Ctx, Strategy, value};
+use super::{Ctx, Strategy, value, warn};
 
 const CONTAINERS: Column = text("Containers", "Names of each container in the template.").wide();
 const IMAGES: Column = text("Images", "Images referenced by each container in the template.").wide();
 
+const TOO_MANY_INDEXES: &str = "In Indexed Jobs with a number of completions higher than 10^5 and a parallelism higher \
+     than 10^4, Kubernetes might not be able to track completedIndexes when a big number of indexes fail";
+
 /// The strategy of jobs. Their pods are orphaned unless the caller says otherwise, as they always were.
 pub static JOB: Strategy = Strategy {
-    selectable: &[("status.successful", &["status", "succeeded"])],
-    selectable_zero: &[("status.successful", "0")],
+    warnings: job_warnings,
+    selectable: &[("status.successful", &["status", "succeeded"], "0")],
     generation: &[&["spec"]],
     propagation: Propagation::Orphan,
     on_create: give_selector,
@@ -43,6 +47,7 @@ pub static JOB: Strategy = Strategy {
 
 /// The strategy of cron jobs.
 pub static CRON_JOB: Strategy = Strategy {
+    warnings: cron_job_warnings,
     validate: validate::cron_job,
     generation: &[&["spec"]],
     columns: &[
@@ -60,6 +65,24 @@ pub static CRON_JOB: Strategy = Strategy {
     row: cron_row,
     ..Strategy::DEFAULT
 };
+
+fn job_warnings(_: &Ctx<'_>, job: &Cursor<'_>, old: Option<&Cursor<'_>>) -> Vec<String> {
+    job_spec_warnings(job, &job.get("spec"), old)
+}
+
+fn cron_job_warnings(_: &Ctx<'_>, job: &Cursor<'_>, old: Option<&Cursor<'_>>) -> Vec<String> {
+    job_spec_warnings(job, &job.get("spec").get("jobTemplate").get("spec"), old)
+}
+
+fn job_spec_warnings(object: &Cursor<'_>, spec: &Cursor<'_>, old: Option<&Cursor<'_>>) -> Vec<String> {
+    let mut out = if old.is_none() { warn::named(object, "Pod names and hostnames") } else { Vec::new() };
+    let huge = spec.get("completions").int() > 100_000 && spec.get("parallelism").int() > 10_000;
+    if huge && spec.get("completionMode").str() == "Indexed" {
+        out.push(format!("{spec}: {TOO_MANY_INDEXES}"));
+    }
+    out.extend(warnings::template(object, &spec.get("template"), old));
+    out
+}
 
 /// Unless the user manages the selector, a job selects the pods that carry its uid, and its pods carry it.
 fn give_selector(_: &Ctx<'_>, job: &mut Value) {

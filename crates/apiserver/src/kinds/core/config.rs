@@ -23,7 +23,7 @@ pub static CONFIG_MAP: Strategy = Strategy {
 
 /// The strategy of secrets.
 pub static SECRET: Strategy = Strategy {
-    selectable: &[("type", &["type"])],
+    selectable: &[("type", &["type"], "")],
     full_meta_on_update: true,
     validate: secret,
     validate_change: |_, new, old, errors| {

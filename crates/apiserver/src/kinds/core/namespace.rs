@@ -14,7 +14,7 @@ pub const FINALIZER: &str = "kubernetes";
 /// The strategy of namespaces.
 pub static NAMESPACE: Strategy = Strategy {
     name: names::label,
-    selectable: &[("status.phase", &["status", "phase"])],
+    selectable: &[("status.phase", &["status", "phase"], "")],
     on_create,
     validate: |_, namespace, _, errors| {
         for finalizer in namespace.get("spec").get("finalizers").items() {

@@ -12,8 +12,7 @@ use crate::kinds::{Ctx, Strategy, checks, meta};
 
 /// The strategy of nodes. A kubelet registers itself with its status, so create keeps it.
 pub static NODE: Strategy = Strategy {
-    selectable: &[("spec.unschedulable", &["spec", "unschedulable"])],
-    selectable_zero: &[("spec.unschedulable", "false")],
+    selectable: &[("spec.unschedulable", &["spec", "unschedulable"], "false")],
     create_resets_status: false,
     validate,
     validate_change,

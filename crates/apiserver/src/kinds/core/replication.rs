@@ -3,14 +3,15 @@
 use pintle_schema::cursor::{Cursor, Errors};
 
 use super::pod::spec::template;
+use super::pod::warnings;
 use crate::kinds::strategy::{Propagation, Sub, keep_all_but_status};
 use crate::kinds::table::{self, Column, integer, text};
 use crate::kinds::{Ctx, Strategy, apps, meta, scale};
 
 /// The strategy of replication controllers. Its pods are orphaned unless the caller says otherwise.
 pub static REPLICATION_CONTROLLER: Strategy = Strategy {
-    selectable: &[("status.replicas", &["status", "replicas"])],
-    selectable_zero: &[("status.replicas", "0")],
+    warnings: apps::named_with_template,
+    selectable: &[("status.replicas", &["status", "replicas"], "0")],
     generation: &[&["spec"]],
     propagation: Propagation::Orphan,
     scale: Some(&scale::WORKLOAD),
@@ -52,6 +53,7 @@ pub static REPLICATION_CONTROLLER: Strategy = Strategy {
 
 /// The strategy of pod templates.
 pub static POD_TEMPLATE: Strategy = Strategy {
+    warnings: |_, o, old| warnings::template(o, &o.get("template"), old),
     validate: |_, object, old, errors| {
         let old = old.map(|o| o.get("template"));
         template(&object.get("template"), old.as_ref(), errors);

@@ -9,7 +9,7 @@ use super::pod::{resources, scheduling, volumes};
 use crate::kinds::strategy::{Sub, keep_all_but_status};
 use crate::kinds::table::{self, Column, text};
 use crate::kinds::value::{self, same};
-use crate::kinds::{Ctx, Strategy, checks, meta};
+use crate::kinds::{Ctx, Strategy, checks, meta, warn};
 
 const CLASS_ANNOTATION: &str = "volume.beta.kubernetes.io/storage-class";
 
@@ -58,6 +58,11 @@ pub static PERSISTENT_VOLUME: Strategy = Strategy {
 
 /// The strategy of persistent volume claims.
 pub static PERSISTENT_VOLUME_CLAIM: Strategy = Strategy {
+    warnings: |_, claim, _| {
+        let mut out = Vec::new();
+        warn::whole_bytes(&claim.get("spec").get("resources"), &["storage"], &mut out);
+        out
+    },
     on_create: |_, o| value::set(o, &["status"], json!({"phase": "Pending"})),
     full_meta_on_update: true,
     validate: |_, claim, _, errors| claim_spec(&claim.get("spec"), errors),

@@ -13,6 +13,7 @@ mod table;
 mod tests;
 mod update;
 pub mod volumes;
+pub mod warnings;
 
 pub use binding::{bind, validate_binding};
 
@@ -29,22 +30,22 @@ const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 /// The strategy of pods.
 pub static POD: Strategy = Strategy {
     selectable: &[
-        ("spec.nodeName", &["spec", "nodeName"]),
-        ("spec.restartPolicy", &["spec", "restartPolicy"]),
-        ("spec.schedulerName", &["spec", "schedulerName"]),
-        ("spec.serviceAccountName", &["spec", "serviceAccountName"]),
-        ("spec.hostNetwork", &["spec", "hostNetwork"]),
-        ("status.phase", &["status", "phase"]),
-        ("status.podIP", &["status", "podIP"]),
-        ("status.nominatedNodeName", &["status", "nominatedNodeName"]),
+        ("spec.nodeName", &["spec", "nodeName"], ""),
+        ("spec.restartPolicy", &["spec", "restartPolicy"], ""),
+        ("spec.schedulerName", &["spec", "schedulerName"], ""),
+        ("spec.serviceAccountName", &["spec", "serviceAccountName"], ""),
+        ("spec.hostNetwork", &["spec", "hostNetwork"], "false"),
+        ("status.phase", &["status", "phase"], ""),
+        ("status.podIP", &["status", "podIP"], ""),
+        ("status.nominatedNodeName", &["status", "nominatedNodeName"], ""),
     ],
-    selectable_zero: &[("spec.hostNetwork", "false")],
     generation: &[&["spec"]],
     on_create: prepare::on_create,
     validate,
     validate_change: update::change,
     full_meta_on_update: true,
     graceful_delete,
+    warnings: warnings::pod,
     subresources: &[
         ("status", Sub { prepare: prepare::status, validate: update::status, reset_fields: &[&["spec"]] }),
         (

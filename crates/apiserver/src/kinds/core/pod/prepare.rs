@@ -77,7 +77,28 @@ pub(super) fn status(ctx: &Ctx<'_>, new: &mut Value, old: &Value) {
     keep_all_but_status(ctx, new, old);
     value::copy(new, old, &["metadata", "ownerReferences"]);
     value::copy(new, old, &["metadata", "deletionTimestamp"]);
-    value::copy(new, old, &["status", "qosClass"]);
+    if value::str_at(new, &["status", "qosClass"]).is_empty() {
+        value::copy(new, old, &["status", "qosClass"]);
+    }
+    keep_observed_generation(new, old);
+}
+
+/// Who leaves out the generation a status was made for does not take it away.
+fn keep_observed_generation(new: &mut Value, old: &Value) {
+    let Some(status) = new.get_mut("status") else { return };
+    let fill = |to: &mut Value, from: Option<&Value>| {
+        let known = from.map_or(0, |from| value::int_at(from, &["observedGeneration"]));
+        if known != 0 && value::int_at(to, &["observedGeneration"]) == 0 {
+            value::set(to, &["observedGeneration"], known);
+        }
+    };
+    fill(status, old.get("status"));
+    let mut before: Vec<&Value> = value::items_at(old, &["status", "conditions"]).iter().collect();
+    for condition in status.get_mut("conditions").and_then(Value::as_array_mut).into_iter().flatten() {
+        // There may be several of a type.
+        let same = before.iter().position(|o| o.get("type") == condition.get("type"));
+        fill(condition, same.map(|i| before.remove(i)));
+    }
 }
 
 /// `ephemeralcontainers` writes these.
@@ -97,6 +118,22 @@ pub(super) fn resize(ctx: &Ctx<'_>, new: &mut Value, old: &Value) {
     keep_all_but_spec(ctx, new, old);
     value::copy(new, old, &["metadata", "labels"]);
     value::copy(new, old, &["metadata", "annotations"]);
+    let lists = ["containers", "initContainers"];
+    // Who adds, drops, moves or renames containers hears so from validation.
+    let names = |of: &Value, list| -> Vec<Value> {
+        value::items_at(of, &["spec", list]).iter().map(|c| c.get("name").cloned().unwrap_or_default()).collect()
+    };
+    if lists.iter().all(|list| names(new, list) == names(old, list)) {
+        let wanted = new.get_mut("spec").map(Value::take).unwrap_or_default();
+        value::copy(new, old, &["spec"]);
+        for list in lists {
+            let kept = new.get_mut("spec").and_then(|s| s.get_mut(list)).and_then(Value::as_array_mut);
+            for (kept, wanted) in kept.into_iter().flatten().zip(value::items_at(&wanted, &[list])) {
+                value::copy(kept, wanted, &["resources"]);
+                value::copy(kept, wanted, &["resizePolicy"]);
+            }
+        }
+    }
     raise_generation(new, old);
 }
 

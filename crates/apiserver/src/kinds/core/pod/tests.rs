@@ -283,7 +283,11 @@ fn subresources() {
         sub_errors("status", &again, &old),
         "status.containerStatuses[0].state: Forbidden: may not be transitioned to non-terminated state"
     );
-    assert_eq!(sub_errors("status", &changed(&old, "status/qosClass", json!("Burstable")), &old), "");
+    assert_eq!(
+        sub_errors("status", &changed(&old, "status/qosClass", json!("Burstable")), &old),
+        "status.qosClass: Invalid value: \"Burstable\": field is immutable"
+    );
+    assert_eq!(sub_errors("status", &changed(&old, "status/qosClass", json!("")), &old), "");
     let extra = json!({"name": "e", "image": "i", "imagePullPolicy": "Always", "terminationMessagePolicy": "File"});
     let with = changed(&old, "spec/ephemeralContainers", json!([extra]));
     assert_eq!(sub_errors("ephemeralcontainers", &with, &old), "");
@@ -295,6 +299,8 @@ fn subresources() {
     assert!(sub_errors("ephemeralcontainers", &probe, &old).contains("cannot be set for an Ephemeral Container"));
     let set = |cpu: &str| changed(&pod(), "spec/containers/0/resources", json!({"requests": {"cpu": cpu}}));
     assert_eq!(sub_errors("resize", &set("2"), &set("1")), "");
+    // What else a resize would change stays as it was.
+    assert_eq!(sub_errors("resize", &changed(&set("2"), "spec/containers/0/image", json!("other")), &set("1")), "");
     assert_eq!(
         sub_errors("resize", &pod(), &set("1")),
         "spec: Invalid value: \"\": Pod QOS Class may not change as a result of resizing\nspec.containers[0].resources.requests: Forbidden: resource requests cannot be removed"

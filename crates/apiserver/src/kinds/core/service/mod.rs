@@ -16,7 +16,7 @@ use crate::kinds::{Ctx, Strategy, names, value};
 /// The strategy of services.
 pub static SERVICE: Strategy = Strategy {
     name: names::label1035,
-    selectable: &[("spec.clusterIP", &["spec", "clusterIP"]), ("spec.type", &["spec", "type"])],
+    selectable: &[("spec.clusterIP", &["spec", "clusterIP"], ""), ("spec.type", &["spec", "type"], "")],
     create_on_update: true,
     on_update: drop_fields_of_old_type,
     validate: validate::validate,

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::{externally_accessible, is_headless, kind, needs_health_check_port};
 use crate::kinds::value::nothing;
-use crate::kinds::{Ctx, checks, meta};
+use crate::kinds::{Ctx, checks, meta, warn};
 
 const HINTS: &str = "service.kubernetes.io/topology-aware-hints";
 const TOPOLOGY_MODE: &str = "service.kubernetes.io/topology-mode";
@@ -418,7 +418,11 @@ pub(super) fn warnings(_: &Ctx<'_>, service: &Cursor<'_>, _: Option<&Cursor<'_>>
         out.push(format!("annotation {HINTS} is deprecated, please use {TOPOLOGY_MODE} instead"));
     }
     let kind = spec.get("type").str();
-    if kind == "ClusterIP" && spec.get("clusterIP").str() == "None" {
+    let headless = spec.get("clusterIP").str() == "None";
+    for address in spec.get("clusterIPs").items().filter(|_| kind != "ExternalName" && !headless) {
+        warn::ip(&address, &mut out);
+    }
+    if kind == "ClusterIP" && headless {
         for (field, name) in [
             ("loadBalancerIP", "loadBalancerIP"),
             ("externalIPs", "externalIPs"),
@@ -428,6 +432,13 @@ pub(super) fn warnings(_: &Ctx<'_>, service: &Cursor<'_>, _: Option<&Cursor<'_>>
                 out.push(format!("spec.{name} is ignored for headless services"));
             }
         }
+    }
+    for address in spec.get("externalIPs").items() {
+        warn::ip(&address, &mut out);
+    }
+    warn::ip(&spec.get("loadBalancerIP"), &mut out);
+    for range in spec.get("loadBalancerSourceRanges").items() {
+        warn::cidr(&range, &mut out);
     }
     if kind == "ExternalName" && !spec.get("externalIPs").is_empty() {
         out.push("spec.externalIPs is ignored when spec.type is \"ExternalName\"".to_owned());
