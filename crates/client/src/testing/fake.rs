@@ -149,8 +149,11 @@ fn merge(into: &mut Value, patch: &Value) {
 }
 
 fn object(value: &Value) -> Arc<Object> {
-    const FIELDS: &[pintle_api::object::SelectableField] =
-        &[("spec.nodeName", &["spec", "nodeName"], ""), ("status.phase", &["status", "phase"], ""), ("type", &["type"], "")];
+    const FIELDS: &[pintle_api::object::SelectableField] = &[
+        ("spec.nodeName", &["spec", "nodeName"], ""),
+        ("status.phase", &["status", "phase"], ""),
+        ("type", &["type"], ""),
+    ];
     #[expect(clippy::expect_used, reason = "everything stored has metadata")]
     Arc::new(Object::from_wire(value.to_string().into(), FIELDS).expect("a stored object"))
 }
