@@ -79,7 +79,7 @@ fn of_pods(pod: &Cursor<'_>, out: &mut Vec<String>) {
     twice(&spec.get("imagePullSecrets"), "name", out);
     for secret in spec.get("imagePullSecrets").items() {
         if secret.get("name").is_empty() {
-            out.push(format!("{}.name: invalid empty name \"\"", secret));
+            out.push(format!("{secret}.name: invalid empty name \"\""));
         }
     }
     for name in ["memory", "ephemeral-storage"] {
