@@ -16,6 +16,7 @@ pub mod podgc;
 pub mod replicaset;
 pub mod rootca;
 pub mod serviceaccount;
+pub mod statefulset;
 pub mod support;
 pub mod tainteviction;
 

@@ -50,6 +50,7 @@ pub fn all() -> &'static [Controller] {
         "replicaset-controller" "replicaset-controller" "replicaset-controller" crate::replicaset::run;
         "deployment-controller" "deployment-controller" "deployment-controller" crate::deployment::run;
         "daemonset-controller" "daemon-set-controller" "daemonset-controller" crate::daemonset::run;
+        "statefulset-controller" "statefulset-controller" "statefulset-controller" crate::statefulset::run;
         "node-ipam-controller" "node-controller" "cidrAllocator" crate::nodeipam::run;
         "node-lifecycle-controller" "node-controller" "node-controller" crate::nodelifecycle::run;
         "taint-eviction-controller" "node-controller" "taint-eviction-controller" crate::tainteviction::run;

@@ -7,14 +7,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use common::{Cluster, start};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
-use k8s_openapi::api::core::v1::{Event, Pod};
+use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, StatefulSet};
+use k8s_openapi::api::core::v1::{Event, Node, PersistentVolumeClaim, Pod};
 use pintle_api::Status;
 use pintle_client::Patch;
 use pintle_client::testing::Fault;
 use pintle_controllers::Config;
 use serde_json::json;
 
-const WORKLOADS: &[&str] = &["replicaset-controller", "replicationcontroller-controller", "deployment-controller"];
+const WORKLOADS: &[&str] = &["daemonset-controller", "statefulset-controller", "replicaset-controller", "replicationcontroller-controller", "deployment-controller"];
 
 fn deployment(replicas: i32, image: &str) -> serde_json::Value {
     json!({"metadata": {"name": "web", "namespace": "n"}, "spec": {
@@ -198,4 +199,68 @@ async fn a_replication_controller_keeps_its_number() {
     .await;
     let pods = c.until::<Pod>("n", "three pods", |p| p.len() == 3).await;
     assert_eq!(pods[0].metadata.owner_references.as_ref().unwrap()[0].kind, "ReplicationController");
+}
+
+/// Plays kubelet until `done`.
+async fn until_ready<T: pintle_client::typed::Kind>(c: &Cluster, what: &str, done: impl Fn(&[T]) -> bool) {
+    for _ in 0..500 {
+        make_ready(c).await;
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        if done(&c.list::<T>("n").await) {
+            return;
+        }
+    }
+    panic!("never: {what}; {}", serde_json::to_string_pretty(&c.list::<T>("n").await).unwrap());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stateful_set_goes_in_order_and_rolls() {
+    let c = start(WORKLOADS, Config::default());
+    c.create::<StatefulSet>(json!({"metadata": {"name": "db", "namespace": "n"}, "spec": {
+        "replicas": 3, "serviceName": "db", "selector": {"matchLabels": {"app": "db"}},
+        "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"partition": 0}},
+        "persistentVolumeClaimRetentionPolicy": {"whenDeleted": "Retain", "whenScaled": "Delete"},
+        "volumeClaimTemplates": [{"metadata": {"name": "data"}, "spec": {"accessModes": ["ReadWriteOnce"]}}],
+        "template": {"metadata": {"labels": {"app": "db"}}, "spec": {"containers": [{"name": "c", "image": "v1"}]}},
+    }}))
+    .await;
+    c.until::<Pod>("n", "the first alone", |p| p.len() == 1).await;
+    c.settle().await;
+    assert_eq!(c.list::<Pod>("n").await.len(), 1, "the second waits for the first");
+    let rolled = |n: i32| move |s: &[StatefulSet]| s[0].status.as_ref().is_some_and(|s| s.ready_replicas == Some(n) && s.updated_replicas == Some(n) && s.replicas == n && s.current_revision == s.update_revision);
+    until_ready::<StatefulSet>(&c, "three ready", rolled(3)).await;
+    let names = |p: &[Pod]| p.iter().map(|p| p.metadata.name.clone().unwrap()).collect::<Vec<_>>();
+    assert_eq!(names(&c.list::<Pod>("n").await), ["db-0", "db-1", "db-2"]);
+    assert_eq!(c.list::<PersistentVolumeClaim>("n").await.len(), 3);
+    let patch = Patch::merge(&json!({"spec": {"template": {"spec": {"containers": [{"name": "c", "image": "v2"}]}}}})).unwrap();
+    c.client.of::<StatefulSet>().patch("n", "db", patch).await.unwrap();
+    c.settle().await;
+    until_ready::<StatefulSet>(&c, "rolled", rolled(3)).await;
+    assert!(c.list::<Pod>("n").await.iter().all(|p| p.spec.as_ref().unwrap().containers[0].image.as_deref() == Some("v2")));
+    assert_eq!(c.list::<ControllerRevision>("n").await.len(), 2);
+    c.client.of::<StatefulSet>().patch("n", "db", Patch::merge(&json!({"spec": {"replicas": 1}})).unwrap()).await.unwrap();
+    until_ready::<StatefulSet>(&c, "one left", rolled(1)).await;
+    assert_eq!(names(&c.list::<Pod>("n").await), ["db-0"]);
+    let owned = c.list::<PersistentVolumeClaim>("n").await.iter().filter(|p| p.metadata.owner_references.as_ref().is_some_and(|o| o[0].kind == "Pod")).count();
+    assert_eq!(owned, 2, "the claims of pods that are scaled away go with them");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_daemon_set_follows_nodes() {
+    let c = start(WORKLOADS, Config::default());
+    for name in ["a", "b"] {
+        c.create::<Node>(json!({"metadata": {"name": name}})).await;
+    }
+    c.create::<DaemonSet>(json!({"metadata": {"name": "d", "namespace": "n"}, "spec": {
+        "selector": {"matchLabels": {"app": "d"}}, "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 1, "maxSurge": 0}},
+        "template": {"metadata": {"labels": {"app": "d"}}, "spec": {"containers": [{"name": "c", "image": "v1"}]}}}}))
+    .await;
+    let ready = |n: i32| move |d: &[DaemonSet]| d[0].status.as_ref().is_some_and(|s| s.number_ready == n && s.desired_number_scheduled == n && s.updated_number_scheduled == Some(n) && s.observed_generation == d[0].metadata.generation);
+    until_ready::<DaemonSet>(&c, "two", ready(2)).await;
+    c.create::<Node>(json!({"metadata": {"name": "c"}})).await;
+    until_ready::<DaemonSet>(&c, "three", ready(3)).await;
+    let patch = Patch::merge(&json!({"spec": {"template": {"spec": {"containers": [{"name": "c", "image": "v2"}]}}}})).unwrap();
+    c.client.of::<DaemonSet>().patch("n", "d", patch).await.unwrap();
+    until_ready::<DaemonSet>(&c, "rolled", ready(3)).await;
+    assert!(c.list::<Pod>("n").await.iter().all(|p| p.spec.as_ref().unwrap().containers[0].image.as_deref() == Some("v2")));
 }

@@ -1,0 +1,266 @@
+//! StatefulSet: pods with names, storage and an order.
+
+mod decide;
+mod pod;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod as TypedPod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use pintle_api::selector::Selector;
+use pintle_client::informers::{BY_CONTROLLER, View};
+use pintle_client::meta::{MetaOnly, key};
+use pintle_client::recorder::reference_of;
+use pintle_client::typed::{decode, resource_of};
+use pintle_client::{Cache, Change, Error, Informer, Key, Patch, WorkQueue};
+use serde_json::json;
+
+use crate::context::{Context, Outcome};
+use crate::support::history::{self, Synced};
+use crate::support::ownership::{Claimer, concerned};
+use crate::support::pods::{self, Pod};
+use crate::support::status;
+
+use decide::{Action, Snapshot};
+
+const WORKERS: usize = 5;
+
+struct Controller {
+    cx: Context,
+    sets: Informer,
+    pods: Cache<Pod>,
+    claims: View<MetaOnly>,
+    revisions: Informer,
+    revision_metas: View<MetaOnly>,
+    queue: WorkQueue<Key>,
+}
+
+/// The controller.
+pub async fn run(cx: Context) {
+    let me = Arc::new(Controller {
+        sets: cx.informers.of::<StatefulSet>(),
+        pods: pods::view(&cx.informers),
+        claims: cx.informers.view::<PersistentVolumeClaim, MetaOnly>(),
+        revisions: cx.informers.of::<ControllerRevision>(),
+        revision_metas: cx.informers.view::<ControllerRevision, MetaOnly>(),
+        queue: WorkQueue::default(),
+        cx,
+    });
+    let queue = me.queue.clone();
+    me.sets.on_change(move |change| queue.add(change.key().clone()));
+    let weak = Arc::downgrade(&me);
+    me.pods.on_change(move |change| {
+        if let Some(me) = weak.upgrade() {
+            me.pod_changed(change);
+        }
+    });
+    let (cx, queue) = (me.cx.clone(), me.queue.clone());
+    cx.work(&queue, WORKERS, move |key| {
+        let me = me.clone();
+        async move { me.sync(&key).await }
+    })
+    .await;
+}
+
+fn selector(set: &StatefulSet) -> Option<Selector> {
+    Selector::from_object(Some(&set.spec.as_ref()?.selector)).ok()
+}
+
+impl Controller {
+    fn pod_changed(&self, change: &Change<Pod>) {
+        let pod = &change.last().metadata;
+        let concerned = concerned(change, resource_of::<StatefulSet>());
+        for owner in [concerned.before, concerned.now].into_iter().flatten() {
+            self.queue.add(key(&pod.namespace, &owner.name).into());
+        }
+        // Only a set that the pod's name belongs to can adopt it.
+        if concerned.orphan
+            && let Some((set, _)) = pod::split_name(&pod.name)
+        {
+            self.queue.add(key(&pod.namespace, set).into());
+        }
+    }
+
+    async fn sync(&self, k: &Key) -> Outcome {
+        let Some(object) = self.sets.get(k) else { return Ok(None) };
+        let set: StatefulSet = decode(&object)?;
+        let (Some(spec), Some(selector)) = (&set.spec, selector(&set)) else { return Ok(None) };
+        let meta: MetaOnly = decode(&object)?;
+        let claimer = Claimer {
+            client: &self.cx.client,
+            owner_resource: resource_of::<StatefulSet>(),
+            owner: &meta.metadata,
+            resource: resource_of::<TypedPod>(),
+        };
+        let mut candidates = self.pods.by_index(BY_CONTROLLER, object.uid());
+        let orphans = self.pods.by_index(BY_CONTROLLER, "");
+        candidates.extend(orphans.into_iter().filter(|p| p.metadata.namespace == object.namespace()));
+        let ours = |m: &pintle_client::Meta| {
+            selector.matches_map(Some(&m.labels)) && pod::split_name(&m.name).is_some_and(|(s, _)| s == object.name())
+        };
+        let pods = claimer.claim(candidates, ours, |p| !p.is_deleting()).await?;
+
+        let owner = history::Owner {
+            reference: pod::owner_reference(&set, true),
+            namespace: object.namespace(),
+            collisions: set.status.as_ref().and_then(|s| s.collision_count),
+        };
+        let revisions = history::of_owner(&self.revisions, &self.revision_metas, object.uid())?;
+        let update = if object.is_deleting() {
+            let Some(last) = revisions.last() else { return Ok(None) };
+            last.clone()
+        } else {
+            match history::sync(&self.cx.client, &owner, &spec.template, &revisions).await? {
+                Synced::Current(r) => *r,
+                Synced::Collision => {
+                    let mut s = set.status.clone().unwrap_or_default();
+                    s.collision_count = Some(s.collision_count.unwrap_or(0) + 1);
+                    status::put(&self.cx.client, resource_of::<StatefulSet>(), &object, &s).await?;
+                    return Ok(None);
+                }
+            }
+        };
+        let current_name = set.status.as_ref().and_then(|s| s.current_revision.clone());
+        let current = revisions.iter().find(|r| r.metadata.name == current_name).unwrap_or(&update).clone();
+        let snapshot = Snapshot { set: &set, current: &current, update: &update, pods };
+        let now = self.cx.clock.now();
+        let plan = decide::decide(&snapshot, now);
+        for action in plan.actions {
+            self.act(&set, action).await?;
+        }
+        self.keep_claims(&set, &snapshot.pods).await?;
+        if set.status.as_ref() != Some(&plan.status) {
+            status::put(&self.cx.client, resource_of::<StatefulSet>(), &object, &plan.status).await?;
+        }
+        let used = |r: &ControllerRevision| {
+            let name = r.metadata.name.as_deref().unwrap_or_default();
+            [&current, &update].iter().any(|u| u.metadata.name == r.metadata.name)
+                || snapshot.pods.iter().any(|p| p.metadata.labels.get(history::HASH_LABEL).is_some_and(|h| h == name))
+        };
+        if !object.is_deleting() {
+            history::truncate(&self.cx.client, &revisions, spec.revision_history_limit.unwrap_or(10), used).await?;
+        }
+        Ok(plan.again)
+    }
+
+    async fn act(&self, set: &StatefulSet, action: Action) -> Result<(), Error> {
+        let about = reference_of(set);
+        let name = set.metadata.name.as_deref().unwrap_or_default();
+        let api = self.cx.client.of::<TypedPod>();
+        match action {
+            Action::Create(new) => {
+                let pod = new.metadata.name.clone().unwrap_or_default();
+                if let Err(e) = self.make_claims(set, &new).await {
+                    self.cx.recorder.warning(&about, "FailedCreate", format!("create Pod {pod} in StatefulSet {name} failed error: {e}"));
+                    return Err(e);
+                }
+                match api.create(&new).await {
+                    Ok(_) => self.cx.recorder.normal(&about, "SuccessfulCreate", format!("create Pod {pod} in StatefulSet {name} successful")),
+                    // The cache is behind; the pod's event brings us back.
+                    Err(e) if e.is_already_exists() || e.is_namespace_terminating() => {}
+                    Err(e) => {
+                        self.cx.recorder.warning(&about, "FailedCreate", format!("create Pod {pod} in StatefulSet {name} failed error: {e}"));
+                        return Err(e);
+                    }
+                }
+            }
+            Action::Delete(pod, why) => {
+                let m = &pod.metadata;
+                if let Some(why) = why {
+                    let (reason, state) = if why == "Failed" { ("RecreatingFailedPod", "failed") } else { ("RecreatingTerminatedPod", "terminated") };
+                    self.cx.recorder.warning(&about, reason, format!("StatefulSet {}/{name} is recreating {state} Pod {}", m.namespace, m.name));
+                }
+                match api.delete(&m.namespace, &m.name, Some(&m.uid)).await {
+                    Ok(()) => self.cx.recorder.normal(&about, "SuccessfulDelete", format!("delete Pod {} in StatefulSet {name} successful", m.name)),
+                    Err(e) if e.is_not_found() || e.is_conflict() => {}
+                    Err(e) => {
+                        self.cx.recorder.warning(&about, "FailedDelete", format!("delete Pod {} in StatefulSet {name} failed error: {e}", m.name));
+                        return Err(e);
+                    }
+                }
+            }
+            Action::Label(pod, labels) => {
+                let m = &pod.metadata;
+                let patch = Patch::merge(&json!({"metadata": {"uid": m.uid, "labels": labels}}))?;
+                match api.patch(&m.namespace, &m.name, patch).await {
+                    Err(e) if !e.is_not_found() => return Err(e),
+                    _ => {}
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A pod's claims are there before it is.
+    async fn make_claims(&self, set: &StatefulSet, new: &TypedPod) -> Result<(), Error> {
+        let about = reference_of(set);
+        let (name, pod) = (set.metadata.name.as_deref().unwrap_or_default(), new.metadata.name.as_deref().unwrap_or_default());
+        let Some((_, ordinal)) = pod::split_name(pod) else { return Ok(()) };
+        for claim in pod::claims(set, ordinal) {
+            let claim_name = claim.metadata.name.clone().unwrap_or_default();
+            let k = key(claim.metadata.namespace.as_deref().unwrap_or_default(), &claim_name);
+            if let Some(there) = self.claims.get(&k) {
+                if there.metadata.is_deleting() {
+                    return Err(Error::Config(format!("pvc {claim_name} is being deleted")));
+                }
+                continue;
+            }
+            match self.cx.client.of::<PersistentVolumeClaim>().create(&claim).await {
+                Ok(_) => self.cx.recorder.normal(&about, "SuccessfulCreate", format!("create Claim {claim_name} Pod {pod} in StatefulSet {name} success")),
+                Err(e) if e.is_already_exists() => {}
+                Err(e) => {
+                    self.cx.recorder.warning(&about, "FailedCreate", format!("create Claim {claim_name} for Pod {pod} in StatefulSet {name} failed error: {e}"));
+                    return Err(e);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Claims are owned by the set, by the pod that goes, or by nobody, as the retention policy says.
+    async fn keep_claims(&self, set: &StatefulSet, pods: &[Arc<Pod>]) -> Result<(), Error> {
+        for pod in pods {
+            let Some((_, ordinal)) = pod::split_name(&pod.metadata.name) else { continue };
+            let condemned = !pod::range(set).contains(&ordinal);
+            for claim in pod::claims(set, ordinal) {
+                let k = key(&pod.metadata.namespace, claim.metadata.name.as_deref().unwrap_or_default());
+                let Some(there) = self.claims.get(&k) else { continue };
+                let want = pod::claim_owner(set, pod, condemned);
+                let pod_uid = pod.metadata.uid.as_str();
+                let set_uid = set.metadata.uid.as_deref().unwrap_or_default();
+                let ours = |uid: &str| uid == pod_uid || uid == set_uid;
+                let have: Vec<&str> = there.metadata.owner_references.iter().map(|o| o.uid.as_str()).filter(|u| ours(u)).collect();
+                if have == want.iter().map(|o| o.uid.as_str()).collect::<Vec<_>>() {
+                    continue;
+                }
+                let mut owners: Vec<OwnerReference> = there
+                    .metadata
+                    .owner_references
+                    .iter()
+                    .filter(|o| !ours(&o.uid))
+                    .map(|o| OwnerReference {
+                        api_version: o.api_version.clone(),
+                        kind: o.kind.clone(),
+                        name: o.name.clone(),
+                        uid: o.uid.clone(),
+                        controller: o.controller.then_some(true),
+                        block_owner_deletion: o.block_owner_deletion.then_some(true),
+                    })
+                    .collect();
+                owners.extend(want);
+                let m = &there.metadata;
+                let patch = Patch::merge(&json!({"metadata": {"uid": m.uid, "resourceVersion": m.resource_version, "ownerReferences": owners}}))?;
+                match self.cx.client.of::<PersistentVolumeClaim>().patch(&m.namespace, &m.name, patch).await {
+                    Err(e) if !e.is_not_found() => return Err(e),
+                    _ => {}
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Labels to set on a pod.
+type Labels = BTreeMap<String, String>;
