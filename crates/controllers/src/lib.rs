@@ -1,13 +1,17 @@
 //! The controllers of the controller manager. Each is a folder: `mod.rs` wires informers to keys and applies
 //! decisions, `decide.rs` decides without I/O or clock.
 
+pub mod clusterroleaggregation;
 pub mod context;
+pub mod cronjob;
 pub mod daemonset;
 pub mod deployment;
+pub mod disruption;
 pub mod endpoints;
 pub mod endpointslice;
 pub mod endpointslicemirroring;
 pub mod garbagecollector;
+pub mod job;
 mod manager;
 pub mod namespace;
 pub mod nodeipam;
@@ -19,6 +23,7 @@ pub mod serviceaccount;
 pub mod statefulset;
 pub mod support;
 pub mod tainteviction;
+pub mod ttlafterfinished;
 
 pub use context::{Config, Context};
 pub use manager::{Controller, all, run, select};

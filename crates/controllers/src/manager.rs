@@ -51,6 +51,11 @@ pub fn all() -> &'static [Controller] {
         "deployment-controller" "deployment-controller" "deployment-controller" crate::deployment::run;
         "daemonset-controller" "daemon-set-controller" "daemonset-controller" crate::daemonset::run;
         "statefulset-controller" "statefulset-controller" "statefulset-controller" crate::statefulset::run;
+        "job-controller" "job-controller" "job-controller" crate::job::run;
+        "cronjob-controller" "cronjob-controller" "cronjob-controller" crate::cronjob::run;
+        "ttl-after-finished-controller" "ttl-after-finished-controller" "ttl-after-finished-controller" crate::ttlafterfinished::run;
+        "disruption-controller" "disruption-controller" "controllermanager" crate::disruption::run;
+        "clusterrole-aggregation-controller" "clusterrole-aggregation-controller" "clusterrole-aggregation-controller" crate::clusterroleaggregation::run;
         "node-ipam-controller" "node-controller" "cidrAllocator" crate::nodeipam::run;
         "node-lifecycle-controller" "node-controller" "node-controller" crate::nodelifecycle::run;
         "taint-eviction-controller" "node-controller" "taint-eviction-controller" crate::tainteviction::run;

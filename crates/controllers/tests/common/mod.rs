@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use pintle_api::service::UserInfo;
+use pintle_api::service::{ApiService, UserInfo};
 use pintle_client::testing::FakeApi;
 use pintle_client::typed::Kind;
 use pintle_client::{Client, Clock, Informers, ListParams};
@@ -12,6 +12,7 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 pub struct Cluster {
+    /// The in-memory API, unless it runs on another.
     pub api: FakeApi,
     pub client: Client,
     pub clock: Clock,
@@ -28,16 +29,19 @@ impl Drop for Cluster {
 pub fn start(controllers: &[&str], config: Config) -> Cluster {
     let api = FakeApi::new();
     let clock = Clock::simulated("2024-01-01T00:00:00Z".parse().unwrap());
-    start_on(api, clock, controllers, config)
+    let mut cluster = start_on(api.service(), clock, controllers, config);
+    cluster.api = api;
+    cluster
 }
 
-pub fn start_on(api: FakeApi, clock: Clock, controllers: &[&str], config: Config) -> Cluster {
-    let client = Client::in_process(api.service(), UserInfo::authenticated("admin", &["system:masters"]));
+/// Starts these controllers on an API server of this process.
+pub fn start_on(service: ApiService, clock: Clock, controllers: &[&str], config: Config) -> Cluster {
+    let client = Client::in_process(service, UserInfo::authenticated("admin", &["system:masters"]));
     let shutdown = CancellationToken::new();
     let config = Config { controllers: controllers.iter().map(|s| (*s).to_owned()).collect(), ..config };
     let informers = Informers::new(client.as_user(UserInfo::authenticated("system:kube-controller-manager", &[])));
     tokio::spawn(run(client.clone(), informers, config, clock.clone(), shutdown.clone()));
-    Cluster { api, client, clock, shutdown }
+    Cluster { api: FakeApi::new(), client, clock, shutdown }
 }
 
 impl Cluster {
