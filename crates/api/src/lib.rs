@@ -5,6 +5,7 @@
 pub mod names;
 pub mod object;
 pub mod quantity;
+pub mod quota;
 pub mod resources;
 pub mod scan;
 pub mod selector;

@@ -9,12 +9,14 @@ use pintle_client::{Client, Clock, Error, Informers, Key, Recorder, WorkQueue};
 use tokio_util::sync::CancellationToken;
 
 /// Settings of the controllers, with upstream's defaults.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Config {
     /// Which controllers run: names, `-name` to leave one out, `*` for all that are on by default.
     pub controllers: Vec<String>,
     /// CA bundle that pods verify the API server with (`--root-ca-file`), PEM.
     pub root_ca: Option<String>,
+    /// Certificate and key that sign requests of the built-in signers (`--cluster-signing-cert-file` and key), PEM.
+    pub cluster_signing: Option<(String, String)>,
     /// Pod address ranges to give nodes a part of (`--cluster-cidr` with `--allocate-node-cidrs`).
     pub cluster_cidrs: Vec<String>,
     /// Prefix length of a node's part, IPv4 and IPv6.
@@ -29,11 +31,19 @@ pub struct Config {
     pub node_eviction_rate: f64,
 }
 
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Never the signing key.
+        f.debug_struct("Config").field("controllers", &self.controllers).finish_non_exhaustive()
+    }
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
             controllers: vec!["*".into()],
             root_ca: None,
+            cluster_signing: None,
             cluster_cidrs: Vec::new(),
             node_cidr_mask: (24, 64),
             service_cidrs: Vec::new(),

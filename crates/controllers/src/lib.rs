@@ -1,6 +1,7 @@
 //! The controllers of the controller manager. Each is a folder: `mod.rs` wires informers to keys and applies
 //! decisions, `decide.rs` decides without I/O or clock.
 
+pub mod certificates;
 pub mod clusterroleaggregation;
 pub mod context;
 pub mod cronjob;
@@ -18,12 +19,14 @@ pub mod nodeipam;
 pub mod nodelifecycle;
 pub mod podgc;
 pub mod replicaset;
+pub mod resourcequota;
 pub mod rootca;
 pub mod serviceaccount;
 pub mod statefulset;
 pub mod support;
 pub mod tainteviction;
 pub mod ttlafterfinished;
+pub mod volumeprotection;
 
 pub use context::{Config, Context};
 pub use manager::{Controller, all, run, select};

@@ -56,6 +56,12 @@ pub fn all() -> &'static [Controller] {
         "ttl-after-finished-controller" "ttl-after-finished-controller" "ttl-after-finished-controller" crate::ttlafterfinished::run;
         "disruption-controller" "disruption-controller" "controllermanager" crate::disruption::run;
         "clusterrole-aggregation-controller" "clusterrole-aggregation-controller" "clusterrole-aggregation-controller" crate::clusterroleaggregation::run;
+        "resourcequota-controller" "resourcequota-controller" "resourcequota-controller" crate::resourcequota::run;
+        "persistentvolumeclaim-protection-controller" "pvc-protection-controller" "pvc-protection-controller" crate::volumeprotection::run_claims;
+        "persistentvolume-protection-controller" "pv-protection-controller" "pv-protection-controller" crate::volumeprotection::run_volumes;
+        "certificatesigningrequest-approving-controller" "certificate-controller" "csrapproving" crate::certificates::run_approving;
+        "certificatesigningrequest-signing-controller" "certificate-controller" "csrsigning" crate::certificates::run_signing;
+        "certificatesigningrequest-cleaner-controller" "certificate-controller" "csrcleaner" crate::certificates::run_cleaning;
         "node-ipam-controller" "node-controller" "cidrAllocator" crate::nodeipam::run;
         "node-lifecycle-controller" "node-controller" "node-controller" crate::nodelifecycle::run;
         "taint-eviction-controller" "node-controller" "taint-eviction-controller" crate::tainteviction::run;

@@ -7,8 +7,12 @@ use std::time::{Duration, Instant};
 
 use common::Cluster;
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
-use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Event, Namespace, Node, PersistentVolumeClaim, Pod, Service, ServiceAccount};
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::{
+    ConfigMap, Endpoints, Event, Namespace, Node, PersistentVolumeClaim, Pod, ResourceQuota, Service, ServiceAccount,
+};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::DeleteOptions;
 use pintle_apiserver::ApiServer;
 use pintle_client::{Clock, Patch};
@@ -126,4 +130,87 @@ async fn a_thousand_replicas() {
         assert!(began.elapsed() < Duration::from_secs(60), "a thousand pods take too long");
     }
     println!("a thousand pods after {:?}", began.elapsed());
+}
+
+/// Plays kubelet for a Job's pods: they end as told.
+async fn end_pods(c: &Cluster, namespace: &str, phase: &str, code: i32) {
+    for pod in c.list::<Pod>(namespace).await {
+        let name = pod.metadata.name.clone().unwrap();
+        let at = pintle_api::time::format(c.clock.now());
+        let now = DeleteOptions { grace_period_seconds: Some(0), ..DeleteOptions::default() };
+        if pod.metadata.deletion_timestamp.is_some() {
+            let _ = c.client.of::<Pod>().delete_with(namespace, &name, &now).await;
+        } else if !matches!(pod.status.as_ref().and_then(|s| s.phase.as_deref()), Some("Succeeded" | "Failed")) {
+            let status = json!({"status": {"phase": phase, "containerStatuses": [{"name": "c", "image": "x", "imageID": "", "ready": false, "restartCount": 0,
+                "state": {"terminated": {"exitCode": code, "reason": "Done", "startedAt": at, "finishedAt": at}}}]}});
+            c.client.of::<Pod>().patch_status(namespace, &name, Patch::strategic(&status).unwrap()).await.unwrap();
+        }
+    }
+}
+
+async fn job_ends(c: &Cluster, name: &str, phase: &str, code: i32) -> Job {
+    let began = Instant::now();
+    loop {
+        end_pods(c, "default", phase, code).await;
+        let job: Job = c.client.of::<Job>().get("default", name).await.unwrap();
+        let ended = |j: &Job| j.status.as_ref().and_then(|s| s.conditions.as_ref()).is_some_and(|c| c.iter().any(|c| matches!(c.type_.as_str(), "Complete" | "Failed") && c.status == "True"));
+        if ended(&job) {
+            return job;
+        }
+        assert!(began.elapsed() < Duration::from_secs(30), "{}", serde_json::to_string_pretty(&job).unwrap());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+fn job(name: &str, extra: Value) -> Value {
+    let mut v = json!({"metadata": {"name": name, "namespace": "default"}, "spec": {"template": {"spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "x"}]}}}});
+    for (k, e) in extra.as_object().unwrap() {
+        v["spec"][k] = e.clone();
+    }
+    v
+}
+
+#[tokio::test]
+async fn jobs_and_budgets_on_the_real_server() {
+    let c = cluster().await;
+    until::<ServiceAccount>(&c, "default", "default account", |a| a.len() == 1).await;
+    c.create::<Job>(job("three", json!({"completions": 3, "parallelism": 2}))).await;
+    let done = job_ends(&c, "three", "Succeeded", 0).await;
+    let s = done.status.unwrap();
+    assert_eq!((s.succeeded, s.failed.unwrap_or(0)), (Some(3), 0));
+    assert!(s.completion_time.is_some() && s.start_time.is_some());
+    // Every pod was let go once it was counted.
+    let held = |p: &Pod| p.metadata.finalizers.iter().flatten().any(|f| f.contains("job-tracking"));
+    until::<Pod>(&c, "default", "no pod is held", |p| p.len() == 3 && !p.iter().any(held)).await;
+
+    c.create::<Job>(job("indexed", json!({"completions": 2, "parallelism": 2, "completionMode": "Indexed"}))).await;
+    let done = job_ends(&c, "indexed", "Succeeded", 0).await;
+    assert_eq!(done.status.unwrap().completed_indexes.as_deref(), Some("0,1"));
+
+    c.create::<Job>(job("fails", json!({"backoffLimit": 0, "ttlSecondsAfterFinished": 0}))).await;
+    c.create::<Job>(job("fails-too", json!({"backoffLimit": 0}))).await;
+    let done = job_ends(&c, "fails-too", "Failed", 1).await;
+    let failed = done.status.unwrap().conditions.unwrap().into_iter().find(|c| c.type_ == "Failed").unwrap();
+    assert_eq!(failed.reason.as_deref(), Some("BackoffLimitExceeded"));
+    until::<Job>(&c, "default", "the one with no time left is gone", |j| !j.iter().any(|j| j.metadata.name.as_deref() == Some("fails"))).await;
+
+    c.create::<Namespace>(json!({"metadata": {"name": "q"}})).await;
+    until::<ServiceAccount>(&c, "q", "default account", |a| a.len() == 1).await;
+    c.create::<ResourceQuota>(json!({"metadata": {"name": "q", "namespace": "q"}, "spec": {"hard": {"pods": "3", "count/replicasets.apps": "5", "requests.cpu": "10"}}})).await;
+    let used = |q: &[ResourceQuota], key: &str| q[0].status.as_ref().and_then(|s| s.used.as_ref()?.get(key).map(|q| q.0.clone()));
+    until::<ResourceQuota>(&c, "q", "counted", |q| used(q, "pods").as_deref() == Some("0")).await;
+    let mut spec = template("v1");
+    spec["spec"]["containers"][0]["resources"] = json!({"requests": {"cpu": "1"}});
+    c.create::<ReplicaSet>(json!({"metadata": {"name": "web", "namespace": "q"}, "spec": {"replicas": 5, "selector": {"matchLabels": {"app": "web"}}, "template": spec}})).await;
+    until::<ReplicaSet>(&c, "q", "three of five, and says why", |r| {
+        r[0].status.as_ref().is_some_and(|s| s.replicas == 3 && s.conditions.as_ref().is_some_and(|c| c[0].message.as_deref().is_some_and(|m| m.contains("exceeded quota"))))
+    })
+    .await;
+    until::<ResourceQuota>(&c, "q", "used", |q| used(q, "pods").as_deref() == Some("3") && used(q, "requests.cpu").as_deref() == Some("3")).await;
+    c.client.of::<ReplicaSet>().delete("q", "web", None).await.unwrap();
+    until::<ResourceQuota>(&c, "q", "free again", |q| used(q, "pods").as_deref() == Some("0") && used(q, "count/replicasets.apps").as_deref() == Some("0")).await;
+
+    c.create::<PodDisruptionBudget>(json!({"metadata": {"name": "b", "namespace": "default"}, "spec": {"maxUnavailable": 1, "selector": {"matchLabels": {"app": "web"}}}})).await;
+    c.create::<Deployment>(json!({"metadata": {"name": "web", "namespace": "default"}, "spec": {"replicas": 3, "selector": {"matchLabels": {"app": "web"}}, "template": template("v1")}})).await;
+    until::<PodDisruptionBudget>(&c, "default", "one may go", |b| b[0].status.as_ref().is_some_and(|s| s.disruptions_allowed == Some(1) && s.expected_pods == Some(3))).await;
 }

@@ -264,3 +264,33 @@ async fn a_daemon_set_follows_nodes() {
     until_ready::<DaemonSet>(&c, "rolled", ready(3)).await;
     assert!(c.list::<Pod>("n").await.iter().all(|p| p.spec.as_ref().unwrap().containers[0].image.as_deref() == Some("v2")));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_cron_job_runs_by_the_clock() {
+    use k8s_openapi::api::batch::v1::{CronJob, Job};
+    let c = start(&["cronjob-controller", "job-controller", "ttl-after-finished-controller"], Config::default());
+    c.create::<CronJob>(json!({"metadata": {"name": "tick", "namespace": "n"}, "spec": {"schedule": "*/10 * * * *", "concurrencyPolicy": "Forbid",
+        "successfulJobsHistoryLimit": 2, "failedJobsHistoryLimit": 1,
+        "jobTemplate": {"spec": {"completions": 1, "parallelism": 1, "selector": {"matchLabels": {"app": "tick"}},
+            "template": {"metadata": {"labels": {"app": "tick"}}, "spec": {"containers": [{"name": "c"}]}}}}}}))
+    .await;
+    for hour in 0..3 {
+        for _ in 0..180 {
+            tokio::time::sleep(std::time::Duration::from_secs(20)).await;
+            for pod in c.list::<Pod>("n").await {
+                let name = pod.metadata.name.as_deref().unwrap();
+                let at = pintle_api::time::format(c.clock.now());
+                let status = json!({"status": {"phase": "Succeeded", "containerStatuses": [{"name": "c", "state": {"terminated": {"exitCode": 0, "finishedAt": at}}}]}});
+                let _ = c.client.of::<Pod>().patch_status("n", name, Patch::merge(&status).unwrap()).await;
+            }
+        }
+        let cron: CronJob = c.client.of::<CronJob>().get("n", "tick").await.unwrap();
+        let last = cron.status.unwrap().last_schedule_time.unwrap().0.to_string();
+        assert_eq!(last, format!("2024-01-01T0{}:00:00Z", hour + 1));
+    }
+    let jobs = c.list::<Job>("n").await;
+    assert!((2..=3).contains(&jobs.len()), "history is kept short: {}", jobs.len());
+    assert!(jobs.iter().all(|j| j.metadata.name.as_deref().unwrap().starts_with("tick-")));
+    let created = c.list::<Event>("n").await.into_iter().filter(|e| e.reason.as_deref() == Some("SuccessfulCreate") && e.involved_object.kind.as_deref() == Some("CronJob")).count();
+    assert!(created > 0);
+}

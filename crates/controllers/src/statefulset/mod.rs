@@ -32,6 +32,7 @@ struct Controller {
     sets: Informer,
     pods: Cache<Pod>,
     claims: View<MetaOnly>,
+    claim_objects: Informer,
     revisions: Informer,
     revision_metas: View<MetaOnly>,
     queue: WorkQueue<Key>,
@@ -43,6 +44,7 @@ pub async fn run(cx: Context) {
         sets: cx.informers.of::<StatefulSet>(),
         pods: pods::view(&cx.informers),
         claims: cx.informers.view::<PersistentVolumeClaim, MetaOnly>(),
+        claim_objects: cx.informers.of::<PersistentVolumeClaim>(),
         revisions: cx.informers.of::<ControllerRevision>(),
         revision_metas: cx.informers.view::<ControllerRevision, MetaOnly>(),
         queue: WorkQueue::default(),
@@ -250,9 +252,10 @@ impl Controller {
                     })
                     .collect();
                 owners.extend(want);
-                let m = &there.metadata;
-                let patch = Patch::merge(&json!({"metadata": {"uid": m.uid, "resourceVersion": m.resource_version, "ownerReferences": owners}}))?;
-                match self.cx.client.of::<PersistentVolumeClaim>().patch(&m.namespace, &m.name, patch).await {
+                let Some(object) = self.claim_objects.get(&k).filter(|o| o.uid() == there.metadata.uid) else { continue };
+                let owners = serde_json::to_value(&owners).map_err(|e| Error::decode("owners", e))?;
+                let put = |m: &mut serde_json::Map<String, serde_json::Value>| drop(m.insert("ownerReferences".into(), owners));
+                match status::put_metadata(&self.cx.client, resource_of::<PersistentVolumeClaim>(), &object, put).await {
                     Err(e) if !e.is_not_found() => return Err(e),
                     _ => {}
                 }
