@@ -163,7 +163,7 @@ async fn job_ends(c: &Cluster, name: &str, phase: &str, code: i32) -> Job {
 }
 
 fn job(name: &str, extra: Value) -> Value {
-    let mut v = json!({"metadata": {"name": name, "namespace": "default"}, "spec": {"template": {"spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "x"}]}}}});
+    let mut v = json!({"metadata": {"name": name, "namespace": "default"}, "spec": {"template": {"spec": {"restartPolicy": "Never", "serviceAccountName": "default", "containers": [{"name": "c", "image": "x"}]}}}});
     for (k, e) in extra.as_object().unwrap() {
         v["spec"][k] = e.clone();
     }

@@ -284,9 +284,11 @@ async fn a_cron_job_runs_by_the_clock() {
                 let _ = c.client.of::<Pod>().patch_status("n", name, Patch::merge(&status).unwrap()).await;
             }
         }
-        let cron: CronJob = c.client.of::<CronJob>().get("n", "tick").await.unwrap();
-        let last = cron.status.unwrap().last_schedule_time.unwrap().0.to_string();
-        assert_eq!(last, format!("2024-01-01T0{}:00:00Z", hour + 1));
+        c.until::<CronJob>("n", "the full hour", |c| {
+            let last = c[0].status.as_ref().and_then(|s| s.last_schedule_time.as_ref());
+            last.is_some_and(|t| t.0.to_string() == format!("2024-01-01T0{}:00:00Z", hour + 1))
+        })
+        .await;
     }
     let jobs = c.list::<Job>("n").await;
     assert!((2..=3).contains(&jobs.len()), "history is kept short: {}", jobs.len());
