@@ -209,9 +209,8 @@ fn selected(value: &str, operator: &str, values: &[String]) -> bool {
 #[must_use]
 pub fn covers(quota: &Value, object: &Value, is_pod: bool) -> bool {
     list(quota, "/spec/scopes").filter_map(Value::as_str).all(|s| in_scope(object, is_pod, s, "Exists", &[]))
-        && list(quota, "/spec/scopeSelector/matchExpressions").all(|e| {
-            in_scope(object, is_pod, text(e, "/scopeName"), text(e, "/operator"), &strings(e.get("values")))
-        })
+        && list(quota, "/spec/scopeSelector/matchExpressions")
+            .all(|e| in_scope(object, is_pod, text(e, "/scopeName"), text(e, "/operator"), &strings(e.get("values"))))
 }
 
 #[cfg(test)]
@@ -224,7 +223,9 @@ mod tests {
         let pod = json!({"spec": {"containers": [{"resources": {"requests": {"cpu": "100m"}, "limits": {"cpu": "1"}}}],
             "initContainers": [{"resources": {"requests": {"cpu": "300m"}}}]}});
         let u = usage("pods", "", &pod);
-        for (key, want) in [("pods", "1"), ("count/pods", "1"), ("requests.cpu", "300m"), ("cpu", "300m"), ("limits.cpu", "1")] {
+        for (key, want) in
+            [("pods", "1"), ("count/pods", "1"), ("requests.cpu", "300m"), ("cpu", "300m"), ("limits.cpu", "1")]
+        {
             assert_eq!(u.get(key).map(ToString::to_string).as_deref(), Some(want), "{key}");
         }
         let mut over = pod.clone();
@@ -237,7 +238,10 @@ mod tests {
             (json!({"spec": {}}), true),
             (json!({"spec": {"scopes": ["BestEffort"]}}), false),
             (json!({"spec": {"scopes": ["NotBestEffort", "NotTerminating"]}}), true),
-            (json!({"spec": {"scopeSelector": {"matchExpressions": [{"scopeName": "PriorityClass", "operator": "Exists"}]}}}), false),
+            (
+                json!({"spec": {"scopeSelector": {"matchExpressions": [{"scopeName": "PriorityClass", "operator": "Exists"}]}}}),
+                false,
+            ),
         ] {
             assert_eq!(covers(&quota, &pod, true), want, "{quota}");
         }

@@ -112,11 +112,15 @@ impl Drop for Inner {
 
 /// The informers of a process. Cheap to clone; when the last clone goes, they stop.
 #[derive(Clone)]
-pub struct Informers(Arc<Inner>);
+pub struct Informers {
+    inner: Arc<Inner>,
+    /// What was asked for through this handle.
+    asked: Arc<Mutex<Vec<Informer>>>,
+}
 
 impl fmt::Debug for Informers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Informers({})", self.0.entries.lock().len())
+        write!(f, "Informers({})", self.inner.entries.lock().len())
     }
 }
 
@@ -124,13 +128,21 @@ impl Informers {
     /// Informers that read by this client.
     #[must_use]
     pub fn new(client: Client) -> Self {
-        Self(Arc::new(Inner { client, entries: Mutex::default(), shutdown: CancellationToken::new() }))
+        let inner = Inner { client, entries: Mutex::default(), shutdown: CancellationToken::new() };
+        Self { inner: Arc::new(inner), asked: Arc::default() }
+    }
+
+    /// The same informers by a handle of its own, which waits for those only that are asked for through it: one part
+    /// of a process is not held up by what another cannot list.
+    #[must_use]
+    pub fn handle(&self) -> Self {
+        Self { inner: self.inner.clone(), asked: Arc::default() }
     }
 
     /// The client they read by.
     #[must_use]
     pub fn client(&self) -> &Client {
-        &self.0.client
+        &self.inner.client
     }
 
     /// The informer of all objects of a resource; started when it is asked for the first time.
@@ -142,15 +154,24 @@ impl Informers {
     /// The informer of a part of a resource.
     #[must_use]
     pub fn scoped(&self, resource: &'static Resource, scope: &Scope) -> Informer {
-        let mut entries = self.0.entries.lock();
+        let informer = self.shared(resource, scope);
+        let mut asked = self.asked.lock();
+        if !asked.iter().any(|i| Arc::ptr_eq(&i.views, &informer.views)) {
+            asked.push(informer.clone());
+        }
+        informer
+    }
+
+    fn shared(&self, resource: &'static Resource, scope: &Scope) -> Informer {
+        let mut entries = self.inner.entries.lock();
         let id = (resource.path(None), scope.clone());
         if let Some(entry) = entries.get(&id) {
             return entry.informer.clone();
         }
         let cache = Cache::default();
-        let stop = self.0.shutdown.child_token();
+        let stop = self.inner.shutdown.child_token();
         let reflector = Reflector {
-            client: self.0.client.clone(),
+            client: self.inner.client.clone(),
             resource,
             namespace: scope.namespace.clone(),
             params: ListParams { labels: scope.labels.clone(), fields: scope.fields.clone(), ..ListParams::default() },
@@ -181,7 +202,7 @@ impl Informers {
     /// Ends the informers of a resource that is no longer served.
     pub fn stop(&self, resource: &'static Resource) {
         let path = resource.path(None);
-        self.0.entries.lock().retain(|(p, _), entry| {
+        self.inner.entries.lock().retain(|(p, _), entry| {
             if *p == path {
                 entry.stop.cancel();
             }
@@ -189,9 +210,9 @@ impl Informers {
         });
     }
 
-    /// Waits until every informer asked for so far is synced.
+    /// Waits until every informer asked for through this handle so far is synced.
     pub async fn synced(&self) {
-        let all: Vec<Informer> = self.0.entries.lock().values().map(|e| e.informer.clone()).collect();
+        let all = self.asked.lock().clone();
         for informer in all {
             informer.synced().await;
         }

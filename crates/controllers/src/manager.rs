@@ -109,7 +109,7 @@ pub async fn run(
         let context = Context {
             recorder: Recorder::new(client.clone(), controller.component, None, clock.clone()),
             client,
-            informers: informers.clone(),
+            informers: informers.handle(),
             clock: clock.clone(),
             config: config.clone(),
             shutdown: shutdown.clone(),

@@ -22,10 +22,14 @@ use serde_json::{Value, json};
 
 async fn cluster() -> Cluster {
     // RUST_LOG tells what controllers were refused.
-    let _ = tracing_subscriber::fmt().with_env_filter(tracing_subscriber::EnvFilter::from_default_env()).with_test_writer().try_init();
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+        .with_test_writer()
+        .try_init();
     let server = ApiServer::new(pintle_apiserver::Config::new(Arc::new(MemoryStore::new()))).unwrap();
     server.start().await.unwrap();
-    let config = Config { root_ca: Some("CA".into()), cluster_cidrs: vec!["10.244.0.0/16".into()], ..Config::default() };
+    let config =
+        Config { root_ca: Some("CA".into()), cluster_cidrs: vec!["10.244.0.0/16".into()], ..Config::default() };
     common::start_on(server.service(), Clock::system(), &["*"], config)
 }
 
@@ -45,7 +49,12 @@ async fn make_ready(c: &Cluster, namespace: &str) {
     }
 }
 
-async fn until<T: pintle_client::typed::Kind>(c: &Cluster, namespace: &str, what: &str, done: impl Fn(&[T]) -> bool) -> Vec<T> {
+async fn until<T: pintle_client::typed::Kind>(
+    c: &Cluster,
+    namespace: &str,
+    what: &str,
+    done: impl Fn(&[T]) -> bool,
+) -> Vec<T> {
     let began = Instant::now();
     while began.elapsed() < Duration::from_secs(30) {
         make_ready(c, namespace).await;
@@ -55,7 +64,8 @@ async fn until<T: pintle_client::typed::Kind>(c: &Cluster, namespace: &str, what
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    let events: Vec<String> = c.list::<Event>(namespace).await.into_iter().map(|e| format!("{:?} {:?}", e.reason, e.message)).collect();
+    let events: Vec<String> =
+        c.list::<Event>(namespace).await.into_iter().map(|e| format!("{:?} {:?}", e.reason, e.message)).collect();
     panic!("never: {what}; {}\n{events:#?}", serde_json::to_string_pretty(&c.list::<T>(namespace).await).unwrap());
 }
 
@@ -74,20 +84,34 @@ async fn workloads_on_the_real_server() {
     c.create::<Service>(json!({"metadata": {"name": "web", "namespace": "n"}, "spec": {"selector": {"app": "web"}, "ports": [{"port": 80}]}})).await;
     let complete = |d: &[Deployment]| {
         d.first().and_then(|d| Some((d.metadata.generation, d.status.as_ref()?))).is_some_and(|(g, s)| {
-            s.observed_generation == g && s.updated_replicas == Some(3) && s.replicas == Some(3) && s.available_replicas == Some(3)
+            s.observed_generation == g
+                && s.updated_replicas == Some(3)
+                && s.replicas == Some(3)
+                && s.available_replicas == Some(3)
                 && s.conditions.iter().flatten().any(|c| c.reason.as_deref() == Some("NewReplicaSetAvailable"))
         })
     };
     until::<Deployment>(&c, "n", "rolled out", complete).await;
-    until::<EndpointSlice>(&c, "n", "slices", |s| s.iter().map(|s| s.endpoints.as_ref().map_or(0, Vec::len)).sum::<usize>() == 3).await;
-    until::<Endpoints>(&c, "n", "endpoints", |e| e.first().is_some_and(|e| e.subsets.as_ref().is_some_and(|s| s[0].addresses.as_ref().is_some_and(|a| a.len() == 3)))).await;
+    until::<EndpointSlice>(&c, "n", "slices", |s| {
+        s.iter().map(|s| s.endpoints.as_ref().map_or(0, Vec::len)).sum::<usize>() == 3
+    })
+    .await;
+    until::<Endpoints>(&c, "n", "endpoints", |e| {
+        e.first()
+            .is_some_and(|e| e.subsets.as_ref().is_some_and(|s| s[0].addresses.as_ref().is_some_and(|a| a.len() == 3)))
+    })
+    .await;
 
     let image = json!({"spec": {"template": {"spec": {"containers": [{"name": "c", "image": "v2"}]}}}});
     c.client.of::<Deployment>().patch("n", "web", Patch::strategic(&image).unwrap()).await.unwrap();
-    let d = until::<Deployment>(&c, "n", "rolled over", |d| complete(d) && d[0].metadata.annotations.as_ref().is_some_and(|a| a["deployment.kubernetes.io/revision"] == "2")).await;
+    let d = until::<Deployment>(&c, "n", "rolled over", |d| {
+        complete(d) && d[0].metadata.annotations.as_ref().is_some_and(|a| a["deployment.kubernetes.io/revision"] == "2")
+    })
+    .await;
     assert_eq!(c.list::<ReplicaSet>("n").await.len(), 2);
     assert_eq!(d[0].metadata.generation, Some(2), "the controller's writes are no new generation");
-    let events = until::<Event>(&c, "n", "events", |e| e.iter().any(|e| e.reason.as_deref() == Some("ScalingReplicaSet"))).await;
+    let events =
+        until::<Event>(&c, "n", "events", |e| e.iter().any(|e| e.reason.as_deref() == Some("ScalingReplicaSet"))).await;
     assert!(events.iter().all(|e| e.type_.as_deref() == Some("Normal")), "{events:#?}");
 
     // The Service's slices, and the Deployment's sets and pods, go with them.
@@ -100,11 +124,17 @@ async fn workloads_on_the_real_server() {
 
     c.create::<StatefulSet>(json!({"metadata": {"name": "db", "namespace": "n"}, "spec": {"replicas": 2, "serviceName": "db", "selector": {"matchLabels": {"app": "web"}}, "template": template("v1"),
         "volumeClaimTemplates": [{"metadata": {"name": "data"}, "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}}]}})).await;
-    until::<StatefulSet>(&c, "n", "in order", |s| s[0].status.as_ref().is_some_and(|s| s.ready_replicas == Some(2) && s.current_revision == s.update_revision)).await;
+    until::<StatefulSet>(&c, "n", "in order", |s| {
+        s[0].status.as_ref().is_some_and(|s| s.ready_replicas == Some(2) && s.current_revision == s.update_revision)
+    })
+    .await;
     assert_eq!(c.list::<PersistentVolumeClaim>("n").await.len(), 2);
     c.create::<Node>(json!({"metadata": {"name": "node"}})).await;
     c.create::<DaemonSet>(json!({"metadata": {"name": "ds", "namespace": "n"}, "spec": {"selector": {"matchLabels": {"app": "web"}}, "template": {"metadata": {"labels": {"app": "web"}}, "spec": {"tolerations": [{"operator": "Exists"}], "containers": [{"name": "c", "image": "x"}]}}}})).await;
-    until::<DaemonSet>(&c, "n", "a daemon", |d| d[0].status.as_ref().is_some_and(|s| s.number_ready == 1 && s.updated_number_scheduled == Some(1))).await;
+    until::<DaemonSet>(&c, "n", "a daemon", |d| {
+        d[0].status.as_ref().is_some_and(|s| s.number_ready == 1 && s.updated_number_scheduled == Some(1))
+    })
+    .await;
     let node: Node = c.client.of::<Node>().get("", "node").await.unwrap();
     assert_eq!(node.spec.unwrap().pod_cidr.as_deref(), Some("10.244.0.0/24"));
 
@@ -113,7 +143,8 @@ async fn workloads_on_the_real_server() {
     while c.client.of::<Namespace>().get_opt("", "n").await.unwrap().is_some() {
         make_ready(&c, "n").await;
         tokio::time::sleep(Duration::from_millis(50)).await;
-        let left = || async { serde_json::to_string_pretty(&c.client.of::<Namespace>().get("", "n").await.unwrap()).unwrap() };
+        let left =
+            || async { serde_json::to_string_pretty(&c.client.of::<Namespace>().get("", "n").await.unwrap()).unwrap() };
         assert!(began.elapsed() < Duration::from_secs(30), "{}", left().await);
     }
 }
@@ -153,7 +184,11 @@ async fn job_ends(c: &Cluster, name: &str, phase: &str, code: i32) -> Job {
     loop {
         end_pods(c, "default", phase, code).await;
         let job: Job = c.client.of::<Job>().get("default", name).await.unwrap();
-        let ended = |j: &Job| j.status.as_ref().and_then(|s| s.conditions.as_ref()).is_some_and(|c| c.iter().any(|c| matches!(c.type_.as_str(), "Complete" | "Failed") && c.status == "True"));
+        let ended = |j: &Job| {
+            j.status.as_ref().and_then(|s| s.conditions.as_ref()).is_some_and(|c| {
+                c.iter().any(|c| matches!(c.type_.as_str(), "Complete" | "Failed") && c.status == "True")
+            })
+        };
         if ended(&job) {
             return job;
         }
@@ -192,25 +227,44 @@ async fn jobs_and_budgets_on_the_real_server() {
     let done = job_ends(&c, "fails-too", "Failed", 1).await;
     let failed = done.status.unwrap().conditions.unwrap().into_iter().find(|c| c.type_ == "Failed").unwrap();
     assert_eq!(failed.reason.as_deref(), Some("BackoffLimitExceeded"));
-    until::<Job>(&c, "default", "the one with no time left is gone", |j| !j.iter().any(|j| j.metadata.name.as_deref() == Some("fails"))).await;
+    until::<Job>(&c, "default", "the one with no time left is gone", |j| {
+        !j.iter().any(|j| j.metadata.name.as_deref() == Some("fails"))
+    })
+    .await;
 
     c.create::<Namespace>(json!({"metadata": {"name": "q"}})).await;
     until::<ServiceAccount>(&c, "q", "default account", |a| a.len() == 1).await;
     c.create::<ResourceQuota>(json!({"metadata": {"name": "q", "namespace": "q"}, "spec": {"hard": {"pods": "3", "count/replicasets.apps": "5", "requests.cpu": "10"}}})).await;
-    let used = |q: &[ResourceQuota], key: &str| q[0].status.as_ref().and_then(|s| s.used.as_ref()?.get(key).map(|q| q.0.clone()));
+    let used = |q: &[ResourceQuota], key: &str| {
+        q[0].status.as_ref().and_then(|s| s.used.as_ref()?.get(key).map(|q| q.0.clone()))
+    };
     until::<ResourceQuota>(&c, "q", "counted", |q| used(q, "pods").as_deref() == Some("0")).await;
     let mut spec = template("v1");
     spec["spec"]["containers"][0]["resources"] = json!({"requests": {"cpu": "1"}});
     c.create::<ReplicaSet>(json!({"metadata": {"name": "web", "namespace": "q"}, "spec": {"replicas": 5, "selector": {"matchLabels": {"app": "web"}}, "template": spec}})).await;
     until::<ReplicaSet>(&c, "q", "three of five, and says why", |r| {
-        r[0].status.as_ref().is_some_and(|s| s.replicas == 3 && s.conditions.as_ref().is_some_and(|c| c[0].message.as_deref().is_some_and(|m| m.contains("exceeded quota"))))
+        r[0].status.as_ref().is_some_and(|s| {
+            s.replicas == 3
+                && s.conditions
+                    .as_ref()
+                    .is_some_and(|c| c[0].message.as_deref().is_some_and(|m| m.contains("exceeded quota")))
+        })
     })
     .await;
-    until::<ResourceQuota>(&c, "q", "used", |q| used(q, "pods").as_deref() == Some("3") && used(q, "requests.cpu").as_deref() == Some("3")).await;
+    until::<ResourceQuota>(&c, "q", "used", |q| {
+        used(q, "pods").as_deref() == Some("3") && used(q, "requests.cpu").as_deref() == Some("3")
+    })
+    .await;
     c.client.of::<ReplicaSet>().delete("q", "web", None).await.unwrap();
-    until::<ResourceQuota>(&c, "q", "free again", |q| used(q, "pods").as_deref() == Some("0") && used(q, "count/replicasets.apps").as_deref() == Some("0")).await;
+    until::<ResourceQuota>(&c, "q", "free again", |q| {
+        used(q, "pods").as_deref() == Some("0") && used(q, "count/replicasets.apps").as_deref() == Some("0")
+    })
+    .await;
 
     c.create::<PodDisruptionBudget>(json!({"metadata": {"name": "b", "namespace": "default"}, "spec": {"maxUnavailable": 1, "selector": {"matchLabels": {"app": "web"}}}})).await;
     c.create::<Deployment>(json!({"metadata": {"name": "web", "namespace": "default"}, "spec": {"replicas": 3, "selector": {"matchLabels": {"app": "web"}}, "template": template("v1")}})).await;
-    until::<PodDisruptionBudget>(&c, "default", "one may go", |b| b[0].status.as_ref().is_some_and(|s| s.disruptions_allowed == Some(1) && s.expected_pods == Some(3))).await;
+    until::<PodDisruptionBudget>(&c, "default", "one may go", |b| {
+        b[0].status.as_ref().is_some_and(|s| s.disruptions_allowed == Some(1) && s.expected_pods == Some(3))
+    })
+    .await;
 }

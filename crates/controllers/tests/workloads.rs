@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use common::{Cluster, start};
-use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, StatefulSet};
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::{Event, Node, PersistentVolumeClaim, Pod};
 use pintle_api::Status;
 use pintle_client::Patch;
@@ -15,7 +15,13 @@ use pintle_client::testing::Fault;
 use pintle_controllers::Config;
 use serde_json::json;
 
-const WORKLOADS: &[&str] = &["daemonset-controller", "statefulset-controller", "replicaset-controller", "replicationcontroller-controller", "deployment-controller"];
+const WORKLOADS: &[&str] = &[
+    "daemonset-controller",
+    "statefulset-controller",
+    "replicaset-controller",
+    "replicationcontroller-controller",
+    "deployment-controller",
+];
 
 fn deployment(replicas: i32, image: &str) -> serde_json::Value {
     json!({"metadata": {"name": "web", "namespace": "n"}, "spec": {
@@ -227,21 +233,42 @@ async fn a_stateful_set_goes_in_order_and_rolls() {
     c.until::<Pod>("n", "the first alone", |p| p.len() == 1).await;
     c.settle().await;
     assert_eq!(c.list::<Pod>("n").await.len(), 1, "the second waits for the first");
-    let rolled = |n: i32| move |s: &[StatefulSet]| s[0].status.as_ref().is_some_and(|s| s.ready_replicas == Some(n) && s.updated_replicas == Some(n) && s.replicas == n && s.current_revision == s.update_revision);
+    let rolled = |n: i32| {
+        move |s: &[StatefulSet]| {
+            s[0].status.as_ref().is_some_and(|s| {
+                s.ready_replicas == Some(n)
+                    && s.updated_replicas == Some(n)
+                    && s.replicas == n
+                    && s.current_revision == s.update_revision
+            })
+        }
+    };
     until_ready::<StatefulSet>(&c, "three ready", rolled(3)).await;
     let names = |p: &[Pod]| p.iter().map(|p| p.metadata.name.clone().unwrap()).collect::<Vec<_>>();
     assert_eq!(names(&c.list::<Pod>("n").await), ["db-0", "db-1", "db-2"]);
     assert_eq!(c.list::<PersistentVolumeClaim>("n").await.len(), 3);
-    let patch = Patch::merge(&json!({"spec": {"template": {"spec": {"containers": [{"name": "c", "image": "v2"}]}}}})).unwrap();
+    let patch =
+        Patch::merge(&json!({"spec": {"template": {"spec": {"containers": [{"name": "c", "image": "v2"}]}}}})).unwrap();
     c.client.of::<StatefulSet>().patch("n", "db", patch).await.unwrap();
     c.settle().await;
     until_ready::<StatefulSet>(&c, "rolled", rolled(3)).await;
-    assert!(c.list::<Pod>("n").await.iter().all(|p| p.spec.as_ref().unwrap().containers[0].image.as_deref() == Some("v2")));
+    assert!(
+        c.list::<Pod>("n").await.iter().all(|p| p.spec.as_ref().unwrap().containers[0].image.as_deref() == Some("v2"))
+    );
     assert_eq!(c.list::<ControllerRevision>("n").await.len(), 2);
-    c.client.of::<StatefulSet>().patch("n", "db", Patch::merge(&json!({"spec": {"replicas": 1}})).unwrap()).await.unwrap();
+    c.client
+        .of::<StatefulSet>()
+        .patch("n", "db", Patch::merge(&json!({"spec": {"replicas": 1}})).unwrap())
+        .await
+        .unwrap();
     until_ready::<StatefulSet>(&c, "one left", rolled(1)).await;
     assert_eq!(names(&c.list::<Pod>("n").await), ["db-0"]);
-    let owned = c.list::<PersistentVolumeClaim>("n").await.iter().filter(|p| p.metadata.owner_references.as_ref().is_some_and(|o| o[0].kind == "Pod")).count();
+    let owned = c
+        .list::<PersistentVolumeClaim>("n")
+        .await
+        .iter()
+        .filter(|p| p.metadata.owner_references.as_ref().is_some_and(|o| o[0].kind == "Pod"))
+        .count();
     assert_eq!(owned, 2, "the claims of pods that are scaled away go with them");
 }
 
@@ -255,14 +282,26 @@ async fn a_daemon_set_follows_nodes() {
         "selector": {"matchLabels": {"app": "d"}}, "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 1, "maxSurge": 0}},
         "template": {"metadata": {"labels": {"app": "d"}}, "spec": {"containers": [{"name": "c", "image": "v1"}]}}}}))
     .await;
-    let ready = |n: i32| move |d: &[DaemonSet]| d[0].status.as_ref().is_some_and(|s| s.number_ready == n && s.desired_number_scheduled == n && s.updated_number_scheduled == Some(n) && s.observed_generation == d[0].metadata.generation);
+    let ready = |n: i32| {
+        move |d: &[DaemonSet]| {
+            d[0].status.as_ref().is_some_and(|s| {
+                s.number_ready == n
+                    && s.desired_number_scheduled == n
+                    && s.updated_number_scheduled == Some(n)
+                    && s.observed_generation == d[0].metadata.generation
+            })
+        }
+    };
     until_ready::<DaemonSet>(&c, "two", ready(2)).await;
     c.create::<Node>(json!({"metadata": {"name": "c"}})).await;
     until_ready::<DaemonSet>(&c, "three", ready(3)).await;
-    let patch = Patch::merge(&json!({"spec": {"template": {"spec": {"containers": [{"name": "c", "image": "v2"}]}}}})).unwrap();
+    let patch =
+        Patch::merge(&json!({"spec": {"template": {"spec": {"containers": [{"name": "c", "image": "v2"}]}}}})).unwrap();
     c.client.of::<DaemonSet>().patch("n", "d", patch).await.unwrap();
     until_ready::<DaemonSet>(&c, "rolled", ready(3)).await;
-    assert!(c.list::<Pod>("n").await.iter().all(|p| p.spec.as_ref().unwrap().containers[0].image.as_deref() == Some("v2")));
+    assert!(
+        c.list::<Pod>("n").await.iter().all(|p| p.spec.as_ref().unwrap().containers[0].image.as_deref() == Some("v2"))
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -293,6 +332,13 @@ async fn a_cron_job_runs_by_the_clock() {
     let jobs = c.list::<Job>("n").await;
     assert!((2..=3).contains(&jobs.len()), "history is kept short: {}", jobs.len());
     assert!(jobs.iter().all(|j| j.metadata.name.as_deref().unwrap().starts_with("tick-")));
-    let created = c.list::<Event>("n").await.into_iter().filter(|e| e.reason.as_deref() == Some("SuccessfulCreate") && e.involved_object.kind.as_deref() == Some("CronJob")).count();
+    let created = c
+        .list::<Event>("n")
+        .await
+        .into_iter()
+        .filter(|e| {
+            e.reason.as_deref() == Some("SuccessfulCreate") && e.involved_object.kind.as_deref() == Some("CronJob")
+        })
+        .count();
     assert!(created > 0);
 }

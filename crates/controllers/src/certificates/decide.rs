@@ -50,7 +50,8 @@ pub fn is_ours(signer: &str) -> bool {
 }
 
 fn usages(csr: &CertificateSigningRequest) -> Vec<&str> {
-    let mut all: Vec<&str> = csr.spec.usages.iter().flatten().map(String::as_str).filter(|u| *u != "key encipherment").collect();
+    let mut all: Vec<&str> =
+        csr.spec.usages.iter().flatten().map(String::as_str).filter(|u| *u != "key encipherment").collect();
     all.sort_unstable();
     all.dedup();
     all

@@ -55,7 +55,10 @@ pub async fn run_approving(cx: Context) {
 }
 
 async fn approve(cx: Context, mut csr: CertificateSigningRequest) -> Outcome {
-    if csr.status.as_ref().is_some_and(|s| s.certificate.is_some()) || condition(&csr, "Approved").is_some() || condition(&csr, "Denied").is_some() {
+    if csr.status.as_ref().is_some_and(|s| s.certificate.is_some())
+        || condition(&csr, "Approved").is_some()
+        || condition(&csr, "Denied").is_some()
+    {
         return Ok(None);
     }
     let pem = String::from_utf8_lossy(&csr.spec.request.0).into_owned();
@@ -65,17 +68,21 @@ async fn approve(cx: Context, mut csr: CertificateSigningRequest) -> Outcome {
             continue;
         }
         let now = cx.clock.now();
-        csr.status.get_or_insert_default().conditions.get_or_insert_default().push(CertificateSigningRequestCondition {
-            type_: "Approved".into(),
-            status: "True".into(),
-            reason: Some("AutoApproved".into()),
-            message: Some(approval.message().into()),
-            last_update_time: Some(time(now)),
-            last_transition_time: Some(time(now)),
-        });
+        csr.status.get_or_insert_default().conditions.get_or_insert_default().push(
+            CertificateSigningRequestCondition {
+                type_: "Approved".into(),
+                status: "True".into(),
+                reason: Some("AutoApproved".into()),
+                message: Some(approval.message().into()),
+                last_update_time: Some(time(now)),
+                last_transition_time: Some(time(now)),
+            },
+        );
         let name = csr.metadata.name.clone().unwrap_or_default();
         let body = encode(&csr)?;
-        cx.client.update(resource_of::<CertificateSigningRequest>(), "", &name, "approval", body, &WriteParams::default()).await?;
+        cx.client
+            .update(resource_of::<CertificateSigningRequest>(), "", &name, "approval", body, &WriteParams::default())
+            .await?;
         return Ok(None);
     }
     Ok(None)
@@ -124,7 +131,11 @@ pub async fn run_signing(cx: Context) {
 
 async fn sign_one(cx: &Context, csr: CertificateSigningRequest, authority: &Authority, requests: &Informer) -> Outcome {
     let done = csr.status.as_ref().is_some_and(|s| s.certificate.is_some()) || condition(&csr, "Failed").is_some();
-    if done || condition(&csr, "Approved").is_none() || condition(&csr, "Denied").is_some() || !decide::is_ours(&csr.spec.signer_name) {
+    if done
+        || condition(&csr, "Approved").is_none()
+        || condition(&csr, "Denied").is_some()
+        || !decide::is_ours(&csr.spec.signer_name)
+    {
         return Ok(None);
     }
     let name = csr.metadata.name.as_deref().unwrap_or_default();

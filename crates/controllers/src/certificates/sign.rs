@@ -2,7 +2,8 @@
 
 use jiff::Timestamp;
 use rcgen::{
-    CertificateSigningRequestParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType, SerialNumber,
+    CertificateSigningRequestParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
+    SerialNumber,
 };
 use time::OffsetDateTime;
 use x509_parser::certification_request::X509CertificationRequest;
@@ -66,7 +67,13 @@ impl Authority {
     ///
     /// # Errors
     /// When a usage is unknown or the certificate cannot be made.
-    pub fn sign(&self, request: Request, usages: &[String], seconds: Option<u64>, now: Timestamp) -> Result<String, String> {
+    pub fn sign(
+        &self,
+        request: Request,
+        usages: &[String],
+        seconds: Option<u64>,
+        now: Timestamp,
+    ) -> Result<String, String> {
         // The certificate is made anew from what was read, which holds one organization.
         if request.organizations.len() > 1 {
             return Err("a subject with more than one organization is not supported".into());
@@ -146,7 +153,11 @@ mod tests {
         ] {
             let parsed = Request::parse(&request(name, organization, sans)).unwrap();
             let csr = csr(user, client, usages);
-            assert_eq!(decide::approvals(&csr, &parsed).len(), want, "{name} {organization} {sans:?} {user} {usages:?}");
+            assert_eq!(
+                decide::approvals(&csr, &parsed).len(),
+                want,
+                "{name} {organization} {sans:?} {user} {usages:?}"
+            );
             assert_eq!(decide::check(&csr, &parsed).is_ok(), want > 0);
         }
         let now: Timestamp = "2024-01-01T00:00:00Z".parse().unwrap();

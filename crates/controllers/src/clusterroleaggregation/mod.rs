@@ -66,7 +66,11 @@ async fn sync(cx: &Context, informer: &Informer, name: &Key) -> Outcome {
         return Ok(None);
     }
     let apply = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": &**name}, "rules": new});
-    let params = WriteParams { field_manager: "clusterrole-aggregation-controller".into(), force: true, ..WriteParams::default() };
+    let params = WriteParams {
+        field_manager: "clusterrole-aggregation-controller".into(),
+        force: true,
+        ..WriteParams::default()
+    };
     let body = pintle_client::client::encode(&apply)?;
     let resource = resource_of::<ClusterRole>();
     match cx.client.patch(resource, "", name, "", Patch::Apply(body), &params).await {
@@ -89,11 +93,18 @@ mod tests {
     #[test]
     fn gathers_by_label() {
         let role = |name: &str, labels: serde_json::Value, verbs: &[&str]| -> ClusterRole {
-            serde_json::from_value(json!({"metadata": {"name": name, "labels": labels}, "rules": [{"verbs": verbs}]})).unwrap()
+            serde_json::from_value(json!({"metadata": {"name": name, "labels": labels}, "rules": [{"verbs": verbs}]}))
+                .unwrap()
         };
         let mut admin = role("admin", json!({"to": "admin"}), &["old"]);
-        admin.aggregation_rule = serde_json::from_value(json!({"clusterRoleSelectors": [{"matchLabels": {"to": "admin"}}]})).unwrap();
-        let all = [admin.clone(), role("a", json!({"to": "admin"}), &["get"]), role("b", json!({"to": "admin"}), &["get"]), role("c", json!({}), &["put"])];
+        admin.aggregation_rule =
+            serde_json::from_value(json!({"clusterRoleSelectors": [{"matchLabels": {"to": "admin"}}]})).unwrap();
+        let all = [
+            admin.clone(),
+            role("a", json!({"to": "admin"}), &["get"]),
+            role("b", json!({"to": "admin"}), &["get"]),
+            role("c", json!({}), &["put"]),
+        ];
         assert_eq!(rules(&admin, &all).iter().map(|r| r.verbs.clone()).collect::<Vec<_>>(), [["get"]]);
     }
 }

@@ -86,11 +86,19 @@ fn follow(s: &Snapshot<'_>, plan: &mut Plan) {
         let listed = active.iter().any(|r| r.uid == job.metadata.uid);
         match ended(job) {
             None if !listed => {
-                plan.events.push((false, "UnexpectedJob", format!("Saw a job that the controller did not create or forgot: {}", name(job))));
+                plan.events.push((
+                    false,
+                    "UnexpectedJob",
+                    format!("Saw a job that the controller did not create or forgot: {}", name(job)),
+                ));
             }
             Some(how) if listed => {
                 active.retain(|r| r.uid != job.metadata.uid);
-                plan.events.push((true, "SawCompletedJob", format!("Saw completed job: {}, condition: {how}", name(job))));
+                plan.events.push((
+                    true,
+                    "SawCompletedJob",
+                    format!("Saw completed job: {}, condition: {how}", name(job)),
+                ));
             }
             _ => {}
         }
@@ -104,7 +112,11 @@ fn follow(s: &Snapshot<'_>, plan: &mut Plan) {
     active.retain(|r| {
         let there = s.jobs.iter().any(|j| j.metadata.uid == r.uid);
         if !there {
-            plan.events.push((true, "MissingJob", format!("Active job went missing: {}", r.name.as_deref().unwrap_or_default())));
+            plan.events.push((
+                true,
+                "MissingJob",
+                format!("Active job went missing: {}", r.name.as_deref().unwrap_or_default()),
+            ));
         }
         there
     });
@@ -116,7 +128,8 @@ fn trim(s: &Snapshot<'_>, plan: &mut Plan) {
     let spec = &s.cron.spec;
     for (how, limit) in [("Complete", spec.successful_jobs_history_limit), ("Failed", spec.failed_jobs_history_limit)] {
         let Some(limit) = limit else { continue };
-        let mut jobs: Vec<&Job> = s.jobs.iter().filter(|j| ended(j) == Some(how) && j.metadata.deletion_timestamp.is_none()).collect();
+        let mut jobs: Vec<&Job> =
+            s.jobs.iter().filter(|j| ended(j) == Some(how) && j.metadata.deletion_timestamp.is_none()).collect();
         let began = |j: &Job| j.status.as_ref().and_then(|s| s.start_time.as_ref()).map(|t| t.0);
         jobs.sort_by(|a, b| began(a).cmp(&began(b)).then_with(|| a.metadata.name.cmp(&b.metadata.name)));
         let excess = jobs.len().saturating_sub(usize::try_from(limit).unwrap_or(0));
@@ -138,7 +151,8 @@ fn last_due(schedule: &Schedule, zone: &TimeZone, from: Timestamp, now: Timestam
         }
         if i >= MANY {
             // Far behind: start over shortly before now instead of walking through all of it.
-            let near = [1i64, 60, 1440, 46_080].iter().filter_map(|m| now.checked_sub(SignedDuration::from_mins(*m + 1)).ok());
+            let near =
+                [1i64, 60, 1440, 46_080].iter().filter_map(|m| now.checked_sub(SignedDuration::from_mins(*m + 1)).ok());
             let found = near.filter(|n| *n > t).find_map(|n| schedule.next(n, zone).filter(|x| *x <= now));
             if let Some(mut f) = found {
                 while let Some(next) = schedule.next(f, zone).filter(|x| *x <= now) {
@@ -161,7 +175,11 @@ fn schedule(s: &Snapshot<'_>, now: Timestamp, plan: &mut Plan) {
         None => TimeZone::UTC,
         Some(Ok(zone)) => zone,
         Some(Err(e)) => {
-            plan.events.push((false, "UnknownTimeZone", format!("invalid timeZone: {:?}: {e}", zone_name.unwrap_or_default())));
+            plan.events.push((
+                false,
+                "UnknownTimeZone",
+                format!("invalid timeZone: {:?}: {e}", zone_name.unwrap_or_default()),
+            ));
             return;
         }
     };
@@ -171,14 +189,19 @@ fn schedule(s: &Snapshot<'_>, now: Timestamp, plan: &mut Plan) {
     let schedule = match Schedule::parse(&spec.schedule) {
         Ok(schedule) => schedule,
         Err(e) => {
-            plan.events.push((false, "UnparseableCronJobSchedule", format!("unparseable schedule: {:?} : {e}", spec.schedule)));
+            plan.events.push((
+                false,
+                "UnparseableCronJobSchedule",
+                format!("unparseable schedule: {:?} : {e}", spec.schedule),
+            ));
             return;
         }
     };
     let next = schedule.next(now, &zone);
     plan.again = next.map(|n| pintle_client::clock::since(now, n) + LATER);
     let deadline = spec.starting_deadline_seconds.map(SignedDuration::from_secs);
-    let mut from = plan.status.last_schedule_time.as_ref().or(s.cron.metadata.creation_timestamp.as_ref()).map_or(now, |t| t.0);
+    let mut from =
+        plan.status.last_schedule_time.as_ref().or(s.cron.metadata.creation_timestamp.as_ref()).map_or(now, |t| t.0);
     if let Some(d) = deadline {
         from = from.max(now.checked_sub(d).unwrap_or(Timestamp::MIN));
     }
@@ -189,7 +212,11 @@ fn schedule(s: &Snapshot<'_>, now: Timestamp, plan: &mut Plan) {
     }
     let Some(due) = due else { return };
     if deadline.is_some_and(|d| due.checked_add(d).is_ok_and(|end| end < now)) {
-        plan.events.push((false, "MissSchedule", format!("Missed scheduled time to start a job: {}", pintle_api::time::format(due))));
+        plan.events.push((
+            false,
+            "MissSchedule",
+            format!("Missed scheduled time to start a job: {}", pintle_api::time::format(due)),
+        ));
         return;
     }
     let job = new_job(s.cron, due, &zone);
@@ -222,7 +249,11 @@ fn new_job(cron: &CronJob, at: Timestamp, zone: &TimeZone) -> Job {
     let cron_name = cron.metadata.name.clone().unwrap_or_default();
     let mut annotations = meta.annotations.unwrap_or_default();
     let local = at.to_zoned(zone.clone());
-    let text = if *zone == TimeZone::UTC { pintle_api::time::format(at) } else { local.strftime("%Y-%m-%dT%H:%M:%S%:z").to_string() };
+    let text = if *zone == TimeZone::UTC {
+        pintle_api::time::format(at)
+    } else {
+        local.strftime("%Y-%m-%dT%H:%M:%S%:z").to_string()
+    };
     annotations.insert("batch.kubernetes.io/cronjob-scheduled-timestamp".into(), text);
     Job {
         metadata: ObjectMeta {
@@ -294,13 +325,31 @@ mod tests {
             (json!({"concurrencyPolicy": "Allow"}), active.clone(), &["old 55"], true, &[], &[]),
             (json!({"concurrencyPolicy": "Forbid"}), active.clone(), &["old 55"], false, &[], &["JobAlreadyActive"]),
             (json!({"concurrencyPolicy": "Replace"}), active.clone(), &["old 55"], true, &["old"], &[]),
-            (json!({"concurrencyPolicy": "Forbid"}), active.clone(), &["old 55 Complete"], true, &[], &["SawCompletedJob"]),
+            (
+                json!({"concurrencyPolicy": "Forbid"}),
+                active.clone(),
+                &["old 55 Complete"],
+                true,
+                &[],
+                &["SawCompletedJob"],
+            ),
             (json!({}), active, &[], true, &[], &["MissingJob"]),
             (json!({}), json!({"lastScheduleTime": "2023-06-01T00:00:00Z"}), &[], true, &[], &["TooManyMissedTimes"]),
-            (json!({}), json!({"lastScheduleTime": "2024-01-01T10:00:00Z"}), &["a 01 Complete", "b 02 Complete", "c 03 Failed", "d 01 Failed"], false, &["a", "d"], &[]),
+            (
+                json!({}),
+                json!({"lastScheduleTime": "2024-01-01T10:00:00Z"}),
+                &["a 01 Complete", "b 02 Complete", "c 03 Failed", "d 01 Failed"],
+                false,
+                &["a", "d"],
+                &[],
+            ),
         ] {
             let p = run(&cron(spec.clone(), status), jobs);
-            assert_eq!((p.create.is_some(), p.delete.iter().map(String::as_str).collect::<Vec<_>>(), reasons(&p)), (create, delete.to_vec(), events.to_vec()), "{spec} {jobs:?}");
+            assert_eq!(
+                (p.create.is_some(), p.delete.iter().map(String::as_str).collect::<Vec<_>>(), reasons(&p)),
+                (create, delete.to_vec(), events.to_vec()),
+                "{spec} {jobs:?}"
+            );
         }
     }
 
@@ -310,7 +359,10 @@ mod tests {
         let (job, at) = p.create.unwrap();
         assert_eq!(at.0.to_string(), "2024-01-01T10:00:00Z");
         assert_eq!(job.metadata.name.as_deref(), Some("c-28401720"));
-        assert_eq!(job.metadata.annotations.unwrap()["batch.kubernetes.io/cronjob-scheduled-timestamp"], "2024-01-01T15:30:00+05:30");
+        assert_eq!(
+            job.metadata.annotations.unwrap()["batch.kubernetes.io/cronjob-scheduled-timestamp"],
+            "2024-01-01T15:30:00+05:30"
+        );
         assert_eq!(p.again, Some(Duration::from_secs(90) + LATER));
         // Made, but the status was lost.
         let p = run(&cron(json!({}), json!({})), &["c-28401720 00"]);

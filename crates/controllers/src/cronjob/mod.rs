@@ -58,7 +58,11 @@ impl Controller {
         let Some(object) = self.crons.get(k) else { return Ok(None) };
         let cron: CronJob = decode(&object)?;
         let metas = self.job_metas.by_index(BY_CONTROLLER, object.uid());
-        let jobs: Vec<Job> = metas.iter().filter_map(|m| self.jobs.get(&m.metadata.key())).map(|o| decode(&o)).collect::<Result<_, _>>()?;
+        let jobs: Vec<Job> = metas
+            .iter()
+            .filter_map(|m| self.jobs.get(&m.metadata.key()))
+            .map(|o| decode(&o))
+            .collect::<Result<_, _>>()?;
         let plan = decide::decide(&Snapshot { cron: &cron, jobs }, self.cx.clock.now());
         self.apply(&object, cron, plan).await
     }
@@ -107,7 +111,9 @@ impl Controller {
             match made {
                 Some(job) if !decide::is_finished(&job) => decide::started(&mut new, &job, at),
                 Some(_) => new.last_schedule_time = Some(at),
-                None => return Err(Error::Config(format!("a job {name:?} that is not of this cron job is there already"))),
+                None => {
+                    return Err(Error::Config(format!("a job {name:?} that is not of this cron job is there already")));
+                }
             }
         }
         if cron.status.unwrap_or_default() != new {

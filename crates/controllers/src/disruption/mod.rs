@@ -49,7 +49,8 @@ pub async fn run(cx: Context) {
     let (q, weak) = (queue.clone(), Arc::downgrade(&me));
     me.pods.on_change(move |change| {
         let Some(me) = weak.upgrade() else { return };
-        let labels: Vec<_> = [change.before(), change.now()].into_iter().flatten().map(|p| p.metadata.labels.clone()).collect();
+        let labels: Vec<_> =
+            [change.before(), change.now()].into_iter().flatten().map(|p| p.metadata.labels.clone()).collect();
         for (k, object) in me.budgets.namespace_entries(&change.last().metadata.namespace) {
             let Ok(budget) = decode::<PodDisruptionBudget>(&object) else { continue };
             let Some(selector) = selector(&budget) else { continue };
@@ -61,7 +62,8 @@ pub async fn run(cx: Context) {
     for informer in &me.sized {
         let (q, budgets) = (queue.clone(), me.budgets.clone());
         informer.on_change(move |change| {
-            let size = |o: Option<&Arc<pintle_api::Object>>| o.and_then(|o| o.at(&["spec", "replicas"]).map(<[u8]>::to_vec));
+            let size =
+                |o: Option<&Arc<pintle_api::Object>>| o.and_then(|o| o.at(&["spec", "replicas"]).map(<[u8]>::to_vec));
             if size(change.before()) != size(change.now()) {
                 budgets.namespace_entries(change.last().namespace()).into_iter().for_each(|(k, _)| q.add(k));
             }
@@ -96,7 +98,12 @@ fn need(spec: &PodDisruptionBudgetSpec, pods: usize, expected: Result<i32, Strin
 }
 
 /// The status of a budget.
-fn decide(budget: &PodDisruptionBudget, pods: &[Arc<Pod>], need: Result<(i32, i32), String>, now: Timestamp) -> (PodDisruptionBudgetStatus, Option<Duration>) {
+fn decide(
+    budget: &PodDisruptionBudget,
+    pods: &[Arc<Pod>],
+    need: Result<(i32, i32), String>,
+    now: Timestamp,
+) -> (PodDisruptionBudgetStatus, Option<Duration>) {
     let old = budget.status.clone().unwrap_or_default();
     let mut again = None;
     let mut going: BTreeMap<String, Time> = BTreeMap::new();
@@ -109,7 +116,8 @@ fn decide(budget: &PodDisruptionBudget, pods: &[Arc<Pod>], need: Result<(i32, i3
             again = Some(again.map_or(left, |a: Duration| a.min(left)));
         }
     }
-    let healthy = pods.iter().filter(|p| !p.is_deleting() && p.is_ready() && !going.contains_key(&p.metadata.name)).count();
+    let healthy =
+        pods.iter().filter(|p| !p.is_deleting() && p.is_ready() && !going.contains_key(&p.metadata.name)).count();
     let healthy = i32::try_from(healthy).unwrap_or(i32::MAX);
     let (expected, desired, failure) = match need {
         Ok((e, d)) => (e, d, None),
@@ -122,7 +130,10 @@ fn decide(budget: &PodDisruptionBudget, pods: &[Arc<Pod>], need: Result<(i32, i3
         (None, false) => ("False", "InsufficientPods", ""),
     };
     let mut conditions = old.conditions.clone().unwrap_or_default();
-    let kept = conditions.iter().find(|c| c.type_ == "DisruptionAllowed" && c.status == value).map(|c| c.last_transition_time.clone());
+    let kept = conditions
+        .iter()
+        .find(|c| c.type_ == "DisruptionAllowed" && c.status == value)
+        .map(|c| c.last_transition_time.clone());
     let new = Condition {
         type_: "DisruptionAllowed".into(),
         status: value.into(),
@@ -160,9 +171,13 @@ impl Controller {
             // A ReplicaSet's size is its Deployment's.
             for _ in 0..2 {
                 let informer = self.sized.iter().find(|i| i.resource().kind == owner.kind);
-                let object = informer.and_then(|i| i.get(&key(&m.namespace, &owner.name))).filter(|o| o.uid() == owner.uid);
+                let object =
+                    informer.and_then(|i| i.get(&key(&m.namespace, &owner.name))).filter(|o| o.uid() == owner.uid);
                 let Some(object) = object else { break };
-                let size = object.at(&["spec", "replicas"]).and_then(|n| std::str::from_utf8(n).ok()?.parse().ok()).unwrap_or(1);
+                let size = object
+                    .at(&["spec", "replicas"])
+                    .and_then(|n| std::str::from_utf8(n).ok()?.parse().ok())
+                    .unwrap_or(1);
                 found = Some((object.uid().to_owned(), size));
                 let above: Option<pintle_client::meta::MetaOnly> = decode(&object).ok();
                 match above.and_then(|a| a.metadata.controller().cloned()) {
@@ -190,7 +205,11 @@ impl Controller {
         pods.retain(|p| !p.is_terminal());
         let need = need(spec, pods.len(), self.expected(&pods));
         if let Err(message) = &need {
-            self.cx.recorder.warning(&reference_of(&budget), "CalculateExpectedPodCountFailed", format!("Failed to calculate the number of expected pods: {message}"));
+            self.cx.recorder.warning(
+                &reference_of(&budget),
+                "CalculateExpectedPodCountFailed",
+                format!("Failed to calculate the number of expected pods: {message}"),
+            );
         }
         let (new, again) = decide(&budget, &pods, need, self.cx.clock.now());
         if budget.status.as_ref() != Some(&new) {
@@ -221,9 +240,14 @@ mod tests {
             (json!({"maxUnavailable": 1}), 5, 5, Err("no".to_owned()), (0, 0, 0)),
             (json!({"minAvailable": 0}), 0, 0, Ok(0), (0, 0, 0)),
         ] {
-            let b: PodDisruptionBudget = serde_json::from_value(json!({"metadata": {"generation": 1}, "spec": spec})).unwrap();
+            let b: PodDisruptionBudget =
+                serde_json::from_value(json!({"metadata": {"generation": 1}, "spec": spec})).unwrap();
             let (s, _) = decide(&b, &pods(n, ready), need(b.spec.as_ref().unwrap(), n, expected), now);
-            assert_eq!((s.expected_pods.unwrap(), s.desired_healthy.unwrap(), s.disruptions_allowed.unwrap()), want, "{spec}");
+            assert_eq!(
+                (s.expected_pods.unwrap(), s.desired_healthy.unwrap(), s.disruptions_allowed.unwrap()),
+                want,
+                "{spec}"
+            );
         }
         // A pod whose eviction was granted counts as gone until it shows, or for two minutes.
         let mut b: PodDisruptionBudget = serde_json::from_value(json!({"spec": {"minAvailable": 1}, "status": {"disruptedPods": {"p0": "2024-01-01T00:00:30Z", "gone": "2024-01-01T00:00:30Z"}}})).unwrap();

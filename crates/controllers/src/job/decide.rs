@@ -113,7 +113,8 @@ pub fn decide(s: &Snapshot<'_>, now: Timestamp) -> Plan {
         completions: spec.completions,
         parallelism: spec.parallelism.unwrap_or(1),
         suspended: spec.suspend.unwrap_or(false),
-        waits_for_end: spec.pod_replacement_policy.as_deref() == Some("Failed") || (spec.pod_replacement_policy.is_none() && spec.pod_failure_policy.is_some()),
+        waits_for_end: spec.pod_replacement_policy.as_deref() == Some("Failed")
+            || (spec.pod_replacement_policy.is_none() && spec.pod_failure_policy.is_some()),
         per_index: spec.backoff_limit_per_index,
         succeeded_indexes: indexes::parse(status.completed_indexes.as_deref().unwrap_or_default(), limit),
         failed_indexes: indexes::parse(status.failed_indexes.as_deref().unwrap_or_default(), limit),
@@ -178,7 +179,8 @@ impl Step<'_> {
         self.status.active = nonzero(active.len());
         self.status.terminating = Some(i32::try_from(terminating).unwrap_or(i32::MAX));
         self.status.ready = Some(i32::try_from(active.iter().filter(|p| p.is_ready()).count()).unwrap_or(i32::MAX));
-        let all_counted = self.uncounted_succeeded.is_empty() && self.uncounted_failed.is_empty()
+        let all_counted = self.uncounted_succeeded.is_empty()
+            && self.uncounted_failed.is_empty()
             && !self.s.pods.iter().any(|p| has_finalizer(p) && p.is_terminal());
         if let Some(e) = end.filter(|_| all_counted && terminating == 0 && active.is_empty()) {
             self.finish(&e, &mut events);
@@ -196,7 +198,8 @@ impl Step<'_> {
 
     /// Ends whose pods lost the finalizer (or are gone) move from the list into the numbers.
     fn forget_counted(&mut self) {
-        let held: BTreeSet<&str> = self.s.pods.iter().filter(|p| has_finalizer(p)).map(|p| p.metadata.uid.as_str()).collect();
+        let held: BTreeSet<&str> =
+            self.s.pods.iter().filter(|p| has_finalizer(p)).map(|p| p.metadata.uid.as_str()).collect();
         let settle = |list: &mut Vec<String>| {
             let before = list.len();
             list.retain(|uid| held.contains(uid.as_str()));
@@ -219,13 +222,16 @@ impl Step<'_> {
 
     fn fail_job_message(&self) -> Option<String> {
         let failed = self.s.pods.iter().filter(|p| p.status.phase == "Failed" && has_finalizer(p));
-        failed.filter_map(|p| if let Verdict::FailJob(m) = policy::judge(self.s.job, p) { Some(m) } else { None }).next()
+        failed
+            .filter_map(|p| if let Verdict::FailJob(m) = policy::judge(self.s.job, p) { Some(m) } else { None })
+            .next()
     }
 
     /// Notes new ends. Answers the pods that may lose their finalizer once this status is written.
     fn count(&mut self) -> Vec<Arc<Pod>> {
         let gone = self.s.job.metadata.deletion_timestamp.is_some();
-        let over = condition(self.s.job, "FailureTarget").is_some() || condition(self.s.job, "SuccessCriteriaMet").is_some();
+        let over =
+            condition(self.s.job, "FailureTarget").is_some() || condition(self.s.job, "SuccessCriteriaMet").is_some();
         let mut release = Vec::new();
         let mut ended: Vec<&Arc<Pod>> = self.s.pods.iter().filter(|p| has_finalizer(p)).collect();
         ended.sort_by_key(|p| finished_at(p));
@@ -299,7 +305,10 @@ impl Step<'_> {
             let most = self.s.job.spec.as_ref().and_then(|s| s.max_failed_indexes);
             let failed = self.failed_indexes.difference(&self.succeeded_indexes).count();
             if most.is_some_and(|m| failed > usize::try_from(m).unwrap_or(0)) {
-                return Some(End::failed("MaxFailedIndexesExceeded", "Job has exceeded the specified maximal number of failed indexes"));
+                return Some(End::failed(
+                    "MaxFailedIndexesExceeded",
+                    "Job has exceeded the specified maximal number of failed indexes",
+                ));
             }
             let all = usize::try_from(self.completions.unwrap_or(0)).unwrap_or(0);
             if failed > 0 && failed + self.succeeded_indexes.len() >= all {
@@ -380,7 +389,12 @@ impl Step<'_> {
     }
 
     /// Pods to make and to delete, and how long to wait before more are made.
-    fn scale(&self, active: &[Arc<Pod>], terminating: usize, succeeded: usize) -> (Vec<TypedPod>, Vec<Arc<Pod>>, Option<Duration>) {
+    fn scale(
+        &self,
+        active: &[Arc<Pod>],
+        terminating: usize,
+        succeeded: usize,
+    ) -> (Vec<TypedPod>, Vec<Arc<Pod>>, Option<Duration>) {
         if self.suspended {
             return (Vec::new(), active.to_vec(), None);
         }
@@ -451,7 +465,8 @@ impl Step<'_> {
         let mut out: BTreeMap<i32, &Arc<Pod>> = BTreeMap::new();
         for pod in self.s.pods.iter().filter(|p| self.has_failed(p)) {
             let Some(i) = template::index(pod) else { continue };
-            let total = |p: &Pod| template::failures_before(p, INDEX_FAILURES) + template::failures_before(p, INDEX_IGNORED);
+            let total =
+                |p: &Pod| template::failures_before(p, INDEX_FAILURES) + template::failures_before(p, INDEX_IGNORED);
             if out.get(&i).is_none_or(|p| total(p) <= total(pod)) {
                 out.insert(i, pod);
             }
@@ -468,7 +483,10 @@ impl Step<'_> {
             let mut seen = BTreeSet::new();
             for pod in active {
                 let fits = template::index(pod).is_some_and(|i| {
-                    self.completions.is_some_and(|c| i < c) && !self.succeeded_indexes.contains(&i) && !self.failed_indexes.contains(&i) && seen.insert(i)
+                    self.completions.is_some_and(|c| i < c)
+                        && !self.succeeded_indexes.contains(&i)
+                        && !self.failed_indexes.contains(&i)
+                        && seen.insert(i)
                 });
                 if fits { rest.push(pod.clone()) } else { doomed.push(pod.clone()) }
             }
@@ -478,7 +496,9 @@ impl Step<'_> {
         let excess = rest.len().saturating_sub(want);
         if excess > 0 {
             let rank = |p: &Pod| (!p.spec.node_name.is_empty(), p.status.phase == "Running", p.is_ready());
-            rest.sort_by(|a, b| rank(a).cmp(&rank(b)).then_with(|| b.metadata.creation_timestamp.cmp(&a.metadata.creation_timestamp)));
+            rest.sort_by(|a, b| {
+                rank(a).cmp(&rank(b)).then_with(|| b.metadata.creation_timestamp.cmp(&a.metadata.creation_timestamp))
+            });
             doomed.extend(rest.into_iter().take(excess));
         }
         doomed
@@ -486,7 +506,10 @@ impl Step<'_> {
 
     fn write_counts(&mut self) {
         let some = |v: &Vec<String>| (!v.is_empty()).then(|| v.clone());
-        let uncounted = UncountedTerminatedPods { failed: some(&self.uncounted_failed), succeeded: some(&self.uncounted_succeeded) };
+        let uncounted = UncountedTerminatedPods {
+            failed: some(&self.uncounted_failed),
+            succeeded: some(&self.uncounted_succeeded),
+        };
         self.status.uncounted_terminated_pods = Some(uncounted);
         if self.indexed {
             let text = indexes::print(&self.succeeded_indexes);
@@ -501,14 +524,20 @@ impl Step<'_> {
 
 fn backoff(failures: u32, last: Option<Timestamp>, now: Timestamp) -> Duration {
     let (Some(last), true) = (last, failures > 0) else { return Duration::ZERO };
-    let delay = FIRST_BACKOFF.checked_mul(1u32.checked_shl(failures - 1).unwrap_or(u32::MAX)).unwrap_or(MAX_BACKOFF).min(MAX_BACKOFF);
+    let delay = FIRST_BACKOFF
+        .checked_mul(1u32.checked_shl(failures - 1).unwrap_or(u32::MAX))
+        .unwrap_or(MAX_BACKOFF)
+        .min(MAX_BACKOFF);
     delay.saturating_sub(since(last, now))
 }
 
 /// When a pod ended: its last container's end, or else its deletion, or its condition's change.
 fn finished_at(pod: &Pod) -> Option<Timestamp> {
     let containers = pod.status.container_statuses.iter().filter_map(|c| c.state.terminated.as_ref()?.finished_at);
-    containers.max().or(pod.metadata.deletion_timestamp).or_else(|| pod.condition("Ready").and_then(|c| c.last_transition_time))
+    containers
+        .max()
+        .or(pod.metadata.deletion_timestamp)
+        .or_else(|| pod.condition("Ready").and_then(|c| c.last_transition_time))
 }
 
 #[cfg(test)]

@@ -10,7 +10,10 @@ fn job(spec: Value, status: Value) -> Job {
     for (k, v) in spec.as_object().unwrap() {
         all[k] = v.clone();
     }
-    serde_json::from_value(json!({"metadata": {"name": "j", "namespace": "n", "uid": "j"}, "spec": all, "status": status})).unwrap()
+    serde_json::from_value(
+        json!({"metadata": {"name": "j", "namespace": "n", "uid": "j"}, "spec": all, "status": status}),
+    )
+    .unwrap()
 }
 
 /// `name state[@index][#failures]`, state one of r(unning), s(ucceeded), f(ailed), d(eleting); capitals have lost the
@@ -39,7 +42,10 @@ fn pod(line: &str) -> Arc<Pod> {
 }
 
 fn run(job: &Job, pods: &[&str]) -> Plan {
-    decide(&Snapshot { job, pods: pods.iter().map(|p| pod(p)).collect(), failures: Failures::default(), may_scale: true }, now())
+    decide(
+        &Snapshot { job, pods: pods.iter().map(|p| pod(p)).collect(), failures: Failures::default(), may_scale: true },
+        now(),
+    )
 }
 
 fn names(pods: &[Arc<Pod>]) -> Vec<&str> {
@@ -86,7 +92,8 @@ fn ends_are_counted_once_and_before_pods_are_let_go() {
     let p = run(&j2, &["a S", "c r"]);
     assert_eq!((p.status.succeeded, p.status.failed), (Some(1), Some(1)));
     // The status was written but the finalizer not yet taken: it is taken, and nothing counted again.
-    j2.status.as_mut().unwrap().uncounted_terminated_pods = Some(UncountedTerminatedPods { succeeded: Some(vec!["c".into()]), failed: None });
+    j2.status.as_mut().unwrap().uncounted_terminated_pods =
+        Some(UncountedTerminatedPods { succeeded: Some(vec!["c".into()]), failed: None });
     let p = run(&j2, &["c s"]);
     assert_eq!(names(&p.release), ["c"]);
     assert_eq!(p.status.uncounted_terminated_pods.unwrap().succeeded.unwrap(), ["c"]);
@@ -109,10 +116,30 @@ fn completes_once_all_is_counted() {
 fn fails_when_it_must() {
     for (spec, status, pods, reason) in [
         (json!({"backoffLimit": 0}), json!({}), &["a f"][..], "BackoffLimitExceeded"),
-        (json!({"activeDeadlineSeconds": 60}), json!({"startTime": "2024-01-01T00:00:00Z"}), &["a r"], "DeadlineExceeded"),
-        (json!({"podFailurePolicy": {"rules": [{"action": "FailJob", "onExitCodes": {"operator": "In", "values": [1]}}]}}), json!({}), &["a f", "b r"], "PodFailurePolicy"),
-        (json!({"completionMode": "Indexed", "backoffLimitPerIndex": 0, "completions": 2}), json!({"completedIndexes": "0"}), &["a f@1#0"], "FailedIndexes"),
-        (json!({"completionMode": "Indexed", "backoffLimitPerIndex": 0, "maxFailedIndexes": 0}), json!({}), &["a f@1#0", "b r@2"], "MaxFailedIndexesExceeded"),
+        (
+            json!({"activeDeadlineSeconds": 60}),
+            json!({"startTime": "2024-01-01T00:00:00Z"}),
+            &["a r"],
+            "DeadlineExceeded",
+        ),
+        (
+            json!({"podFailurePolicy": {"rules": [{"action": "FailJob", "onExitCodes": {"operator": "In", "values": [1]}}]}}),
+            json!({}),
+            &["a f", "b r"],
+            "PodFailurePolicy",
+        ),
+        (
+            json!({"completionMode": "Indexed", "backoffLimitPerIndex": 0, "completions": 2}),
+            json!({"completedIndexes": "0"}),
+            &["a f@1#0"],
+            "FailedIndexes",
+        ),
+        (
+            json!({"completionMode": "Indexed", "backoffLimitPerIndex": 0, "maxFailedIndexes": 0}),
+            json!({}),
+            &["a f@1#0", "b r@2"],
+            "MaxFailedIndexesExceeded",
+        ),
     ] {
         let mut j = job(spec.clone(), status);
         let p = run(&j, pods);
@@ -130,7 +157,9 @@ fn fails_when_it_must() {
 #[test]
 fn indexes_are_made_in_order_and_repeated_when_they_fail() {
     let spec = json!({"completionMode": "Indexed", "completions": 4, "parallelism": 3});
-    let made = |p: &Plan| p.create.iter().map(|p| p.metadata.annotations.as_ref().unwrap()[template::INDEX].clone()).collect::<Vec<_>>();
+    let made = |p: &Plan| {
+        p.create.iter().map(|p| p.metadata.annotations.as_ref().unwrap()[template::INDEX].clone()).collect::<Vec<_>>()
+    };
     let p = run(&job(spec.clone(), json!({})), &[]);
     assert_eq!(made(&p), ["0", "1", "2"]);
     let first = &p.create[0];

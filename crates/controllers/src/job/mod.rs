@@ -154,7 +154,9 @@ impl Controller {
     async fn drop_finalizer(&self, pod: &Pod) -> Result<(), Error> {
         let m = &pod.metadata;
         let rest: Vec<&String> = m.finalizers.iter().filter(|f| *f != FINALIZER).collect();
-        let patch = Patch::merge(&json!({"metadata": {"uid": m.uid, "resourceVersion": m.resource_version, "finalizers": rest}}))?;
+        let patch = Patch::merge(
+            &json!({"metadata": {"uid": m.uid, "resourceVersion": m.resource_version, "finalizers": rest}}),
+        )?;
         match self.cx.client.of::<TypedPod>().patch(&m.namespace, &m.name, patch).await {
             // Someone changed it meanwhile: its event brings us back.
             Err(e) if !e.is_not_found() && !e.is_conflict() => Err(e),
@@ -199,7 +201,13 @@ impl Controller {
         self.apply(k, &object, &snapshot, plan).await
     }
 
-    async fn apply(self: &Arc<Self>, k: &Key, object: &pintle_api::Object, snapshot: &Snapshot<'_>, plan: Plan) -> Outcome {
+    async fn apply(
+        self: &Arc<Self>,
+        k: &Key,
+        object: &pintle_api::Object,
+        snapshot: &Snapshot<'_>,
+        plan: Plan,
+    ) -> Outcome {
         let about = reference_of(snapshot.job);
         let mut error = None;
         if !plan.delete.is_empty() {

@@ -20,7 +20,10 @@ pub enum Verdict {
     FailJob(String),
 }
 
-fn exit_code<'a>(rule: &PodFailurePolicyOnExitCodesRequirement, statuses: impl Iterator<Item = &'a ContainerStatus>) -> Option<(&'a str, i32)> {
+fn exit_code<'a>(
+    rule: &PodFailurePolicyOnExitCodesRequirement,
+    statuses: impl Iterator<Item = &'a ContainerStatus>,
+) -> Option<(&'a str, i32)> {
     let named = |s: &&ContainerStatus| rule.container_name.as_ref().is_none_or(|n| *n == s.name);
     for s in statuses.filter(named) {
         let Some(t) = &s.state.terminated else { continue };
@@ -43,13 +46,19 @@ fn matches(rule: &PodFailurePolicyRule, index: usize, pod: &Pod) -> Option<Strin
     if let Some(r) = &rule.on_exit_codes {
         let all = pod.status.container_statuses.iter().chain(&pod.status.init_container_statuses);
         let (name, code) = exit_code(r, all)?;
-        return Some(format!("Container {name} for pod {}/{} failed with exit code {code} matching {action} rule at index {index}", m.namespace, m.name));
+        return Some(format!(
+            "Container {name} for pod {}/{} failed with exit code {code} matching {action} rule at index {index}",
+            m.namespace, m.name
+        ));
     }
     let pattern = rule.on_pod_conditions.iter().flatten().find(|p| {
         let want = p.status.as_deref().unwrap_or("True");
         pod.condition(&p.type_).is_some_and(|c| c.status == want)
     })?;
-    Some(format!("Pod {}/{} has condition {} matching {action} rule at index {index}", m.namespace, m.name, pattern.type_))
+    Some(format!(
+        "Pod {}/{} has condition {} matching {action} rule at index {index}",
+        m.namespace, m.name, pattern.type_
+    ))
 }
 
 /// What a failed pod means to its Job: the first rule that fits says.
@@ -103,9 +112,12 @@ mod tests {
         ]}}}))
         .unwrap();
         let pod = |code: i32, name: &str, disrupted: bool| -> Pod {
-            let conditions = if disrupted { json!([{"type": "DisruptionTarget", "status": "True"}]) } else { json!([]) };
-            serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "n"}, "status": {"conditions": conditions,
-                "containerStatuses": [{"name": name, "state": {"terminated": {"exitCode": code}}}]}}))
+            let conditions =
+                if disrupted { json!([{"type": "DisruptionTarget", "status": "True"}]) } else { json!([]) };
+            serde_json::from_value(
+                json!({"metadata": {"name": "p", "namespace": "n"}, "status": {"conditions": conditions,
+                "containerStatuses": [{"name": name, "state": {"terminated": {"exitCode": code}}}]}}),
+            )
             .unwrap()
         };
         let message = "Container main for pod n/p failed with exit code 42 matching FailJob rule at index 1";
@@ -119,7 +131,10 @@ mod tests {
     #[test]
     fn successes() {
         let job = |rule: serde_json::Value| -> Job {
-            serde_json::from_value(json!({"spec": {"template": {}, "completions": 5, "successPolicy": {"rules": [rule]}}})).unwrap()
+            serde_json::from_value(
+                json!({"spec": {"template": {}, "completions": 5, "successPolicy": {"rules": [rule]}}}),
+            )
+            .unwrap()
         };
         let set: BTreeSet<i32> = [0, 2].into();
         for (rule, want) in [

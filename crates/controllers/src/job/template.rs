@@ -42,7 +42,10 @@ pub fn new(job: &Job, index: Option<i32>, failures: Option<(i32, i32)>) -> Typed
         let env = EnvVar {
             name: "JOB_COMPLETION_INDEX".into(),
             value_from: Some(EnvVarSource {
-                field_ref: Some(ObjectFieldSelector { api_version: None, field_path: format!("metadata.labels['{INDEX}']") }),
+                field_ref: Some(ObjectFieldSelector {
+                    api_version: None,
+                    field_path: format!("metadata.labels['{INDEX}']"),
+                }),
                 ..EnvVarSource::default()
             }),
             ..EnvVar::default()

@@ -20,7 +20,8 @@ use crate::support::status;
 
 const WORKERS: usize = 5;
 /// Kinds with names of their own in quotas, which every quota may name.
-const CORE: [&str; 7] = ["pods", "services", "persistentvolumeclaims", "replicationcontrollers", "secrets", "configmaps", "resourcequotas"];
+const CORE: [&str; 7] =
+    ["pods", "services", "persistentvolumeclaims", "replicationcontrollers", "secrets", "configmaps", "resourcequotas"];
 
 struct Controller {
     cx: Context,
@@ -86,7 +87,8 @@ fn matters(resource: &Resource, change: &Change<Object>) -> bool {
             match resource.resource {
                 "pods" => {
                     part(old, &["status", "phase"]) != part(new, &["status", "phase"])
-                        || part(old, &["spec", "activeDeadlineSeconds"]) != part(new, &["spec", "activeDeadlineSeconds"])
+                        || part(old, &["spec", "activeDeadlineSeconds"])
+                            != part(new, &["spec", "activeDeadlineSeconds"])
                 }
                 "services" | "persistentvolumeclaims" => part(old, &["spec"]) != part(new, &["spec"]),
                 _ => false,
@@ -104,7 +106,10 @@ impl Controller {
                 if let Some(me) = weak.upgrade()
                     && matters(resource, change)
                 {
-                    me.quotas.namespace_entries(change.last().namespace()).into_iter().for_each(|(k, _)| me.queue.add(k));
+                    me.quotas
+                        .namespace_entries(change.last().namespace())
+                        .into_iter()
+                        .for_each(|(k, _)| me.queue.add(k));
                 }
             });
         }
@@ -138,8 +143,10 @@ impl Controller {
                 }
             }
         }
-        let used: BTreeMap<String, TypedQuantity> = used.into_iter().map(|(k, q)| (k, TypedQuantity(q.to_string()))).collect();
-        let new = ResourceQuotaStatus { hard: (!hard.is_empty()).then_some(hard), used: (!used.is_empty()).then_some(used) };
+        let used: BTreeMap<String, TypedQuantity> =
+            used.into_iter().map(|(k, q)| (k, TypedQuantity(q.to_string()))).collect();
+        let new =
+            ResourceQuotaStatus { hard: (!hard.is_empty()).then_some(hard), used: (!used.is_empty()).then_some(used) };
         if typed.status.as_ref() != Some(&new) {
             status::put(&self.cx.client, resource_of::<ResourceQuota>(), &object, &new).await?;
         }

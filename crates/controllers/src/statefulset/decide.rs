@@ -83,7 +83,8 @@ impl Step<'_> {
             None => set.status.as_ref().and_then(|s| s.current_replicas).unwrap_or(0),
         };
         let r = if ordinal < start + keep { self.s.current } else { self.s.update };
-        let template = history::template(r).or_else(|| set.spec.as_ref().map(|s| s.template.clone())).unwrap_or_default();
+        let template =
+            history::template(r).or_else(|| set.spec.as_ref().map(|s| s.template.clone())).unwrap_or_default();
         pod::new(set, &template, name_of(r), ordinal)
     }
 
@@ -159,10 +160,12 @@ impl Step<'_> {
     /// Replaces pods of other revisions, from the last on, no more at a time than may be unavailable.
     fn roll(&self, pods: &BTreeMap<i32, Arc<Pod>>, actions: &mut Vec<Action>) {
         let range = pod::range(self.s.set);
-        let rolling = self.s.set.spec.as_ref().and_then(|s| s.update_strategy.as_ref()).and_then(|u| u.rolling_update.as_ref());
+        let rolling =
+            self.s.set.spec.as_ref().and_then(|s| s.update_strategy.as_ref()).and_then(|u| u.rolling_update.as_ref());
         let partition = rolling.and_then(|r| r.partition).unwrap_or(0);
         let replicas = range.end - range.start;
-        let mut budget = rolling.and_then(|r| r.max_unavailable.as_ref()).map_or(1, |v| scaled(v, replicas, true).max(1));
+        let mut budget =
+            rolling.and_then(|r| r.max_unavailable.as_ref()).map_or(1, |v| scaled(v, replicas, true).max(1));
         for ordinal in (range.start.saturating_add(partition)..range.end).rev() {
             if budget <= 0 {
                 return;
@@ -182,14 +185,21 @@ impl Step<'_> {
 
     fn status(&self) -> StatefulSetStatus {
         let old = self.s.set.status.clone().unwrap_or_default();
-        let count = |f: &dyn Fn(&Pod) -> bool| i32::try_from(self.s.pods.iter().filter(|p| f(p)).count()).unwrap_or(i32::MAX);
+        let count =
+            |f: &dyn Fn(&Pod) -> bool| i32::try_from(self.s.pods.iter().filter(|p| f(p)).count()).unwrap_or(i32::MAX);
         let nonzero = |n: i32| (n > 0).then_some(n);
         let of = |r: &ControllerRevision| count(&|p| !p.is_deleting() && revision(p) == name_of(r));
         let (replicas, ready) = (count(&|_| true), count(&|p| self.is_ready(p)));
         let updated = of(self.s.update);
         let (mut current, mut revision) = (of(self.s.current), name_of(self.s.current).to_owned());
         // Once all pods are of the new revision it becomes the current one.
-        let rolling = self.s.set.spec.as_ref().and_then(|s| s.update_strategy.as_ref()).is_none_or(|u| u.type_.as_deref().is_none_or(|t| t == "RollingUpdate"));
+        let rolling = self
+            .s
+            .set
+            .spec
+            .as_ref()
+            .and_then(|s| s.update_strategy.as_ref())
+            .is_none_or(|u| u.type_.as_deref().is_none_or(|t| t == "RollingUpdate"));
         if rolling && updated == replicas && ready == replicas {
             current = updated;
             name_of(self.s.update).clone_into(&mut revision);
@@ -231,7 +241,11 @@ pub fn decide(s: &Snapshot<'_>, now: Timestamp) -> Plan {
                     .iter()
                     .filter_map(|a| if let Action::Delete(p, _) = a { Some(p.metadata.name.clone()) } else { None })
                     .collect();
-                actions.extend(rolled.into_iter().filter(|a| !matches!(a, Action::Delete(p, _) if doomed.contains(&p.metadata.name))));
+                actions.extend(
+                    rolled
+                        .into_iter()
+                        .filter(|a| !matches!(a, Action::Delete(p, _) if doomed.contains(&p.metadata.name))),
+                );
             }
         }
     }
@@ -279,7 +293,9 @@ mod tests {
         let s = Snapshot { set, current: &current, update: &update, pods: pods.iter().map(|p| pod_of(p)).collect() };
         let plan = decide(&s, "2024-01-01T00:10:00Z".parse().unwrap());
         let text = |a: &Action| match a {
-            Action::Create(p) => format!("+{}@{}", p.metadata.name.as_ref().unwrap(), p.metadata.labels.as_ref().unwrap()[HASH_LABEL]),
+            Action::Create(p) => {
+                format!("+{}@{}", p.metadata.name.as_ref().unwrap(), p.metadata.labels.as_ref().unwrap()[HASH_LABEL])
+            }
             Action::Delete(p, _) => format!("-{}", p.metadata.name),
             Action::Label(p, _) => format!("~{}", p.metadata.name),
         };
@@ -321,7 +337,10 @@ mod tests {
     fn counts_and_hands_over() {
         let s = set(2, "OrderedReady", json!({"type": "RollingUpdate"}));
         let (_, st) = run(&s, &["0 v1 r", "1 v2 r"]);
-        assert_eq!((st.replicas, st.ready_replicas, st.current_replicas, st.updated_replicas), (2, Some(2), Some(1), Some(1)));
+        assert_eq!(
+            (st.replicas, st.ready_replicas, st.current_replicas, st.updated_replicas),
+            (2, Some(2), Some(1), Some(1))
+        );
         assert_eq!((st.current_revision.as_deref(), st.update_revision.as_deref()), (Some("v1"), Some("v2")));
         let (_, st) = run(&s, &["0 v2 r", "1 v2 r"]);
         assert_eq!((st.current_revision.as_deref(), st.current_replicas), (Some("v2"), Some(2)));
@@ -333,7 +352,12 @@ mod tests {
         let p = pod::new(&s, &s.spec.as_ref().unwrap().template, "v1", 1);
         let spec = p.spec.unwrap();
         assert_eq!((spec.hostname.as_deref(), spec.subdomain.as_deref()), (Some("web-1"), Some("svc")));
-        let volumes: Vec<_> = spec.volumes.unwrap().into_iter().map(|v| (v.name, v.persistent_volume_claim.map(|c| c.claim_name))).collect();
+        let volumes: Vec<_> = spec
+            .volumes
+            .unwrap()
+            .into_iter()
+            .map(|v| (v.name, v.persistent_volume_claim.map(|c| c.claim_name)))
+            .collect();
         assert_eq!(volumes, [("data".into(), Some("data-web-1".to_owned())), ("x".into(), None)]);
         assert_eq!(pod::claims(&s, 1)[0].metadata.labels.as_ref().unwrap()["a"], "b");
         assert_eq!(pod::split_name("a-b-12"), Some(("a-b", 12)));

@@ -155,15 +155,27 @@ impl Controller {
             Action::Create(new) => {
                 let pod = new.metadata.name.clone().unwrap_or_default();
                 if let Err(e) = self.make_claims(set, &new).await {
-                    self.cx.recorder.warning(&about, "FailedCreate", format!("create Pod {pod} in StatefulSet {name} failed error: {e}"));
+                    self.cx.recorder.warning(
+                        &about,
+                        "FailedCreate",
+                        format!("create Pod {pod} in StatefulSet {name} failed error: {e}"),
+                    );
                     return Err(e);
                 }
                 match api.create(&new).await {
-                    Ok(_) => self.cx.recorder.normal(&about, "SuccessfulCreate", format!("create Pod {pod} in StatefulSet {name} successful")),
+                    Ok(_) => self.cx.recorder.normal(
+                        &about,
+                        "SuccessfulCreate",
+                        format!("create Pod {pod} in StatefulSet {name} successful"),
+                    ),
                     // The cache is behind; the pod's event brings us back.
                     Err(e) if e.is_already_exists() || e.is_namespace_terminating() => {}
                     Err(e) => {
-                        self.cx.recorder.warning(&about, "FailedCreate", format!("create Pod {pod} in StatefulSet {name} failed error: {e}"));
+                        self.cx.recorder.warning(
+                            &about,
+                            "FailedCreate",
+                            format!("create Pod {pod} in StatefulSet {name} failed error: {e}"),
+                        );
                         return Err(e);
                     }
                 }
@@ -171,14 +183,30 @@ impl Controller {
             Action::Delete(pod, why) => {
                 let m = &pod.metadata;
                 if let Some(why) = why {
-                    let (reason, state) = if why == "Failed" { ("RecreatingFailedPod", "failed") } else { ("RecreatingTerminatedPod", "terminated") };
-                    self.cx.recorder.warning(&about, reason, format!("StatefulSet {}/{name} is recreating {state} Pod {}", m.namespace, m.name));
+                    let (reason, state) = if why == "Failed" {
+                        ("RecreatingFailedPod", "failed")
+                    } else {
+                        ("RecreatingTerminatedPod", "terminated")
+                    };
+                    self.cx.recorder.warning(
+                        &about,
+                        reason,
+                        format!("StatefulSet {}/{name} is recreating {state} Pod {}", m.namespace, m.name),
+                    );
                 }
                 match api.delete(&m.namespace, &m.name, Some(&m.uid)).await {
-                    Ok(()) => self.cx.recorder.normal(&about, "SuccessfulDelete", format!("delete Pod {} in StatefulSet {name} successful", m.name)),
+                    Ok(()) => self.cx.recorder.normal(
+                        &about,
+                        "SuccessfulDelete",
+                        format!("delete Pod {} in StatefulSet {name} successful", m.name),
+                    ),
                     Err(e) if e.is_not_found() || e.is_conflict() => {}
                     Err(e) => {
-                        self.cx.recorder.warning(&about, "FailedDelete", format!("delete Pod {} in StatefulSet {name} failed error: {e}", m.name));
+                        self.cx.recorder.warning(
+                            &about,
+                            "FailedDelete",
+                            format!("delete Pod {} in StatefulSet {name} failed error: {e}", m.name),
+                        );
                         return Err(e);
                     }
                 }
@@ -198,7 +226,8 @@ impl Controller {
     /// A pod's claims are there before it is.
     async fn make_claims(&self, set: &StatefulSet, new: &TypedPod) -> Result<(), Error> {
         let about = reference_of(set);
-        let (name, pod) = (set.metadata.name.as_deref().unwrap_or_default(), new.metadata.name.as_deref().unwrap_or_default());
+        let (name, pod) =
+            (set.metadata.name.as_deref().unwrap_or_default(), new.metadata.name.as_deref().unwrap_or_default());
         let Some((_, ordinal)) = pod::split_name(pod) else { return Ok(()) };
         for claim in pod::claims(set, ordinal) {
             let claim_name = claim.metadata.name.clone().unwrap_or_default();
@@ -210,10 +239,18 @@ impl Controller {
                 continue;
             }
             match self.cx.client.of::<PersistentVolumeClaim>().create(&claim).await {
-                Ok(_) => self.cx.recorder.normal(&about, "SuccessfulCreate", format!("create Claim {claim_name} Pod {pod} in StatefulSet {name} success")),
+                Ok(_) => self.cx.recorder.normal(
+                    &about,
+                    "SuccessfulCreate",
+                    format!("create Claim {claim_name} Pod {pod} in StatefulSet {name} success"),
+                ),
                 Err(e) if e.is_already_exists() => {}
                 Err(e) => {
-                    self.cx.recorder.warning(&about, "FailedCreate", format!("create Claim {claim_name} for Pod {pod} in StatefulSet {name} failed error: {e}"));
+                    self.cx.recorder.warning(
+                        &about,
+                        "FailedCreate",
+                        format!("create Claim {claim_name} for Pod {pod} in StatefulSet {name} failed error: {e}"),
+                    );
                     return Err(e);
                 }
             }
@@ -233,7 +270,8 @@ impl Controller {
                 let pod_uid = pod.metadata.uid.as_str();
                 let set_uid = set.metadata.uid.as_deref().unwrap_or_default();
                 let ours = |uid: &str| uid == pod_uid || uid == set_uid;
-                let have: Vec<&str> = there.metadata.owner_references.iter().map(|o| o.uid.as_str()).filter(|u| ours(u)).collect();
+                let have: Vec<&str> =
+                    there.metadata.owner_references.iter().map(|o| o.uid.as_str()).filter(|u| ours(u)).collect();
                 if have == want.iter().map(|o| o.uid.as_str()).collect::<Vec<_>>() {
                     continue;
                 }
@@ -252,10 +290,15 @@ impl Controller {
                     })
                     .collect();
                 owners.extend(want);
-                let Some(object) = self.claim_objects.get(&k).filter(|o| o.uid() == there.metadata.uid) else { continue };
+                let Some(object) = self.claim_objects.get(&k).filter(|o| o.uid() == there.metadata.uid) else {
+                    continue;
+                };
                 let owners = serde_json::to_value(&owners).map_err(|e| Error::decode("owners", e))?;
-                let put = |m: &mut serde_json::Map<String, serde_json::Value>| drop(m.insert("ownerReferences".into(), owners));
-                match status::put_metadata(&self.cx.client, resource_of::<PersistentVolumeClaim>(), &object, put).await {
+                let put = |m: &mut serde_json::Map<String, serde_json::Value>| {
+                    drop(m.insert("ownerReferences".into(), owners))
+                };
+                match status::put_metadata(&self.cx.client, resource_of::<PersistentVolumeClaim>(), &object, put).await
+                {
                     Err(e) if !e.is_not_found() => return Err(e),
                     _ => {}
                 }

@@ -3,7 +3,9 @@
 use std::ops::Range;
 
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, PersistentVolumeClaimVolumeSource, Pod as TypedPod, PodTemplateSpec, Volume};
+use k8s_openapi::api::core::v1::{
+    PersistentVolumeClaim, PersistentVolumeClaimVolumeSource, Pod as TypedPod, PodTemplateSpec, Volume,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
 use crate::support::history::HASH_LABEL;
@@ -96,12 +98,16 @@ pub fn new(set: &StatefulSet, template: &PodTemplateSpec, revision: &str, ordina
     let mut spec = template.spec.clone().unwrap_or_default();
     spec.hostname = Some(pod_name.clone());
     spec.subdomain = set.spec.as_ref().and_then(|s| s.service_name.clone()).filter(|s| !s.is_empty());
-    let templates: Vec<&PersistentVolumeClaim> = set.spec.iter().flat_map(|s| s.volume_claim_templates.iter().flatten()).collect();
+    let templates: Vec<&PersistentVolumeClaim> =
+        set.spec.iter().flat_map(|s| s.volume_claim_templates.iter().flatten()).collect();
     let mut volumes: Vec<Volume> = templates
         .iter()
         .map(|t| Volume {
             name: t.metadata.name.clone().unwrap_or_default(),
-            persistent_volume_claim: Some(PersistentVolumeClaimVolumeSource { claim_name: claim_name(t, name, ordinal), read_only: None }),
+            persistent_volume_claim: Some(PersistentVolumeClaimVolumeSource {
+                claim_name: claim_name(t, name, ordinal),
+                read_only: None,
+            }),
             ..Volume::default()
         })
         .collect();

@@ -45,7 +45,9 @@ fn left(job: &Job, now: Timestamp) -> Option<Duration> {
     }
     let ttl = u64::try_from(job.spec.as_ref()?.ttl_seconds_after_finished?).ok()?;
     let ends = job.status.as_ref()?.conditions.iter().flatten();
-    let end = ends.filter(|c| matches!(c.type_.as_str(), "Complete" | "Failed") && c.status == "True").find_map(|c| c.last_transition_time.as_ref())?;
+    let end = ends
+        .filter(|c| matches!(c.type_.as_str(), "Complete" | "Failed") && c.status == "True")
+        .find_map(|c| c.last_transition_time.as_ref())?;
     Some(Duration::from_secs(ttl).saturating_sub(since(end.0, now)))
 }
 

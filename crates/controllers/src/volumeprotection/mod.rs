@@ -102,7 +102,11 @@ pub async fn run_claims(cx: Context) {
             let (cx, view, pods) = &*me;
             let Some(claim) = view.get(&k) else { return Ok(None) };
             // A pod that was never bound uses nothing; one that ended uses it no more.
-            let used = || pods.by_index(BY_CLAIM, &k).iter().any(|p| !p.spec.node_name.is_empty() && !matches!(p.status.phase.as_str(), "Succeeded" | "Failed"));
+            let used = || {
+                pods.by_index(BY_CLAIM, &k)
+                    .iter()
+                    .any(|p| !p.spec.node_name.is_empty() && !matches!(p.status.phase.as_str(), "Succeeded" | "Failed"))
+            };
             let held = !claim.metadata.is_deleting() || used();
             protect(cx, resource_of::<PersistentVolumeClaim>(), &claim.metadata, CLAIM, held).await
         }
@@ -135,12 +139,18 @@ async fn protect(cx: &Context, resource: &'static Resource, meta: &Meta, finaliz
     if has == held || (held && meta.is_deleting()) {
         return Ok(None);
     }
-    let Some(object) = cx.informers.get(resource).get(&meta.key()).filter(|o| o.uid() == meta.uid) else { return Ok(None) };
+    let Some(object) = cx.informers.get(resource).get(&meta.key()).filter(|o| o.uid() == meta.uid) else {
+        return Ok(None);
+    };
     let mut finalizers: Vec<&str> = meta.finalizers.iter().map(String::as_str).filter(|f| *f != finalizer).collect();
     if held {
         finalizers.push(finalizer);
     }
-    match status::put_metadata(&cx.client, resource, &object, |m| drop(m.insert("finalizers".into(), json!(finalizers)))).await {
+    match status::put_metadata(&cx.client, resource, &object, |m| {
+        drop(m.insert("finalizers".into(), json!(finalizers)))
+    })
+    .await
+    {
         Err(e) if !e.is_not_found() => Err(e),
         _ => Ok(None),
     }
