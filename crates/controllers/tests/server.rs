@@ -26,7 +26,9 @@ async fn cluster() -> Cluster {
         .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
         .with_test_writer()
         .try_init();
-    let server = ApiServer::new(pintle_apiserver::Config::new(Arc::new(MemoryStore::new()))).unwrap();
+    let mut server = pintle_apiserver::Config::new(Arc::new(MemoryStore::new()));
+    server.advertise_address = [192, 0, 2, 1].into();
+    let server = ApiServer::new(server).unwrap();
     server.start().await.unwrap();
     let config =
         Config { root_ca: Some("CA".into()), cluster_cidrs: vec!["10.244.0.0/16".into()], ..Config::default() };

@@ -295,7 +295,7 @@ impl Controller {
                 };
                 let owners = serde_json::to_value(&owners).map_err(|e| Error::decode("owners", e))?;
                 let put = |m: &mut serde_json::Map<String, serde_json::Value>| {
-                    drop(m.insert("ownerReferences".into(), owners))
+                    drop(m.insert("ownerReferences".into(), owners));
                 };
                 match status::put_metadata(&self.cx.client, resource_of::<PersistentVolumeClaim>(), &object, put).await
                 {

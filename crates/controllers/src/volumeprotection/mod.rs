@@ -147,7 +147,7 @@ async fn protect(cx: &Context, resource: &'static Resource, meta: &Meta, finaliz
         finalizers.push(finalizer);
     }
     match status::put_metadata(&cx.client, resource, &object, |m| {
-        drop(m.insert("finalizers".into(), json!(finalizers)))
+        drop(m.insert("finalizers".into(), json!(finalizers)));
     })
     .await
     {
