@@ -187,7 +187,7 @@ async fn life_of_a_pod_as_kubectl_sees_it() {
         .create(&serde_json::from_str(r#"{"metadata": {"name": "default", "namespace": "default"}}"#).unwrap())
         .await
         .unwrap();
-    c.kubectl(&["create", "-f", "-"], POD).await;
+    c.kubectl(&["create", "--validate=false", "-f", "-"], POD).await;
     c.kubectl(&[&ready[..], &["pod/web"]].concat(), "").await;
     let pods = c.kubectl(&["get", "pods", "-o", "wide"], "").await;
     assert!(pods.contains("1/1") && pods.contains("Running") && pods.contains("10.88."), "{pods}");
@@ -236,7 +236,7 @@ async fn exec_and_port_forward(spdy: bool) {
         .create(&serde_json::from_str(r#"{"metadata": {"name": "default", "namespace": "default"}}"#).unwrap())
         .await
         .unwrap();
-    c.kubectl(&["create", "-f", "-"], POD).await;
+    c.kubectl(&["create", "--validate=false", "-f", "-"], POD).await;
     c.kubectl(&["wait", "--for=condition=Ready", "--timeout=60s", "pod/web"], "").await;
     let (code, out, err) = c.try_kubectl(&["exec", "web", "--", "echo", "a b"], "").await;
     assert_eq!((code, out.as_str(), err.as_str()), (Some(0), "c: echo a b\n", "trouble\n"));
