@@ -32,7 +32,7 @@ fn manifests_are_refused_in_kubernetes_words() {
     );
     check(
         &pod("a", "restartPolicy: Sometimes, containers: [{name: c, image: i}]"),
-        "spec.restartPolicy: Unsupported value: \"Sometimes\": supported values: \"Always\", \"Never\", \"OnFailure\"",
+        "spec.restartPolicy: Unsupported value: \"Sometimes\": supported values: \"Always\", \"OnFailure\", \"Never\"",
     );
     check("apiVersion: v1\nkind: Pod\nmetadata: {name: a\n", "error converting YAML to JSON");
     check("apiVersion: v1\nkind: Nope\nmetadata: {name: a}\n", "no matches for kind \"Nope\" in version \"v1\"");
