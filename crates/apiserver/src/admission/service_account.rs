@@ -96,6 +96,8 @@ impl Plugin for ServiceAccount {
             pod["spec"]["serviceAccountName"] = "default".into();
         }
         let name = text(pod, "/spec/serviceAccountName").to_owned();
+        // The old name of the field says the same, as every reader of the API sees it.
+        pod["spec"]["serviceAccount"] = name.clone().into();
         let accounts = server.registry.must("", "v1", "serviceaccounts")?;
         let Some(account) = accounts.objects()?.get(a.namespace, &name).await? else {
             return Err(Status::forbidden(

@@ -121,7 +121,12 @@ impl WatchSink for Feed {
 
     fn ended(&self, error: &Error) {
         if let Some(shared) = self.0.upgrade() {
-            tracing::warn!(prefix = &*shared.prefix, %error, "the store ended a watch");
+            // At shutdown every watch ends so.
+            if matches!(error, Error::Closed) {
+                tracing::debug!(prefix = &*shared.prefix, "the store was closed");
+            } else {
+                tracing::warn!(prefix = &*shared.prefix, %error, "the store ended a watch");
+            }
             shared.progress.send_if_modified(|progress| std::mem::take(&mut progress.ready));
             shared.ended.notify_one();
         }

@@ -261,7 +261,7 @@ impl FakeApi {
             *r.status_mut() = code;
             Ok(r)
         };
-        let dry = q.get("dryRun").is_some();
+        let dry = q.contains_key("dryRun");
         match parts.method {
             Method::GET if t.name.is_empty() && q.get("watch").is_some_and(|w| w == "true") => self.watch(&t, &q),
             Method::GET if t.name.is_empty() => self.list(&t, &q),

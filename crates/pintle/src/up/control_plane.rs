@@ -57,6 +57,7 @@ impl ControlPlane {
         config.kubelet_ca = pem(&pki.ca.cert);
         config.kubelet_preferred_address_types = vec!["InternalIP".into(), "Hostname".into()];
         config.enable_bootstrap_token_auth = true;
+        config.enable_admission_plugins = vec!["NodeRestriction".into()];
         let server = ApiServer::new(config)?;
         server.start().await?;
         let listener = tokio::net::TcpListener::from_std(listener)?;
@@ -90,6 +91,7 @@ impl ControlPlane {
         let client = self.admin.as_user(UserInfo::authenticated("system:kube-controller-manager", &[]));
         let config = pintle_controllers::Config {
             root_ca: Some(facts.pki.ca.cert.clone()),
+            cluster_signing: Some((facts.pki.ca.cert.clone(), facts.pki.ca.key.clone())),
             cluster_cidrs: facts.options.cluster_cidr.clone(),
             service_cidrs: facts.options.service_cluster_ip_range.clone(),
             ..pintle_controllers::Config::default()

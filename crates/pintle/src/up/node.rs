@@ -16,7 +16,7 @@ use pintle_network::addr::{Net, Protocol};
 use pintle_network::dns::{Dns, Upstream};
 use pintle_network::netns::NetNs;
 use pintle_network::podnet::{self, HostPort, PodNetwork};
-use pintle_network::{dns, proxy};
+use pintle_network::{dns, policy, proxy};
 use pintle_runtime::embedded::{Embedded, Options};
 use pintle_runtime::image::BuiltinImage;
 use pintle_runtime::{self as rt, NetworkSandbox, Runtime, SandboxFilter, SandboxNetwork};
@@ -76,6 +76,18 @@ impl Node {
             tokio::select! {
                 ended = proxy::run(&of_proxy, proxy) => if let Err(e) = ended {
                     eprintln!("the service proxy stopped: {e}");
+                    stop.cancel();
+                },
+                () = stop.cancelled() => {}
+            }
+        }));
+
+        let (of_policy, stop, name, dns_ip) = (informers.clone(), shutdown.clone(), facts.node_name.clone(), facts.dns);
+        parts.push(tokio::spawn(async move {
+            let host = NetNs::host();
+            tokio::select! {
+                ended = policy::run(&of_policy, &host, &name, vec![dns_ip]) => if let Err(e) = ended {
+                    eprintln!("network policies stopped: {e}");
                     stop.cancel();
                 },
                 () = stop.cancelled() => {}
