@@ -74,7 +74,7 @@ mod tests {
         let first = gate.enter(&ctx).await.unwrap();
         assert!(first.is_some());
         assert_eq!(gate.now(), (1, 0));
-        assert!(!gate.enter(&ctx).await.unwrap().is_some());
+        assert!(gate.enter(&ctx).await.unwrap().is_none());
         ctx.user = Arc::new(UserInfo::authenticated("joe", &[]));
         assert_eq!(gate.enter(&ctx).await.unwrap_err().code, 429);
         drop(first);

@@ -241,7 +241,7 @@ mod tests {
                 "versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": {"type": "object"}}}]},
             "status": {"storedVersions": ["v1"]}});
         let check = |path: &str, to: Value, expect: &str| {
-            assert_eq!(create_errors(&changed(&definition, path, to)), expect, "{path}")
+            assert_eq!(create_errors(&changed(&definition, path, to)), expect, "{path}");
         };
         check("spec/versions/0/served", json!(false), "");
         check(

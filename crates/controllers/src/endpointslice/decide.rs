@@ -394,7 +394,7 @@ mod tests {
         assert_eq!(step(slices.clone(), &[]).1, "", "and only one");
         let (slices, log) = step(slices, &many(250));
         assert_eq!(log, "+++-");
-        assert_eq!(slices.iter().map(|s| count(s)).sum::<usize>(), 250);
+        assert_eq!(slices.iter().map(count).sum::<usize>(), 250);
         assert_eq!(step(slices.clone(), &many(250)).1, "");
         let (slices, log) = step(slices, &many(251));
         assert_eq!(log, "~", "the one with room");

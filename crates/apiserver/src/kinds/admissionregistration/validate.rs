@@ -345,7 +345,7 @@ mod tests {
             "rules": [{"operations": ["CREATE"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods"]}]});
         let configuration = json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration", "metadata": {"name": "c"}, "webhooks": [hook]});
         let check = |path: &str, to: Value, expect: &str| {
-            assert_eq!(create_errors(&changed(&configuration, path, to)), expect, "{path}")
+            assert_eq!(create_errors(&changed(&configuration, path, to)), expect, "{path}");
         };
         check("webhooks/0/timeoutSeconds", json!(10), "");
         check(

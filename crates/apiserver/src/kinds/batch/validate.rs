@@ -467,7 +467,7 @@ mod tests {
     #[test]
     fn jobs() {
         let check = |path: &str, to: Value, expect: &str| {
-            assert_eq!(create_errors(&changed(&job(), path, to)), expect, "{path}")
+            assert_eq!(create_errors(&changed(&job(), path, to)), expect, "{path}");
         };
         check("spec/suspend", json!(true), "");
         check("spec/completions", json!(-1), "spec.completions: Invalid value: -1: must be greater than or equal to 0");
@@ -518,7 +518,7 @@ mod tests {
         let cron = json!({"apiVersion": "batch/v1", "kind": "CronJob", "metadata": {"name": "c", "namespace": "ns", "resourceVersion": "1"},
             "spec": {"schedule": "* * * * *", "concurrencyPolicy": "Allow", "jobTemplate": {"spec": {"template": template()}}}});
         let check = |path: &str, to: Value, expect: &str| {
-            assert_eq!(create_errors(&changed(&cron, path, to)), expect, "{path}")
+            assert_eq!(create_errors(&changed(&cron, path, to)), expect, "{path}");
         };
         check("spec/suspend", json!(true), "");
         check("spec/schedule", json!(""), "spec.schedule: Required value");

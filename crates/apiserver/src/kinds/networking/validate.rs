@@ -431,7 +431,7 @@ mod tests {
             json!({"spec": {"rules": [{"host": "a.b", "http": {"paths": [{"path": "/", "pathType": "Prefix", "backend": backend}]}}]}}),
         );
         let check = |path: &str, to: Value, expect: &str| {
-            assert_eq!(create_errors(&changed(&ingress, path, to)), expect, "{path}")
+            assert_eq!(create_errors(&changed(&ingress, path, to)), expect, "{path}");
         };
         check("spec/ingressClassName", json!("c"), "");
         check("spec/rules", json!([]), "spec: Invalid value: []: either `defaultBackend` or `rules` must be specified");
@@ -466,7 +466,7 @@ mod tests {
             json!({"spec": {"podSelector": {}, "ingress": [{"from": [{"ipBlock": {"cidr": "10.0.0.0/8", "except": ["10.1.0.0/16"]}}]}]}}),
         );
         let check = |path: &str, to: Value, expect: &str| {
-            assert_eq!(create_errors(&changed(&policy, path, to)), expect, "{path}")
+            assert_eq!(create_errors(&changed(&policy, path, to)), expect, "{path}");
         };
         check("spec/policyTypes", json!(["Ingress"]), "");
         check(
