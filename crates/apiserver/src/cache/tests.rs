@@ -440,7 +440,8 @@ async fn clients_end_with_what_a_list_gives() {
             if rng.one_in(4) {
                 run(&store, Txn::default().delete(key)).await;
             } else {
-                let value = pod(namespace, &name, rng.pick(&["x", "y"]), rng.pick(&["n1", "n2", ""]));
+                let (app, node) = (*rng.pick(&["x", "y"]), *rng.pick(&["n1", "n2", ""]));
+                let value = pod(namespace, &name, app, node);
                 run(&store, Txn::default().put(key, value)).await;
             }
             if rng.one_in(10) {
