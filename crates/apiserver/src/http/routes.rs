@@ -167,6 +167,7 @@ impl Server {
         }
         out.push_str(&watches);
         crate::metrics::process(&mut out);
+        pintle_api::metrics::write(&mut out);
         out
     }
 
