@@ -51,6 +51,10 @@ pub struct Series {
     value: AtomicU64,
 }
 
+type Refresh = Box<dyn Fn() -> bool + Send>;
+
+/// Called before the text is written, for what is only known then.
+static REFRESH: Mutex<Vec<Refresh>> = Mutex::new(Vec::new());
 static FAMILIES: Mutex<BTreeMap<&'static str, &'static Family>> = Mutex::new(BTreeMap::new());
 
 /// What a panic elsewhere left is as good as before: every change is one step.
@@ -183,8 +187,14 @@ fn quoted(v: &str) -> String {
     v.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
 
+/// Has `f` called before each [`write`], to set what changes by itself, until it answers `false`.
+pub fn before_write(f: impl Fn() -> bool + Send + 'static) {
+    lock(&REFRESH).push(Box::new(f));
+}
+
 /// Every family that has series, by name.
 pub fn write(out: &mut String) {
+    lock(&REFRESH).retain(|f| f());
     let all: Vec<&'static Family> = lock(&FAMILIES).values().copied().collect();
     all.into_iter().for_each(|f| f.write(out));
 }

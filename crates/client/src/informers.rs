@@ -195,7 +195,8 @@ impl Informers {
         &self,
     ) -> View<T> {
         let view = self.of::<K>().view::<T>();
-        view.add_index(BY_CONTROLLER, |v| v.meta().controller().map(|o| o.uid.clone()).into_iter().collect());
+        // Those without a controller stand under the empty uid, where those who may adopt them look.
+        view.add_index(BY_CONTROLLER, |v| vec![v.meta().controller().map(|o| o.uid.clone()).unwrap_or_default()]);
         view
     }
 

@@ -1,7 +1,7 @@
 //! `WorkQueue`: keys that wait for a worker. A key waits once however often it is added, and is with one worker at a
 //! time; failures come back later and later.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
 use std::future::Future;
 use std::hash::Hash;
@@ -9,42 +9,90 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use pintle_api::metrics::{self, Family, Kind, Series, Stability};
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-/// What a queue tells whoever keeps metrics; every method has an empty default.
-pub trait QueueMetrics: Send + Sync + 'static {
-    /// A key was added; the queue is this long now.
-    fn added(&self, _depth: usize) {}
-    /// A key went to a worker after waiting this long; the queue is this long now.
-    fn started(&self, _waited: Duration, _depth: usize) {}
-    /// A worker finished a key after this long.
-    fn finished(&self, _worked: Duration) {}
-    /// A key was put back for a retry.
-    fn retried(&self) {}
+/// Powers of ten from a microsecond on.
+const SECONDS: Kind = Kind::Histogram(&[1e-6, 1e-5, 1e-4, 1e-3, 0.01, 0.1, 1.0, 10.0, 100.0, 1000.0]);
+static DEPTH: Family = Family::new("workqueue_depth", Kind::Gauge, Stability::Beta, &["name"], "Current depth of workqueue");
+static ADDS: Family =
+    Family::new("workqueue_adds_total", Kind::Counter, Stability::Beta, &["name"], "Total number of adds handled by workqueue");
+static WAITED: Family = Family::new(
+    "workqueue_queue_duration_seconds",
+    SECONDS,
+    Stability::Beta,
+    &["name"],
+    "How long in seconds an item stays in workqueue before being requested.",
+);
+static WORKED: Family = Family::new(
+    "workqueue_work_duration_seconds",
+    SECONDS,
+    Stability::Beta,
+    &["name"],
+    "How long in seconds processing an item from workqueue takes.",
+);
+static UNFINISHED: Family = Family::new(
+    "workqueue_unfinished_work_seconds",
+    Kind::Gauge,
+    Stability::Beta,
+    &["name"],
+    "How many seconds of work has done that is in progress and hasn't been observed by work_duration. Large values indicate stuck threads. One can deduce the number of stuck threads by observing the rate at which this increases.",
+);
+static LONGEST: Family = Family::new(
+    "workqueue_longest_running_processor_seconds",
+    Kind::Gauge,
+    Stability::Beta,
+    &["name"],
+    "How many seconds has the longest running processor for workqueue been running.",
+);
+static RETRIES: Family =
+    Family::new("workqueue_retries_total", Kind::Counter, Stability::Beta, &["name"], "Total number of retries handled by workqueue");
+
+/// The series of a queue with a name.
+struct Counted {
+    depth: Arc<Series>,
+    adds: Arc<Series>,
+    waited: Arc<Series>,
+    worked: Arc<Series>,
+    retries: Arc<Series>,
+}
+
+impl Counted {
+    fn new(name: &str) -> Self {
+        Self {
+            depth: DEPTH.with(&[name]),
+            adds: ADDS.with(&[name]),
+            waited: WAITED.with(&[name]),
+            worked: WORKED.with(&[name]),
+            retries: RETRIES.with(&[name]),
+        }
+    }
 }
 
 /// Limits of a queue.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct QueueOptions {
     /// Delay of the first retry.
     pub first_delay: Duration,
     /// Longest delay of a retry.
     pub max_delay: Duration,
-    /// Told of what happens.
-    pub metrics: Option<Arc<dyn QueueMetrics>>,
+    /// Name in the metrics; a queue without one counts nothing.
+    pub name: &'static str,
 }
 
 impl Default for QueueOptions {
     fn default() -> Self {
-        Self { first_delay: Duration::from_millis(5), max_delay: Duration::from_secs(1000), metrics: None }
+        Self { first_delay: Duration::from_millis(5), max_delay: Duration::from_secs(1000), name: "" }
     }
 }
 
-impl fmt::Debug for QueueOptions {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "QueueOptions({:?}..{:?})", self.first_delay, self.max_delay)
+impl QueueOptions {
+    /// The default limits, counted under this name.
+    #[must_use]
+    pub fn named(name: &'static str) -> Self {
+        Self { name, ..Self::default() }
     }
 }
 
@@ -52,13 +100,15 @@ struct State<K> {
     ready: VecDeque<K>,
     /// Waiting or to be queued again once done, with the time they were added.
     dirty: HashMap<K, Instant>,
-    processing: HashSet<K>,
+    /// With a worker, since when.
+    processing: HashMap<K, Instant>,
     /// By due time; the number keeps equal times apart.
     delayed: BTreeMap<(Instant, u64), K>,
     due: HashMap<K, (Instant, u64)>,
     failures: HashMap<K, u32>,
     sequence: u64,
     closed: bool,
+    counted: Option<Counted>,
 }
 
 impl<K: Clone + Eq + Hash> State<K> {
@@ -67,11 +117,20 @@ impl<K: Clone + Eq + Hash> State<K> {
             return false;
         }
         self.dirty.insert(key.clone(), now);
-        if self.processing.contains(&key) {
+        if let Some(c) = &self.counted {
+            c.adds.inc();
+        }
+        if self.processing.contains_key(&key) {
             return false;
         }
         self.ready.push_back(key);
         true
+    }
+
+    fn count_depth(&self) {
+        if let Some(c) = &self.counted {
+            c.depth.set(float(self.ready.len()));
+        }
     }
 
     /// Moves what is due; answers when the next one is.
@@ -119,29 +178,42 @@ impl<K: Clone + Eq + Hash + Send + Sync + 'static> WorkQueue<K> {
     /// An empty queue.
     #[must_use]
     pub fn new(options: QueueOptions) -> Self {
-        Self(Arc::new(Inner {
+        let name = options.name;
+        let queue = Self(Arc::new(Inner {
             state: Mutex::new(State {
                 ready: VecDeque::new(),
                 dirty: HashMap::new(),
-                processing: HashSet::new(),
+                processing: HashMap::new(),
                 delayed: BTreeMap::new(),
                 due: HashMap::new(),
                 failures: HashMap::new(),
                 sequence: 0,
                 closed: false,
+                counted: (!name.is_empty()).then(|| Counted::new(name)),
             }),
             changed: Notify::new(),
             options,
-        }))
+        }));
+        if !name.is_empty() {
+            let (unfinished, longest, weak) =
+                (UNFINISHED.with(&[name]), LONGEST.with(&[name]), Arc::downgrade(&queue.0));
+            metrics::before_write(move || {
+                let Some(inner) = weak.upgrade() else { return false };
+                let under_way: Vec<f64> =
+                    inner.state.lock().processing.values().map(|t| t.elapsed().as_secs_f64()).collect();
+                unfinished.set(under_way.iter().sum());
+                longest.set(under_way.iter().copied().fold(0.0, f64::max));
+                true
+            });
+        }
+        queue
     }
 
     /// Adds a key, unless it waits already. A key that is with a worker is queued again when the worker is done.
     pub fn add(&self, key: K) {
         let mut state = self.0.state.lock();
         if state.push(key, Instant::now()) {
-            if let Some(m) = &self.0.options.metrics {
-                m.added(state.ready.len());
-            }
+            state.count_depth();
             drop(state);
             self.0.changed.notify_one();
         }
@@ -178,13 +250,13 @@ impl<K: Clone + Eq + Hash + Send + Sync + 'static> WorkQueue<K> {
     pub fn add_rate_limited(&self, key: K) {
         let failures = {
             let mut state = self.0.state.lock();
+            if let Some(c) = &state.counted {
+                c.retries.inc();
+            }
             let n = state.failures.entry(key.clone()).or_default();
             *n += 1;
             *n - 1
         };
-        if let Some(m) = &self.0.options.metrics {
-            m.retried();
-        }
         let o = &self.0.options;
         let delay = o.first_delay.checked_mul(1u32.checked_shl(failures).unwrap_or(u32::MAX)).unwrap_or(o.max_delay);
         self.add_after(key, delay.min(o.max_delay));
@@ -233,10 +305,11 @@ impl<K: Clone + Eq + Hash + Send + Sync + 'static> WorkQueue<K> {
                 let next = state.move_due(now);
                 if let Some(key) = state.ready.pop_front() {
                     let since = state.dirty.remove(&key).unwrap_or(now);
-                    state.processing.insert(key.clone());
-                    if let Some(m) = &self.0.options.metrics {
-                        m.started(now - since, state.ready.len());
+                    state.processing.insert(key.clone(), now);
+                    if let Some(c) = &state.counted {
+                        c.waited.observe((now - since).as_secs_f64());
                     }
+                    state.count_depth();
                     let more = !state.ready.is_empty();
                     drop(state);
                     if more || next.is_some() {
@@ -267,7 +340,9 @@ impl<K: Clone + Eq + Hash + Send + Sync + 'static> WorkQueue<K> {
     /// Says that a worker is through with a key; if it was added meanwhile it waits again.
     pub fn done(&self, key: &K) {
         let mut state = self.0.state.lock();
-        state.processing.remove(key);
+        if let (Some(since), Some(c)) = (state.processing.remove(key), &state.counted) {
+            c.worked.observe(since.elapsed().as_secs_f64());
+        }
         if state.dirty.contains_key(key) {
             state.ready.push_back(key.clone());
             drop(state);
@@ -308,7 +383,7 @@ impl<K: Clone + Eq + Hash + Send + Sync + 'static> WorkQueue<K> {
             let (queue, work) = (self.clone(), work.clone());
             tasks.spawn(async move {
                 let _slot = slot;
-                let guard = Done { queue: queue.clone(), key: key.clone(), began: Instant::now() };
+                let guard = Done { queue: queue.clone(), key: key.clone() };
                 match work(key.clone()).await {
                     Ok(None) => queue.forget(&key),
                     Ok(Some(delay)) => {
@@ -329,6 +404,11 @@ impl<K: Clone + Eq + Hash + Send + Sync + 'static> WorkQueue<K> {
     }
 }
 
+#[expect(clippy::cast_precision_loss, reason = "metrics are floating-point numbers")]
+fn float(n: usize) -> f64 {
+    n as f64
+}
+
 fn report(ended: Result<(), tokio::task::JoinError>) {
     if let Err(error) = ended {
         tracing::error!(%error, "a worker failed");
@@ -339,14 +419,10 @@ fn report(ended: Result<(), tokio::task::JoinError>) {
 struct Done<K: Clone + Eq + Hash + Send + Sync + 'static> {
     queue: WorkQueue<K>,
     key: K,
-    began: Instant,
 }
 
 impl<K: Clone + Eq + Hash + Send + Sync + 'static> Drop for Done<K> {
     fn drop(&mut self) {
-        if let Some(m) = &self.queue.0.options.metrics {
-            m.finished(self.began.elapsed());
-        }
         if std::thread::panicking() {
             self.queue.add_rate_limited(self.key.clone());
         }

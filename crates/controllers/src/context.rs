@@ -5,7 +5,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pintle_client::{Client, Clock, Error, Informers, Key, Recorder, WorkQueue};
+use pintle_client::{Cache, Change, Client, Clock, Error, Informers, Key, QueueOptions, Recorder, WorkQueue};
 use tokio_util::sync::CancellationToken;
 
 /// Settings of the controllers, with upstream's defaults.
@@ -81,10 +81,17 @@ impl fmt::Debug for Context {
 pub type Outcome = Result<Option<Duration>, Error>;
 
 impl Context {
+    /// A queue that counts under this name, upstream's.
+    #[must_use]
+    pub fn queue(&self, name: &'static str) -> WorkQueue<Key> {
+        WorkQueue::new(QueueOptions::named(name))
+    }
+
     /// Waits until the informers are synced and then works the queue until shutdown.
-    pub async fn work<F, R>(&self, queue: &WorkQueue<Key>, workers: usize, sync: F)
+    pub async fn work<C, F, R>(&self, me: Arc<C>, queue: &WorkQueue<Key>, workers: usize, sync: F)
     where
-        F: Fn(Key) -> R + Send + Sync + 'static,
+        C: Send + Sync + 'static,
+        F: Fn(Arc<C>, Key) -> R + Send + Sync + 'static,
         R: Future<Output = Outcome> + Send,
     {
         tokio::select! {
@@ -98,7 +105,20 @@ impl Context {
                 queue.shutdown();
             })
         };
-        queue.run(workers, sync).await;
+        queue.run(workers, move |key| sync(me.clone(), key)).await;
         stop.abort();
     }
+}
+
+/// Calls `f` for every object of a cache and every change of it, as long as `me` lives.
+pub fn listen<T, C>(cache: &Cache<T>, me: &Arc<C>, f: impl Fn(&Arc<C>, &Change<T>) + Send + Sync + 'static)
+where
+    C: Send + Sync + 'static,
+{
+    let weak = Arc::downgrade(me);
+    cache.on_change(move |change| {
+        if let Some(me) = weak.upgrade() {
+            f(&me, change);
+        }
+    });
 }

@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::{StreamExt, stream};
 use http::{Method, Request, Response, StatusCode};
@@ -15,7 +16,7 @@ use pintle_api::selector::{FieldSelector, Selector};
 use pintle_api::service::{ApiService, Body, ObjectList, ObjectStream, full};
 use pintle_api::status::Status;
 use serde_json::{Map, Value, json};
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 use tower::service_fn;
 
 use super::fault::{Fault, Faults, answer};
@@ -45,6 +46,8 @@ struct Inner {
     events: broadcast::Sender<(u64, Event)>,
     faults: Mutex<Option<Faults>>,
     now: Mutex<String>,
+    /// Told of every request that was answered.
+    answered: watch::Sender<()>,
 }
 
 /// An API server in memory. Clones are the same server.
@@ -203,6 +206,7 @@ impl FakeApi {
             events: broadcast::channel(65_536).0,
             faults: Mutex::new(None),
             now: Mutex::new("2024-01-01T00:00:00Z".into()),
+            answered: watch::Sender::new(()),
         }))
     }
 
@@ -227,6 +231,21 @@ impl FakeApi {
         self.0.state.lock().requests.clone()
     }
 
+    /// Waits until `f` holds; it is asked anew after every answer.
+    pub async fn until(&self, f: impl Fn(&Self) -> bool) {
+        let mut answered = self.0.answered.subscribe();
+        while !f(self) {
+            // The sender lives in `self`, so the wait cannot fail.
+            let _ = answered.changed().await;
+        }
+    }
+
+    /// Waits until nothing was asked for this long.
+    pub async fn quiet(&self, long: Duration) {
+        let mut answered = self.0.answered.subscribe();
+        while tokio::time::timeout(long, answered.changed()).await.is_ok() {}
+    }
+
     /// Forgets history: watches from before now are answered 410.
     pub fn compact(&self) {
         self.0.state.lock().log.clear();
@@ -238,7 +257,11 @@ impl FakeApi {
         let (me, inner) = (self.clone(), self.0.clone());
         let plain = ApiService::new(service_fn(move |request| {
             let me = me.clone();
-            async move { Ok(me.handle(request).await.unwrap_or_else(|s| answer(&s))) }
+            async move {
+                let response = me.handle(request).await.unwrap_or_else(|s| answer(&s));
+                me.0.answered.send_replace(());
+                Ok(response)
+            }
         }));
         let faults: Faults = Arc::new(move |r| inner.faults.lock().as_ref().and_then(|f| f(r)));
         super::with_faults(plain, faults)

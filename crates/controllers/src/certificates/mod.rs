@@ -11,7 +11,7 @@ use k8s_openapi::api::certificates::v1::{CertificateSigningRequest, CertificateS
 use pintle_client::client::encode;
 use pintle_client::clock::time;
 use pintle_client::typed::{decode, resource_of};
-use pintle_client::{Error, Informer, Key, WorkQueue, WriteParams};
+use pintle_client::{Error, Informer, WriteParams};
 
 use crate::context::{Context, Outcome};
 use crate::support::status;
@@ -22,12 +22,12 @@ use sign::Authority;
 const WORKERS: usize = 2;
 
 /// Wires a controller that looks at each request.
-async fn each<F, R>(cx: Context, sync: F)
+async fn each<F, R>(cx: Context, name: &'static str, sync: F)
 where
     F: Fn(Context, CertificateSigningRequest, Informer) -> R + Clone + Send + Sync + 'static,
     R: Future<Output = Outcome> + Send + 'static,
 {
-    let queue = WorkQueue::<Key>::default();
+    let queue = cx.queue(name);
     let requests = cx.informers.of::<CertificateSigningRequest>();
     let q = queue.clone();
     requests.on_change(move |change| {
@@ -36,14 +36,11 @@ where
         }
     });
     let me = Arc::new((cx.clone(), requests, sync));
-    cx.work(&queue, WORKERS, move |key| {
-        let me = me.clone();
-        async move {
-            let (cx, requests, sync) = &*me;
-            match requests.get(&key) {
-                Some(object) => sync(cx.clone(), decode(&object)?, requests.clone()).await,
-                None => Ok(None),
-            }
+    cx.work(me, &queue, WORKERS, |me, key| async move {
+        let (cx, requests, sync) = &*me;
+        match requests.get(&key) {
+            Some(object) => sync(cx.clone(), decode(&object)?, requests.clone()).await,
+            None => Ok(None),
         }
     })
     .await;
@@ -51,7 +48,7 @@ where
 
 /// Approves kubelets' requests for client certificates.
 pub async fn run_approving(cx: Context) {
-    each(cx, |cx, csr, _| approve(cx, csr)).await;
+    each(cx, "certificate", |cx, csr, _| approve(cx, csr)).await;
 }
 
 async fn approve(cx: Context, mut csr: CertificateSigningRequest) -> Outcome {
@@ -122,7 +119,7 @@ pub async fn run_signing(cx: Context) {
             return;
         }
     };
-    each(cx, move |cx, csr, requests| {
+    each(cx, "certificate", move |cx, csr, requests| {
         let authority = authority.clone();
         async move { sign_one(&cx, csr, &authority, &requests).await }
     })
@@ -167,7 +164,7 @@ async fn sign_one(cx: &Context, csr: CertificateSigningRequest, authority: &Auth
 
 /// Deletes requests that nobody needs any more.
 pub async fn run_cleaning(cx: Context) {
-    each(cx, |cx, csr, _| async move {
+    each(cx, "certificate_cleaner", |cx, csr, _| async move {
         let left = decide::life_left(&csr, cx.clock.now());
         if !left.is_zero() {
             return Ok(Some(left));

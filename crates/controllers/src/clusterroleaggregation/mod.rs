@@ -5,7 +5,7 @@ use std::sync::Arc;
 use k8s_openapi::api::rbac::v1::{ClusterRole, PolicyRule};
 use pintle_api::selector::Selector;
 use pintle_client::typed::{decode, resource_of};
-use pintle_client::{Error, Informer, Key, Patch, WorkQueue, WriteParams};
+use pintle_client::{Error, Informer, Key, Patch, WriteParams};
 use serde_json::json;
 
 use crate::context::{Context, Outcome};
@@ -14,7 +14,7 @@ const WORKERS: usize = 5;
 
 /// The controller.
 pub async fn run(cx: Context) {
-    let queue = WorkQueue::<Key>::default();
+    let queue = cx.queue("ClusterRoleAggregator");
     let roles = cx.informers.of::<ClusterRole>();
     let (q, all) = (queue.clone(), roles.clone());
     roles.on_change(move |change| {
@@ -27,11 +27,7 @@ pub async fn run(cx: Context) {
         let _ = change;
     });
     let me = Arc::new((cx.clone(), roles));
-    cx.work(&queue, WORKERS, move |key| {
-        let me = me.clone();
-        async move { sync(&me.0, &me.1, &key).await }
-    })
-    .await;
+    cx.work(me, &queue, WORKERS, |me, key| async move { sync(&me.0, &me.1, &key).await }).await;
 }
 
 /// The rules a role aggregates, in the order of the roles' names, each once.

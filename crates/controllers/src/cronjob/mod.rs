@@ -11,7 +11,7 @@ use pintle_client::informers::{BY_CONTROLLER, View};
 use pintle_client::meta::{MetaOnly, key};
 use pintle_client::recorder::reference_of;
 use pintle_client::typed::{decode, resource_of};
-use pintle_client::{Error, Informer, Key, WorkQueue};
+use pintle_client::{Error, Informer, Key};
 
 use crate::context::{Context, Outcome};
 use crate::support::ownership::concerned;
@@ -30,7 +30,7 @@ struct Controller {
 
 /// The controller.
 pub async fn run(cx: Context) {
-    let queue = WorkQueue::<Key>::default();
+    let queue = cx.queue("cronjob");
     let me = Arc::new(Controller {
         crons: cx.informers.of::<CronJob>(),
         jobs: cx.informers.of::<Job>(),
@@ -46,11 +46,7 @@ pub async fn run(cx: Context) {
             q.add(key(&change.last().metadata.namespace, &owner.name).into());
         }
     });
-    cx.work(&queue, WORKERS, move |key| {
-        let me = me.clone();
-        async move { me.sync(&key).await }
-    })
-    .await;
+    cx.work(me, &queue, WORKERS, |me, key| async move { me.sync(&key).await }).await;
 }
 
 impl Controller {

@@ -9,20 +9,21 @@ use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet};
 use k8s_openapi::api::core::v1::Pod as TypedPod;
 use parking_lot::Mutex;
 use pintle_api::selector::Selector;
-use pintle_client::informers::{BY_CONTROLLER, View};
+use pintle_client::client::encode;
+use pintle_client::informers::View;
 use pintle_client::meta::{MetaOnly, key};
 use pintle_client::recorder::reference_of;
 use pintle_client::typed::{decode, resource_of};
-use pintle_client::{Backoff, Cache, Change, Error, Informer, Key, WorkQueue};
+use pintle_client::{Backoff, Error, Informer, Key};
 use tokio::time::Instant;
 
-use crate::context::{Context, Outcome};
-use crate::support::expectations::Expectations;
+use crate::context::{Context, Outcome, listen};
 use crate::support::history::{self, Synced};
 use crate::support::nodes::{self, Node};
-use crate::support::ownership::{Claimer, concerned};
+use crate::support::owned::{Kinds, Owned, Workload};
+use crate::support::ownership::concerned;
 use crate::support::pods::{self, Pod};
-use crate::support::{batch, status};
+use crate::support::status;
 
 use decide::{Plan, Snapshot};
 
@@ -31,99 +32,56 @@ const WORKERS: usize = 2;
 struct Controller {
     cx: Context,
     sets: Informer,
-    pods: Cache<Pod>,
+    pods: Arc<Owned<Workload, Pod>>,
     nodes: View<Node>,
     revisions: Informer,
     revision_metas: View<MetaOnly>,
-    expectations: Expectations,
     /// Pods that failed are made anew later and later, by set and node.
     failures: Mutex<std::collections::HashMap<(Key, String), (Backoff, Instant)>>,
-    queue: WorkQueue<Key>,
 }
 
 /// The controller.
 pub async fn run(cx: Context) {
+    let sets = cx.informers.of::<DaemonSet>();
+    let kinds = Kinds {
+        owner: resource_of::<DaemonSet>(),
+        owners: Workload::view(&sets),
+        object: resource_of::<TypedPod>(),
+        objects: pods::view(&cx.informers),
+    };
     let me = Arc::new(Controller {
-        sets: cx.informers.of::<DaemonSet>(),
-        pods: pods::view(&cx.informers),
+        sets,
+        pods: Owned::start(&cx, "daemonset", kinds),
         nodes: nodes::view(&cx.informers),
         revisions: cx.informers.of::<ControllerRevision>(),
         revision_metas: cx.informers.view::<ControllerRevision, MetaOnly>(),
-        expectations: Expectations::default(),
         failures: Mutex::default(),
-        queue: WorkQueue::default(),
-        cx,
+        cx: cx.clone(),
     });
-    let weak = Arc::downgrade(&me);
-    me.sets.on_change(move |change| {
-        let Some(me) = weak.upgrade() else { return };
-        if change.now().is_none() || change.before().zip(change.now()).is_some_and(|(a, b)| a.uid() != b.uid()) {
-            me.expectations.forget(change.key());
-        }
-        me.queue.add(change.key().clone());
-    });
-    let weak = Arc::downgrade(&me);
-    me.pods.on_change(move |change| {
-        if let Some(me) = weak.upgrade() {
-            me.pod_changed(change);
-        }
-    });
-    let weak = Arc::downgrade(&me);
-    me.nodes.on_change(move |change| {
-        let Some(me) = weak.upgrade() else { return };
+    listen(&me.nodes, &me, |me, change| {
         let same = change.before().zip(change.now()).is_some_and(|(a, b)| {
             a.metadata.labels == b.metadata.labels
                 && a.spec.taints == b.spec.taints
                 && a.spec.unschedulable == b.spec.unschedulable
         });
         if !same {
-            me.sets.keys().into_iter().for_each(|k| me.queue.add(k));
+            me.sets.keys().into_iter().for_each(|k| me.pods.queue.add(k));
         }
     });
-    let weak = Arc::downgrade(&me);
-    me.revision_metas.on_change(move |change| {
-        let Some(me) = weak.upgrade() else { return };
+    listen(&me.revision_metas, &me, |me, change| {
         let m = &change.last().metadata;
         for owner in [concerned(change, resource_of::<DaemonSet>()).now].into_iter().flatten() {
-            me.queue.add(key(&m.namespace, &owner.name).into());
+            me.pods.queue.add(key(&m.namespace, &owner.name).into());
         }
     });
-    let (cx, queue) = (me.cx.clone(), me.queue.clone());
-    cx.work(&queue, WORKERS, move |key| {
-        let me = me.clone();
-        async move { me.sync(&key).await }
-    })
-    .await;
+    let queue = me.pods.queue.clone();
+    cx.work(me, &queue, WORKERS, |me, key| async move { me.sync(&key).await }).await;
 }
 
 impl Controller {
-    fn pod_changed(&self, change: &Change<Pod>) {
-        let pod = change.last();
-        let concerned = concerned(change, resource_of::<DaemonSet>());
-        if let Some(owner) = &concerned.now {
-            let k = key(&pod.metadata.namespace, &owner.name);
-            match change {
-                Change::Added(_, p) if !p.is_deleting() => self.expectations.created(&k, 1),
-                _ if change.now().is_none_or(|p| p.is_deleting()) => self.expectations.deleted(&k, &pod.metadata.name),
-                _ => {}
-            }
-        }
-        for owner in [concerned.before, concerned.now].into_iter().flatten() {
-            self.queue.add(key(&pod.metadata.namespace, &owner.name).into());
-        }
-        if concerned.orphan {
-            for (k, object) in self.sets.namespace_entries(&pod.metadata.namespace) {
-                let selector = decode::<DaemonSet>(&object).ok().and_then(|d| selector(&d));
-                if selector.is_some_and(|s| s.matches_map(Some(&pod.metadata.labels))) {
-                    self.queue.add(k);
-                }
-            }
-        }
-    }
-
-    async fn sync(self: &Arc<Self>, k: &Key) -> Outcome {
+    async fn sync(&self, k: &Key) -> Outcome {
         let Some(object) = self.sets.get(k) else {
-            self.expectations.forget(k);
+            self.pods.expectations.forget(k);
             self.failures.lock().retain(|(s, _), _| s != k);
             return Ok(None);
         };
@@ -141,7 +99,6 @@ impl Controller {
         if object.is_deleting() {
             return Ok(None);
         }
-        let meta: MetaOnly = decode(&object)?;
         let Some(spec) = &set.spec else { return Ok(None) };
         let owner = history::Owner {
             reference: decide::owner_reference(&set),
@@ -160,19 +117,11 @@ impl Controller {
         };
         let hash =
             current.metadata.labels.as_ref().and_then(|l| l.get(history::HASH_LABEL)).cloned().unwrap_or_default();
-        let claimer = Claimer {
-            client: &self.cx.client,
-            owner_resource: resource_of::<DaemonSet>(),
-            owner: &meta.metadata,
-            resource: resource_of::<TypedPod>(),
-        };
-        let mut candidates = self.pods.by_index(BY_CONTROLLER, object.uid());
-        let orphans = self.pods.by_index(BY_CONTROLLER, "");
-        candidates.extend(orphans.into_iter().filter(|p| p.metadata.namespace == object.namespace()));
-        let pods = claimer.claim(candidates, |m| selector.matches_map(Some(&m.labels)), |p| !p.is_deleting()).await?;
+        let Some(owner) = self.pods.owners.get(k).filter(|o| o.metadata.uid == object.uid()) else { return Ok(None) };
+        let pods = self.pods.claim(&owner, |p| !p.is_deleting()).await?;
         let now = self.cx.clock.now();
         let snapshot = Snapshot { set: &set, hash: &hash, nodes: self.nodes.list(), pods };
-        let met = self.expectations.met(k);
+        let met = self.pods.expectations.met(k);
         let plan = if met { decide::decide(&snapshot, now) } else { Plan::default() };
         let (again, failed) = self.apply(k, &set, &hash, plan).await;
 
@@ -193,13 +142,7 @@ impl Controller {
         }
     }
 
-    async fn apply(
-        self: &Arc<Self>,
-        k: &Key,
-        set: &DaemonSet,
-        hash: &str,
-        plan: Plan,
-    ) -> (Option<Duration>, Option<Error>) {
+    async fn apply(&self, k: &Key, set: &DaemonSet, hash: &str, plan: Plan) -> (Option<Duration>, Option<Error>) {
         let about = reference_of(set);
         let mut again: Option<Duration> = None;
         let mut doomed = plan.delete;
@@ -234,45 +177,11 @@ impl Controller {
         if plan.create.is_empty() && doomed.is_empty() {
             return (again, None);
         }
-        self.expectations.expect(k, plan.create.len(), doomed.iter().map(|p| p.metadata.name.clone()));
-        let bodies: Arc<Vec<TypedPod>> =
-            Arc::new(plan.create.iter().map(|node| decide::pod(set, hash, node)).collect());
-        let n = bodies.len();
-        let (me, to) = (self.clone(), about.clone());
-        let (made, mut error) = batch::slow_start(n, move |i| {
-            let (me, bodies, about) = (me.clone(), bodies.clone(), to.clone());
-            async move {
-                match me.cx.client.of::<TypedPod>().create(&bodies[i]).await {
-                    Ok(pod) => {
-                        let name = pod.metadata.name.unwrap_or_default();
-                        me.cx.recorder.normal(&about, "SuccessfulCreate", format!("Created pod: {name}"));
-                        Ok(())
-                    }
-                    Err(e) => {
-                        if !e.is_namespace_terminating() {
-                            me.cx.recorder.warning(&about, "FailedCreate", format!("Error creating: {e}"));
-                        }
-                        Err(e)
-                    }
-                }
-            }
-        })
-        .await;
-        self.expectations.created(k, n - made);
-        for pod in doomed {
-            let m = &pod.metadata;
-            match self.cx.client.of::<TypedPod>().delete(&m.namespace, &m.name, Some(&m.uid)).await {
-                Ok(()) => self.cx.recorder.normal(&about, "SuccessfulDelete", format!("Deleted pod: {}", m.name)),
-                Err(e) => {
-                    self.expectations.deleted(k, &m.name);
-                    if !e.is_not_found() {
-                        self.cx.recorder.warning(&about, "FailedDelete", format!("Error deleting: {e}"));
-                        error = error.or(Some(e));
-                    }
-                }
-            }
-        }
-        (again, error.filter(|e| !e.is_namespace_terminating()))
+        self.pods.expectations.expect(k, plan.create.len(), doomed.iter().map(|p| p.metadata.name.clone()));
+        let bodies: Vec<TypedPod> = plan.create.iter().map(|node| decide::pod(set, hash, node)).collect();
+        let error = self.pods.create(k, about.clone(), bodies.len(), move |i| encode(&bodies[i])).await;
+        let failed = self.pods.delete(k, about, doomed).await;
+        (again, error.or(failed))
     }
 
     /// How long a failed pod's successor has to wait; `None` when its time has come.

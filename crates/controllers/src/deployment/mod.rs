@@ -14,10 +14,11 @@ use pintle_client::informers::{BY_CONTROLLER, View};
 use pintle_client::meta::{MetaOnly, key};
 use pintle_client::recorder::reference_of;
 use pintle_client::typed::{decode, resource_of};
-use pintle_client::{Change, Error, Informer, Key, Meta, WorkQueue};
+use pintle_client::{Change, Error, Informer, Key};
 
-use crate::context::{Context, Outcome};
-use crate::support::ownership::{Claimer, concerned, controller_of};
+use crate::context::{Context, Outcome, listen};
+use crate::support::owned::{Kinds, Owned, Workload};
+use crate::support::ownership::controller_of;
 use crate::support::pods::{self, Pod};
 
 use decide::{Plan, Snapshot, Write};
@@ -28,41 +29,29 @@ struct Controller {
     cx: Context,
     deployments: Informer,
     replica_sets: Informer,
-    replica_set_metas: View<MetaOnly>,
+    sets: Arc<Owned<Workload, MetaOnly>>,
     pods: View<Pod>,
-    queue: WorkQueue<Key>,
 }
 
 /// The controller.
 pub async fn run(cx: Context) {
+    let deployments = cx.informers.of::<Deployment>();
+    let kinds = Kinds {
+        owner: resource_of::<Deployment>(),
+        owners: Workload::view(&deployments),
+        object: resource_of::<ReplicaSet>(),
+        objects: cx.informers.view::<ReplicaSet, MetaOnly>(),
+    };
     let me = Arc::new(Controller {
-        deployments: cx.informers.of::<Deployment>(),
+        deployments,
         replica_sets: cx.informers.of::<ReplicaSet>(),
-        replica_set_metas: cx.informers.view::<ReplicaSet, MetaOnly>(),
+        sets: Owned::start(&cx, "deployment", kinds),
         pods: pods::view(&cx.informers),
-        queue: WorkQueue::default(),
-        cx,
+        cx: cx.clone(),
     });
-    let queue = me.queue.clone();
-    me.deployments.on_change(move |change| queue.add(change.key().clone()));
-    let weak = Arc::downgrade(&me);
-    me.replica_set_metas.on_change(move |change| {
-        if let Some(me) = weak.upgrade() {
-            me.replica_set_changed(change);
-        }
-    });
-    let weak = Arc::downgrade(&me);
-    me.pods.on_change(move |change| {
-        if let Some(me) = weak.upgrade() {
-            me.pod_changed(change);
-        }
-    });
-    let (cx, queue) = (me.cx.clone(), me.queue.clone());
-    cx.work(&queue, WORKERS, move |key| {
-        let me = me.clone();
-        async move { me.sync(&key).await }
-    })
-    .await;
+    listen(&me.pods, &me, |me, change| me.pod_changed(change));
+    let queue = me.sets.queue.clone();
+    cx.work(me, &queue, WORKERS, |me, key| async move { me.sync(&key).await }).await;
 }
 
 fn selector(d: &Deployment) -> Option<Selector> {
@@ -70,28 +59,12 @@ fn selector(d: &Deployment) -> Option<Selector> {
 }
 
 impl Controller {
-    fn replica_set_changed(&self, change: &Change<MetaOnly>) {
-        let meta = &change.last().metadata;
-        let concerned = concerned(change, resource_of::<Deployment>());
-        for owner in [concerned.before, concerned.now].into_iter().flatten() {
-            self.queue.add(key(&meta.namespace, &owner.name).into());
-        }
-        if concerned.orphan {
-            for (k, object) in self.deployments.namespace_entries(&meta.namespace) {
-                let Ok(d) = decode::<Deployment>(&object) else { continue };
-                if selector(&d).is_some_and(|s| !s.is_everything() && s.matches_map(Some(&meta.labels))) {
-                    self.queue.add(k);
-                }
-            }
-        }
-    }
-
     /// A `Recreate` rollout waits until the last old pod is gone.
     fn pod_changed(&self, change: &Change<Pod>) {
         let ended = change.now().is_none_or(|p| p.is_terminal());
         let pod = &change.last().metadata;
         let Some(rs) = controller_of(pod, resource_of::<ReplicaSet>()).filter(|_| ended) else { return };
-        let Some(rs) = self.replica_set_metas.get(&key(&pod.namespace, &rs.name)) else { return };
+        let Some(rs) = self.sets.objects.get(&key(&pod.namespace, &rs.name)) else { return };
         if let Some(d) = controller_of(&rs.metadata, resource_of::<Deployment>()) {
             let k = key(&pod.namespace, &d.name);
             let recreates = self
@@ -99,7 +72,7 @@ impl Controller {
                 .get(&k)
                 .is_some_and(|o| o.at(&["spec", "strategy", "type"]).is_some_and(|t| t == b"\"Recreate\""));
             if recreates {
-                self.queue.add(k.into());
+                self.sets.queue.add(k.into());
             }
         }
     }
@@ -111,7 +84,7 @@ impl Controller {
             tracing::error!(key = %k, "the selector is invalid");
             return Ok(None);
         };
-        let status = d.status.get_or_insert_default();
+        d.status.get_or_insert_default();
         if selector.is_everything() {
             self.cx.recorder.warning(
                 &reference_of(&d),
@@ -125,9 +98,14 @@ impl Controller {
             }
             return Ok(None);
         }
-        let _ = status;
-        let meta: MetaOnly = decode(&object)?;
-        let replica_sets = self.claim(&meta.metadata, &selector).await?;
+        // The owner as it was queued and the object decided on are the same, or an event brings us back.
+        let Some(owner) = self.sets.owners.get(k).filter(|o| o.metadata.uid == object.uid()) else { return Ok(None) };
+        let claimed = self.sets.claim(&owner, |_| true).await?;
+        let replica_sets: Vec<ReplicaSet> = claimed
+            .iter()
+            .filter_map(|m| self.replica_sets.get(&m.metadata.key()))
+            .map(|o| decode(&o))
+            .collect::<Result<_, _>>()?;
         let pods = replica_sets
             .iter()
             .flat_map(|rs| self.pods.by_index(BY_CONTROLLER, rs.metadata.uid.as_deref().unwrap_or_default()))
@@ -135,20 +113,6 @@ impl Controller {
         let snapshot = Snapshot { deployment: d, replica_sets, pods };
         let plan = decide::decide(&snapshot, self.cx.clock.now());
         self.apply(snapshot, plan).await
-    }
-
-    async fn claim(&self, owner: &Meta, selector: &Selector) -> Result<Vec<ReplicaSet>, Error> {
-        let claimer = Claimer {
-            client: &self.cx.client,
-            owner_resource: resource_of::<Deployment>(),
-            owner,
-            resource: resource_of::<ReplicaSet>(),
-        };
-        let mut candidates = self.replica_set_metas.by_index(BY_CONTROLLER, &owner.uid);
-        let all = self.replica_set_metas.namespace(&owner.namespace);
-        candidates.extend(all.into_iter().filter(|r| r.metadata.controller().is_none()));
-        let claimed = claimer.claim(candidates, |m| selector.matches_map(Some(&m.labels)), |_| true).await?;
-        claimed.iter().filter_map(|m| self.replica_sets.get(&m.metadata.key())).map(|o| decode(&o)).collect()
     }
 
     async fn apply(&self, snapshot: Snapshot, plan: Plan) -> Outcome {

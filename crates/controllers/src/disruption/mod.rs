@@ -15,9 +15,9 @@ use pintle_client::clock::{since, time};
 use pintle_client::meta::key;
 use pintle_client::recorder::reference_of;
 use pintle_client::typed::{decode, resource_of};
-use pintle_client::{Cache, Informer, Key, WorkQueue};
+use pintle_client::{Cache, Informer, Key};
 
-use crate::context::{Context, Outcome};
+use crate::context::{Context, Outcome, listen};
 use crate::support::int_or_string::scaled;
 use crate::support::pods::{self, Pod};
 use crate::support::status;
@@ -36,7 +36,7 @@ struct Controller {
 
 /// The controller.
 pub async fn run(cx: Context) {
-    let queue = WorkQueue::<Key>::default();
+    let queue = cx.queue("disruption");
     let of = &cx.informers;
     let me = Arc::new(Controller {
         budgets: of.of::<PodDisruptionBudget>(),
@@ -46,9 +46,8 @@ pub async fn run(cx: Context) {
     });
     let q = queue.clone();
     me.budgets.on_change(move |change| q.add(change.key().clone()));
-    let (q, weak) = (queue.clone(), Arc::downgrade(&me));
-    me.pods.on_change(move |change| {
-        let Some(me) = weak.upgrade() else { return };
+    let q = queue.clone();
+    listen(&me.pods, &me, move |me, change| {
         let labels: Vec<_> =
             [change.before(), change.now()].into_iter().flatten().map(|p| p.metadata.labels.clone()).collect();
         for (k, object) in me.budgets.namespace_entries(&change.last().metadata.namespace) {
@@ -69,11 +68,7 @@ pub async fn run(cx: Context) {
             }
         });
     }
-    cx.work(&queue, WORKERS, move |key| {
-        let me = me.clone();
-        async move { me.sync(&key).await }
-    })
-    .await;
+    cx.work(me, &queue, WORKERS, |me, key| async move { me.sync(&key).await }).await;
 }
 
 fn selector(budget: &PodDisruptionBudget) -> Option<Selector> {

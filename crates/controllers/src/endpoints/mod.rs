@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::{Endpoints, Service as TypedService};
 use pintle_client::informers::View;
 use pintle_client::recorder::reference;
 use pintle_client::typed::{decode, resource_of};
-use pintle_client::{Cache, Change, Informer, Key, WorkQueue};
+use pintle_client::{Cache, Change, Informer, Key};
 
 use crate::context::{Context, Outcome};
 use crate::support::pods::{self, Pod};
@@ -25,7 +25,7 @@ struct Controller {
 
 /// The controller.
 pub async fn run(cx: Context) {
-    let queue = WorkQueue::<Key>::default();
+    let queue = cx.queue("endpoint");
     let me = Arc::new(Controller {
         services: services::view(&cx.informers),
         pods: pods::view(&cx.informers),
@@ -47,11 +47,7 @@ pub async fn run(cx: Context) {
             q.add(change.key().clone());
         }
     });
-    cx.work(&queue, WORKERS, move |key| {
-        let me = me.clone();
-        async move { me.sync(&key).await }
-    })
-    .await;
+    cx.work(me, &queue, WORKERS, |me, key| async move { me.sync(&key).await }).await;
 }
 
 impl Controller {

@@ -16,7 +16,7 @@ use pintle_client::typed::{decode, resource_of};
 use pintle_client::{Cache, Error, Informer, Key, WorkQueue};
 use tokio::time::Instant;
 
-use crate::context::{Context, Outcome};
+use crate::context::{Context, Outcome, listen};
 use crate::support::pods::{self, Pod};
 use crate::support::services::{self, Service};
 
@@ -54,7 +54,7 @@ pub async fn run(cx: Context) {
         slices: cx.informers.of::<EndpointSlice>(),
         slice_metas: cx.informers.view::<EndpointSlice, MetaOnly>(),
         written: Mutex::default(),
-        queue: WorkQueue::default(),
+        queue: cx.queue("endpoint_slice"),
         cx,
     });
     index_by_service(&me.slice_metas);
@@ -70,22 +70,15 @@ pub async fn run(cx: Context) {
             }
         }
     });
-    let weak = Arc::downgrade(&me);
-    me.nodes.on_change(move |change| {
+    listen(&me.nodes, &me, |me, change| {
         let zone = |m: Option<&Arc<MetaOnly>>| m.and_then(|m| m.metadata.labels.get(decide::ZONE).cloned());
         // A node's zone is copied to its endpoints; it rarely changes.
-        if zone(change.before()) != zone(change.now())
-            && let Some(me) = weak.upgrade()
-        {
+        if zone(change.before()) != zone(change.now()) {
             me.services.keys().into_iter().for_each(|k| me.queue.add(k));
         }
     });
     let (cx, queue) = (me.cx.clone(), me.queue.clone());
-    cx.work(&queue, WORKERS, move |key| {
-        let me = me.clone();
-        async move { me.sync(&key).await }
-    })
-    .await;
+    cx.work(me, &queue, WORKERS, |me, key| async move { me.sync(&key).await }).await;
 }
 
 fn service_keys(m: &MetaOnly) -> Vec<String> {

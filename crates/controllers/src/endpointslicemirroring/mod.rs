@@ -8,7 +8,7 @@ use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort
 use pintle_client::informers::View;
 use pintle_client::meta::{MetaOnly, key};
 use pintle_client::typed::decode;
-use pintle_client::{Informer, Key, Meta, WorkQueue};
+use pintle_client::{Informer, Key, Meta};
 
 use crate::context::{Context, Outcome};
 use crate::endpointslice::{self, MANAGED_BY, SERVICE_NAME, index_by_service, reconcile, slices_of};
@@ -34,7 +34,7 @@ struct Controller {
 
 /// The controller.
 pub async fn run(cx: Context) {
-    let queue = WorkQueue::<Key>::default();
+    let queue = cx.queue("endpoint_slice_mirroring");
     let me = Arc::new(Controller {
         services: services::view(&cx.informers),
         endpoints: cx.informers.of::<Endpoints>(),
@@ -57,11 +57,7 @@ pub async fn run(cx: Context) {
             q.add(key(&m.namespace, service).into());
         }
     });
-    cx.work(&queue, WORKERS, move |key| {
-        let me = me.clone();
-        async move { me.sync(&key).await }
-    })
-    .await;
+    cx.work(me, &queue, WORKERS, |me, key| async move { me.sync(&key).await }).await;
 }
 
 fn mirrored(e: &Endpoints) -> bool {

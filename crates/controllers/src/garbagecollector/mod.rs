@@ -37,8 +37,12 @@ struct Controller {
 
 /// The controller.
 pub async fn run(cx: Context) {
-    let me =
-        Arc::new(Controller { graph: Mutex::default(), followed: Mutex::default(), queue: WorkQueue::default(), cx });
+    let me = Arc::new(Controller {
+        graph: Mutex::default(),
+        followed: Mutex::default(),
+        queue: cx.queue("garbage_collector_attempt_to_delete"),
+        cx,
+    });
     let changed = Arc::new(tokio::sync::Notify::new());
     let notify = changed.clone();
     me.cx.informers.of::<CustomResourceDefinition>().on_change(move |_| notify.notify_one());

@@ -11,7 +11,7 @@ use pintle_api::resources::Resource;
 use pintle_client::client::encode;
 use pintle_client::meta::MetaOnly;
 use pintle_client::typed::{decode as typed, resource_of};
-use pintle_client::{Cache, Client, Error, Informer, Key, ListParams, WorkQueue, WriteParams};
+use pintle_client::{Cache, Client, Error, Informer, Key, ListParams, WriteParams};
 
 use crate::context::{Context, Outcome};
 use crate::support::discovery;
@@ -33,7 +33,7 @@ struct Controller {
 
 /// The controller.
 pub async fn run(cx: Context) {
-    let queue = WorkQueue::<Key>::default();
+    let queue = cx.queue("namespace");
     let view = namespaces::view(&cx.informers);
     let q = queue.clone();
     view.on_change(move |change| {
@@ -50,11 +50,7 @@ pub async fn run(cx: Context) {
         }
     });
     let me = Arc::new(Controller { namespaces: cx.informers.of::<Namespace>(), pods, cx: cx.clone() });
-    cx.work(&queue, WORKERS, move |key| {
-        let me = me.clone();
-        async move { me.sync(&key).await }
-    })
-    .await;
+    cx.work(me, &queue, WORKERS, |me, key| async move { me.sync(&key).await }).await;
 }
 
 impl Controller {

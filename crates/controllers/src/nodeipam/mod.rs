@@ -9,10 +9,10 @@ use parking_lot::Mutex;
 use pintle_client::informers::View;
 use pintle_client::recorder::reference;
 use pintle_client::typed::resource_of;
-use pintle_client::{Key, Patch, WorkQueue};
+use pintle_client::{Key, Patch};
 use serde_json::json;
 
-use crate::context::{Context, Outcome};
+use crate::context::{Context, Outcome, listen};
 use crate::support::nodes::{self, Node};
 
 pub use ranges::{Cidr, Ranges};
@@ -47,12 +47,11 @@ pub async fn run(cx: Context) {
             all.iter_mut().for_each(|r| r.occupy(&cidr));
         }
     }
-    let queue = WorkQueue::<Key>::default();
+    let queue = cx.queue("cidrallocator_node");
     let me = Arc::new(Controller { nodes: nodes::view(&cx.informers), ranges: Mutex::new(all), cx: cx.clone() });
-    let (q, weak) = (queue.clone(), Arc::downgrade(&me));
+    let q = queue.clone();
     // What nodes have is taken note of as their events come, so before the first of them is given anything.
-    me.nodes.on_change(move |change| {
-        let Some(me) = weak.upgrade() else { return };
+    listen(&me.nodes, &me, move |me, change| {
         let cidrs = |n: &Node| n.spec.pod_cidrs.iter().filter_map(|c| c.parse().ok()).collect::<Vec<Cidr>>();
         let mut ranges = me.ranges.lock();
         match change.now() {
@@ -61,11 +60,7 @@ pub async fn run(cx: Context) {
             Some(n) => cidrs(n).iter().for_each(|c| ranges.iter_mut().for_each(|r| r.occupy(c))),
         }
     });
-    cx.work(&queue, WORKERS, move |key| {
-        let me = me.clone();
-        async move { me.sync(&key).await }
-    })
-    .await;
+    cx.work(me, &queue, WORKERS, |me, key| async move { me.sync(&key).await }).await;
 }
 
 impl Controller {

@@ -19,7 +19,7 @@ use pintle_client::{Cache, Error, Informer, Key, Patch, Scope, WorkQueue};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::context::{Context, Outcome};
+use crate::context::{Context, Outcome, listen};
 use crate::support::nodes::{self, Node, Taint};
 use crate::support::pods::{self, BY_NODE, Pod};
 use crate::support::status;
@@ -58,12 +58,10 @@ pub async fn run(cx: Context) {
         pods: pods::view(&cx.informers),
         heard: Mutex::default(),
         zones: Mutex::new(Zones::new(cx.config.node_eviction_rate)),
-        queue: WorkQueue::default(),
+        queue: cx.queue("node_lifecycle_controller"),
         cx,
     });
-    let weak = Arc::downgrade(&me);
-    me.nodes.on_change(move |change| {
-        let Some(me) = weak.upgrade() else { return };
+    listen(&me.nodes, &me, |me, change| {
         let key = change.key();
         let Some(new) = change.now() else {
             me.heard.lock().remove(key);
@@ -89,20 +87,15 @@ pub async fn run(cx: Context) {
             me.queue.add(key.clone());
         }
     });
-    let weak = Arc::downgrade(&me);
-    leases.on_change(move |change| {
-        let (Some(me), Some(lease)) = (weak.upgrade(), change.now()) else { return };
+    listen(&leases, &me, |me, change| {
+        let Some(lease) = change.now() else { return };
         let key: Key = lease.name().into();
         if me.nodes.get(&key).is_some() {
             me.hear(&key, true);
         }
     });
     let (cx, queue) = (me.cx.clone(), me.queue.clone());
-    cx.work(&queue, WORKERS, move |key| {
-        let me = me.clone();
-        async move { me.sync(&key).await }
-    })
-    .await;
+    cx.work(me, &queue, WORKERS, |me, key| async move { me.sync(&key).await }).await;
 }
 
 impl Controller {

@@ -10,7 +10,7 @@ use pintle_client::informers::View;
 use pintle_client::{Cache, Key, Patch, WorkQueue};
 use serde_json::json;
 
-use crate::context::{Context, Outcome};
+use crate::context::{Context, Outcome, listen};
 use crate::support::nodes::{self, OUT_OF_SERVICE};
 use crate::support::pods::{self, BY_NODE, Pod};
 
@@ -32,30 +32,21 @@ pub async fn run(cx: Context) {
     let me = Arc::new(Controller {
         pods: pods::view(&cx.informers),
         nodes: nodes::view(&cx.informers),
-        queue: WorkQueue::default(),
+        queue: cx.queue("pod_gc"),
         cx,
     });
-    let weak = Arc::downgrade(&me);
-    me.nodes.on_change(move |change| {
-        let Some(me) = weak.upgrade() else { return };
-        match change.now() {
-            None => me.queue.add_after(change.key().clone(), QUARANTINE),
-            Some(n) if n.has_taint(OUT_OF_SERVICE) => me.queue.add(change.key().clone()),
-            Some(_) => {}
-        }
+    listen(&me.nodes, &me, |me, change| match change.now() {
+        None => me.queue.add_after(change.key().clone(), QUARANTINE),
+        Some(n) if n.has_taint(OUT_OF_SERVICE) => me.queue.add(change.key().clone()),
+        Some(_) => {}
     });
-    let weak = Arc::downgrade(&me);
-    me.pods.on_change(move |change| {
-        if let (Some(me), Some(pod)) = (weak.upgrade(), change.now()) {
+    listen(&me.pods, &me, |me, change| {
+        if let Some(pod) = change.now() {
             me.pod_changed(change.key(), pod);
         }
     });
     let (cx, queue) = (me.cx.clone(), me.queue.clone());
-    cx.work(&queue, WORKERS, move |key| {
-        let me = me.clone();
-        async move { me.sync(&key).await }
-    })
-    .await;
+    cx.work(me, &queue, WORKERS, |me, key| async move { me.sync(&key).await }).await;
 }
 
 impl Controller {

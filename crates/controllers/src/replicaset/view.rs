@@ -12,6 +12,8 @@ use serde_json::value::RawValue;
 
 pub use pintle_client::informers::BY_CONTROLLER;
 
+use crate::support::owned::Selects;
+
 /// An owner of replicas.
 #[derive(Debug)]
 pub struct Owner {
@@ -60,6 +62,12 @@ struct WireSpec<'a> {
 impl HasMeta for Owner {
     fn meta(&self) -> &Meta {
         &self.metadata
+    }
+}
+
+impl Selects for Owner {
+    fn wants(&self, object: &Meta) -> bool {
+        self.selector.matches_map(Some(&object.labels))
     }
 }
 

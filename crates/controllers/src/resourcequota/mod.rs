@@ -36,7 +36,7 @@ pub async fn run(cx: Context) {
     let me = Arc::new(Controller {
         quotas: cx.informers.of::<ResourceQuota>(),
         followed: Mutex::default(),
-        queue: WorkQueue::default(),
+        queue: cx.queue("resourcequota_primary"),
         cx,
     });
     let queue = me.queue.clone();
@@ -49,11 +49,7 @@ pub async fn run(cx: Context) {
         }
     });
     let (cx, queue) = (me.cx.clone(), me.queue.clone());
-    cx.work(&queue, WORKERS, move |key| {
-        let me = me.clone();
-        async move { me.sync(&key).await }
-    })
-    .await;
+    cx.work(me, &queue, WORKERS, |me, key| async move { me.sync(&key).await }).await;
 }
 
 /// The resources that count for a key of a quota.

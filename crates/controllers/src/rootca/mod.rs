@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use pintle_client::Error;
 use pintle_client::typed::decode;
-use pintle_client::{Error, Key, WorkQueue};
 
 use crate::context::{Context, Outcome};
 use crate::support::namespaces::{self, Phase};
@@ -20,7 +20,7 @@ const DESCRIPTION: &str = "Contains a CA bundle that can be used to verify the k
 /// The controller. Without a bundle there is nothing to publish.
 pub async fn run(cx: Context) {
     let Some(bundle) = cx.config.root_ca.clone() else { return };
-    let queue = WorkQueue::<Key>::default();
+    let queue = cx.queue("root_ca_cert_publisher");
     let namespaces = namespaces::view(&cx.informers);
     let maps = cx.informers.of::<ConfigMap>();
     let q = queue.clone();
@@ -34,17 +34,14 @@ pub async fn run(cx: Context) {
         }
     });
     let me = Arc::new((cx.clone(), namespaces, maps, bundle));
-    cx.work(&queue, WORKERS, move |key| {
-        let me = me.clone();
-        async move {
-            let (cx, namespaces, maps, bundle) = &*me;
-            if namespaces.get(&key).is_none_or(|n| n.phase() == Phase::Terminating) {
-                return Ok(None);
-            }
-            match maps.get(&format!("{key}/{NAME}")) {
-                None => create(cx, &key, bundle).await,
-                Some(object) => repair(cx, decode(&object)?, bundle).await,
-            }
+    cx.work(me, &queue, WORKERS, |me, key| async move {
+        let (cx, namespaces, maps, bundle) = &*me;
+        if namespaces.get(&key).is_none_or(|n| n.phase() == Phase::Terminating) {
+            return Ok(None);
+        }
+        match maps.get(&format!("{key}/{NAME}")) {
+            None => create(cx, &key, bundle).await,
+            Some(object) => repair(cx, decode(&object)?, bundle).await,
         }
     })
     .await;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::ServiceAccount;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use pintle_client::{Change, Key, WorkQueue};
+use pintle_client::Change;
 
 use crate::context::{Context, Outcome};
 use crate::support::namespaces::{self, Phase};
@@ -14,7 +14,7 @@ const NAME: &str = "default";
 
 /// The controller.
 pub async fn run(cx: Context) {
-    let queue = WorkQueue::<Key>::default();
+    let queue = cx.queue("serviceaccount");
     let namespaces = namespaces::view(&cx.informers);
     let accounts = cx.informers.of::<ServiceAccount>();
     let q = queue.clone();
@@ -28,13 +28,10 @@ pub async fn run(cx: Context) {
         }
     });
     let me = Arc::new((cx.clone(), namespaces, accounts));
-    cx.work(&queue, WORKERS, move |key| {
-        let me = me.clone();
-        async move {
-            let (cx, namespaces, accounts) = &*me;
-            let active = namespaces.get(&key).is_some_and(|n| n.phase() == Phase::Active);
-            if active && accounts.get(&format!("{key}/{NAME}")).is_none() { create(cx, &key).await } else { Ok(None) }
-        }
+    cx.work(me, &queue, WORKERS, |me, key| async move {
+        let (cx, namespaces, accounts) = &*me;
+        let active = namespaces.get(&key).is_some_and(|n| n.phase() == Phase::Active);
+        if active && accounts.get(&format!("{key}/{NAME}")).is_none() { create(cx, &key).await } else { Ok(None) }
     })
     .await;
 }

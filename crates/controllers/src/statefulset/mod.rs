@@ -9,17 +9,16 @@ use std::sync::Arc;
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod as TypedPod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use pintle_api::selector::Selector;
-use pintle_client::informers::{BY_CONTROLLER, View};
-use pintle_client::meta::{MetaOnly, key};
+use pintle_client::informers::View;
+use pintle_client::meta::{HasMeta, MetaOnly, key};
 use pintle_client::recorder::reference_of;
 use pintle_client::typed::{decode, resource_of};
-use pintle_client::{Cache, Change, Error, Informer, Key, Patch, WorkQueue};
+use pintle_client::{Error, Informer, Key, Meta, Patch};
 use serde_json::json;
 
 use crate::context::{Context, Outcome};
 use crate::support::history::{self, Synced};
-use crate::support::ownership::{Claimer, concerned};
+use crate::support::owned::{Kinds, Owned, Selects, Workload};
 use crate::support::pods::{self, Pod};
 use crate::support::status;
 
@@ -30,79 +29,57 @@ const WORKERS: usize = 5;
 struct Controller {
     cx: Context,
     sets: Informer,
-    pods: Cache<Pod>,
+    pods: Arc<Owned<Set, Pod>>,
     claims: View<MetaOnly>,
     claim_objects: Informer,
     revisions: Informer,
     revision_metas: View<MetaOnly>,
-    queue: WorkQueue<Key>,
+}
+
+/// A set owns pods of its name only.
+struct Set(Workload);
+
+impl HasMeta for Set {
+    fn meta(&self) -> &Meta {
+        &self.0.metadata
+    }
+}
+
+impl Selects for Set {
+    fn wants(&self, object: &Meta) -> bool {
+        self.0.wants(object) && pod::split_name(&object.name).is_some_and(|(s, _)| s == self.0.metadata.name)
+    }
 }
 
 /// The controller.
 pub async fn run(cx: Context) {
+    let sets = cx.informers.of::<StatefulSet>();
+    let kinds = Kinds {
+        owner: resource_of::<StatefulSet>(),
+        owners: sets.view_with(|o| Workload::decode(o).map(Set)),
+        object: resource_of::<TypedPod>(),
+        objects: pods::view(&cx.informers),
+    };
     let me = Arc::new(Controller {
-        sets: cx.informers.of::<StatefulSet>(),
-        pods: pods::view(&cx.informers),
+        sets,
+        pods: Owned::start(&cx, "statefulset", kinds),
         claims: cx.informers.view::<PersistentVolumeClaim, MetaOnly>(),
         claim_objects: cx.informers.of::<PersistentVolumeClaim>(),
         revisions: cx.informers.of::<ControllerRevision>(),
         revision_metas: cx.informers.view::<ControllerRevision, MetaOnly>(),
-        queue: WorkQueue::default(),
-        cx,
+        cx: cx.clone(),
     });
-    let queue = me.queue.clone();
-    me.sets.on_change(move |change| queue.add(change.key().clone()));
-    let weak = Arc::downgrade(&me);
-    me.pods.on_change(move |change| {
-        if let Some(me) = weak.upgrade() {
-            me.pod_changed(change);
-        }
-    });
-    let (cx, queue) = (me.cx.clone(), me.queue.clone());
-    cx.work(&queue, WORKERS, move |key| {
-        let me = me.clone();
-        async move { me.sync(&key).await }
-    })
-    .await;
-}
-
-fn selector(set: &StatefulSet) -> Option<Selector> {
-    Selector::from_object(Some(&set.spec.as_ref()?.selector)).ok()
+    let queue = me.pods.queue.clone();
+    cx.work(me, &queue, WORKERS, |me, key| async move { me.sync(&key).await }).await;
 }
 
 impl Controller {
-    fn pod_changed(&self, change: &Change<Pod>) {
-        let pod = &change.last().metadata;
-        let concerned = concerned(change, resource_of::<StatefulSet>());
-        for owner in [concerned.before, concerned.now].into_iter().flatten() {
-            self.queue.add(key(&pod.namespace, &owner.name).into());
-        }
-        // Only a set that the pod's name belongs to can adopt it.
-        if concerned.orphan
-            && let Some((set, _)) = pod::split_name(&pod.name)
-        {
-            self.queue.add(key(&pod.namespace, set).into());
-        }
-    }
-
     async fn sync(&self, k: &Key) -> Outcome {
         let Some(object) = self.sets.get(k) else { return Ok(None) };
         let set: StatefulSet = decode(&object)?;
-        let (Some(spec), Some(selector)) = (&set.spec, selector(&set)) else { return Ok(None) };
-        let meta: MetaOnly = decode(&object)?;
-        let claimer = Claimer {
-            client: &self.cx.client,
-            owner_resource: resource_of::<StatefulSet>(),
-            owner: &meta.metadata,
-            resource: resource_of::<TypedPod>(),
-        };
-        let mut candidates = self.pods.by_index(BY_CONTROLLER, object.uid());
-        let orphans = self.pods.by_index(BY_CONTROLLER, "");
-        candidates.extend(orphans.into_iter().filter(|p| p.metadata.namespace == object.namespace()));
-        let ours = |m: &pintle_client::Meta| {
-            selector.matches_map(Some(&m.labels)) && pod::split_name(&m.name).is_some_and(|(s, _)| s == object.name())
-        };
-        let pods = claimer.claim(candidates, ours, |p| !p.is_deleting()).await?;
+        let Some(spec) = &set.spec else { return Ok(None) };
+        let Some(owner) = self.pods.owners.get(k).filter(|o| o.meta().uid == object.uid()) else { return Ok(None) };
+        let pods = self.pods.claim(&owner, |p| !p.is_deleting()).await?;
 
         let owner = history::Owner {
             reference: pod::owner_reference(&set, true),

@@ -9,6 +9,7 @@ pub mod int_or_string;
 pub mod namespaces;
 pub mod node_affinity;
 pub mod nodes;
+pub mod owned;
 pub mod ownership;
 pub mod pods;
 pub mod services;

@@ -14,7 +14,7 @@ use pintle_client::typed::resource_of;
 use pintle_client::{Cache, Key, Patch, WorkQueue};
 use serde_json::json;
 
-use crate::context::{Context, Outcome};
+use crate::context::{Context, Outcome, listen};
 use crate::support::nodes::{self, Node, Taint, tolerates};
 use crate::support::pods::{self, BY_NODE, Pod};
 
@@ -35,20 +35,16 @@ pub async fn run(cx: Context) {
         nodes: nodes::view(&cx.informers),
         pods: pods::view(&cx.informers),
         marked: Mutex::default(),
-        queue: WorkQueue::default(),
+        queue: cx.queue("noexec_taint_node"),
         cx,
     });
-    let weak = Arc::downgrade(&me);
-    me.nodes.on_change(move |change| {
-        let Some(me) = weak.upgrade() else { return };
+    listen(&me.nodes, &me, |me, change| {
         let taints = |n: Option<&Arc<Node>>| n.map(|n| evicting(n)).unwrap_or_default();
         if taints(change.before()) != taints(change.now()) {
             me.pods.index_keys(BY_NODE, change.key()).into_iter().for_each(|k| me.queue.add(k));
         }
     });
-    let weak = Arc::downgrade(&me);
-    me.pods.on_change(move |change| {
-        let Some(me) = weak.upgrade() else { return };
+    listen(&me.pods, &me, |me, change| {
         let moved = change.before().zip(change.now()).is_none_or(|(a, b)| {
             a.spec.node_name != b.spec.node_name
                 || a.spec.tolerations != b.spec.tolerations
@@ -60,11 +56,7 @@ pub async fn run(cx: Context) {
         }
     });
     let (cx, queue) = (me.cx.clone(), me.queue.clone());
-    cx.work(&queue, WORKERS, move |key| {
-        let me = me.clone();
-        async move { me.sync(&key).await }
-    })
-    .await;
+    cx.work(me, &queue, WORKERS, |me, key| async move { me.sync(&key).await }).await;
 }
 
 fn evicting(node: &Node) -> Vec<Taint> {

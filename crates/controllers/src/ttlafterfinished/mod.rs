@@ -8,7 +8,6 @@ use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{DeleteOptions, Preconditions};
 use pintle_client::clock::since;
 use pintle_client::typed::decode;
-use pintle_client::{Key, WorkQueue};
 
 use crate::context::{Context, Outcome};
 
@@ -16,7 +15,7 @@ const WORKERS: usize = 5;
 
 /// The controller.
 pub async fn run(cx: Context) {
-    let queue = WorkQueue::<Key>::default();
+    let queue = cx.queue("ttl_jobs_to_delete");
     let jobs = cx.informers.of::<Job>();
     let q = queue.clone();
     jobs.on_change(move |change| {
@@ -25,14 +24,11 @@ pub async fn run(cx: Context) {
         }
     });
     let me = Arc::new((cx.clone(), jobs));
-    cx.work(&queue, WORKERS, move |key| {
-        let me = me.clone();
-        async move {
-            let (cx, jobs) = &*me;
-            match jobs.get(&key) {
-                Some(object) => sync(cx, decode(&object)?).await,
-                None => Ok(None),
-            }
+    cx.work(me, &queue, WORKERS, |me, key| async move {
+        let (cx, jobs) = &*me;
+        match jobs.get(&key) {
+            Some(object) => sync(cx, decode(&object)?).await,
+            None => Ok(None),
         }
     })
     .await;

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod as TypedPod};
 use pintle_api::resources::Resource;
+use pintle_client::Meta;
 use pintle_client::informers::View;
 use pintle_client::meta::{HasMeta, key};
 use pintle_client::typed::resource_of;
-use pintle_client::{Key, Meta, WorkQueue};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -82,7 +82,7 @@ fn claims(pod: &Pod) -> Vec<String> {
 
 /// The controller of claims.
 pub async fn run_claims(cx: Context) {
-    let queue = WorkQueue::<Key>::default();
+    let queue = cx.queue("pvcprotection");
     let view = cx.informers.of::<PersistentVolumeClaim>().view::<Protected>();
     let pods: View<Pod> = cx.informers.of::<TypedPod>().view::<Pod>();
     pods.add_index(BY_CLAIM, claims);
@@ -96,8 +96,7 @@ pub async fn run_claims(cx: Context) {
         }
     });
     let me = Arc::new((cx.clone(), view, pods));
-    cx.work(&queue, WORKERS, move |k| {
-        let me = me.clone();
+    cx.work(me, &queue, WORKERS, |me, k| {
         async move {
             let (cx, view, pods) = &*me;
             let Some(claim) = view.get(&k) else { return Ok(None) };
@@ -116,19 +115,16 @@ pub async fn run_claims(cx: Context) {
 
 /// The controller of volumes.
 pub async fn run_volumes(cx: Context) {
-    let queue = WorkQueue::<Key>::default();
+    let queue = cx.queue("pvprotection");
     let view = cx.informers.of::<PersistentVolume>().view::<Protected>();
     let q = queue.clone();
     view.on_change(move |change| q.add(change.key().clone()));
     let me = Arc::new((cx.clone(), view));
-    cx.work(&queue, WORKERS, move |k| {
-        let me = me.clone();
-        async move {
-            let (cx, view) = &*me;
-            let Some(volume) = view.get(&k) else { return Ok(None) };
-            let held = !volume.metadata.is_deleting() || volume.status.phase == "Bound";
-            protect(cx, resource_of::<PersistentVolume>(), &volume.metadata, VOLUME, held).await
-        }
+    cx.work(me, &queue, WORKERS, |me, k| async move {
+        let (cx, view) = &*me;
+        let Some(volume) = view.get(&k) else { return Ok(None) };
+        let held = !volume.metadata.is_deleting() || volume.status.phase == "Bound";
+        protect(cx, resource_of::<PersistentVolume>(), &volume.metadata, VOLUME, held).await
     })
     .await;
 }

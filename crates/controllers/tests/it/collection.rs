@@ -1,10 +1,8 @@
 //! Garbage collection, nodes and evictions on the in-memory API.
 
-mod common;
-
 use std::time::Duration;
 
-use common::start;
+use super::common::start;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::DeleteOptions;
@@ -140,7 +138,7 @@ async fn silent_nodes_are_unknown_and_lose_their_pods() {
     let began = tokio::time::Instant::now();
     let mut unknown_at = None;
     while began.elapsed() < Duration::from_secs(600) {
-        tokio::time::sleep(Duration::from_secs(10)).await;
+        c.pass(Duration::from_secs(10)).await;
         c.api.set_now(&c.clock.now().to_string());
         for name in ["n2", "n3"] {
             let renew = json!({"spec": {"renewTime": pintle_api::time::format_micro(c.clock.now())}});

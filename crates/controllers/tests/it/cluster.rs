@@ -1,8 +1,6 @@
 //! Namespaces, service accounts, endpoints on the in-memory API.
 
-mod common;
-
-use common::start;
+use super::common::start;
 use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Namespace, Pod, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use pintle_client::Patch;

@@ -1,11 +1,9 @@
 //! Workload controllers on the in-memory API.
 
-mod common;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use common::{Cluster, start};
+use super::common::{Cluster, start};
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, StatefulSet};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::{Event, Node, PersistentVolumeClaim, Pod};
@@ -31,41 +29,22 @@ fn deployment(replicas: i32, image: &str) -> serde_json::Value {
     }})
 }
 
-/// Plays kubelet: every pod becomes ready at once.
-async fn make_ready(c: &Cluster) {
-    for pod in c.list::<Pod>("n").await {
-        if pod.status.as_ref().and_then(|s| s.phase.as_deref()) != Some("Running") {
-            let at = c.clock.now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
-            let status = json!({"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": at}]}});
-            let _ = c
-                .client
-                .of::<Pod>()
-                .patch_status("n", pod.metadata.name.as_deref().unwrap(), Patch::merge(&status).unwrap())
-                .await;
-        }
-    }
-}
-
 async fn rolled_out(c: &Cluster, n: i32) {
-    for _ in 0..500 {
-        make_ready(c).await;
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-        let d: Deployment = c.client.of::<Deployment>().get("n", "web").await.unwrap();
-        let s = d.status.unwrap_or_default();
-        if s.updated_replicas == Some(n)
-            && s.replicas == Some(n)
-            && s.available_replicas == Some(n)
-            && s.observed_generation == d.metadata.generation
-        {
-            return;
-        }
-    }
-    panic!("not rolled out: {:?}", c.client.of::<Deployment>().get("n", "web").await.unwrap().status);
+    c.until::<Deployment>("n", "rolled out", |d| {
+        d[0].status.as_ref().is_some_and(|s| {
+            s.updated_replicas == Some(n)
+                && s.replicas == Some(n)
+                && s.available_replicas == Some(n)
+                && s.observed_generation == d[0].metadata.generation
+        })
+    })
+    .await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_deployment_rolls_out_scales_and_goes_back() {
     let c = start(WORKLOADS, Config::default());
+    let _kubelet = c.kubelet();
     let d: Deployment = c.create(deployment(5, "v1")).await;
     rolled_out(&c, 5).await;
     let sets = c.list::<ReplicaSet>("n").await;
@@ -136,6 +115,7 @@ async fn a_deployment_rolls_out_scales_and_goes_back() {
 #[tokio::test(start_paused = true)]
 async fn replicas_through_faults_are_neither_lost_nor_doubled() {
     let c = start(WORKLOADS, Config::default());
+    let _kubelet = c.kubelet();
     // Every seventh write fails in turn with one or the other error.
     let n = Arc::new(AtomicUsize::new(0));
     c.api.fault(move |r| {
@@ -207,18 +187,6 @@ async fn a_replication_controller_keeps_its_number() {
     assert_eq!(pods[0].metadata.owner_references.as_ref().unwrap()[0].kind, "ReplicationController");
 }
 
-/// Plays kubelet until `done`.
-async fn until_ready<T: pintle_client::typed::Kind>(c: &Cluster, what: &str, done: impl Fn(&[T]) -> bool) {
-    for _ in 0..500 {
-        make_ready(c).await;
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-        if done(&c.list::<T>("n").await) {
-            return;
-        }
-    }
-    panic!("never: {what}; {}", serde_json::to_string_pretty(&c.list::<T>("n").await).unwrap());
-}
-
 #[tokio::test(start_paused = true)]
 async fn a_stateful_set_goes_in_order_and_rolls() {
     let c = start(WORKLOADS, Config::default());
@@ -233,6 +201,7 @@ async fn a_stateful_set_goes_in_order_and_rolls() {
     c.until::<Pod>("n", "the first alone", |p| p.len() == 1).await;
     c.settle().await;
     assert_eq!(c.list::<Pod>("n").await.len(), 1, "the second waits for the first");
+    let _kubelet = c.kubelet();
     let rolled = |n: i32| {
         move |s: &[StatefulSet]| {
             s[0].status.as_ref().is_some_and(|s| {
@@ -243,7 +212,7 @@ async fn a_stateful_set_goes_in_order_and_rolls() {
             })
         }
     };
-    until_ready::<StatefulSet>(&c, "three ready", rolled(3)).await;
+    c.until::<StatefulSet>("n", "three ready", rolled(3)).await;
     let names = |p: &[Pod]| p.iter().map(|p| p.metadata.name.clone().unwrap()).collect::<Vec<_>>();
     assert_eq!(names(&c.list::<Pod>("n").await), ["db-0", "db-1", "db-2"]);
     assert_eq!(c.list::<PersistentVolumeClaim>("n").await.len(), 3);
@@ -251,7 +220,7 @@ async fn a_stateful_set_goes_in_order_and_rolls() {
         Patch::merge(&json!({"spec": {"template": {"spec": {"containers": [{"name": "c", "image": "v2"}]}}}})).unwrap();
     c.client.of::<StatefulSet>().patch("n", "db", patch).await.unwrap();
     c.settle().await;
-    until_ready::<StatefulSet>(&c, "rolled", rolled(3)).await;
+    c.until::<StatefulSet>("n", "rolled", rolled(3)).await;
     assert!(
         c.list::<Pod>("n").await.iter().all(|p| p.spec.as_ref().unwrap().containers[0].image.as_deref() == Some("v2"))
     );
@@ -261,7 +230,7 @@ async fn a_stateful_set_goes_in_order_and_rolls() {
         .patch("n", "db", Patch::merge(&json!({"spec": {"replicas": 1}})).unwrap())
         .await
         .unwrap();
-    until_ready::<StatefulSet>(&c, "one left", rolled(1)).await;
+    c.until::<StatefulSet>("n", "one left", rolled(1)).await;
     assert_eq!(names(&c.list::<Pod>("n").await), ["db-0"]);
     let owned = c
         .list::<PersistentVolumeClaim>("n")
@@ -275,6 +244,7 @@ async fn a_stateful_set_goes_in_order_and_rolls() {
 #[tokio::test(start_paused = true)]
 async fn a_daemon_set_follows_nodes() {
     let c = start(WORKLOADS, Config::default());
+    let _kubelet = c.kubelet();
     for name in ["a", "b"] {
         c.create::<Node>(json!({"metadata": {"name": name}})).await;
     }
@@ -292,13 +262,13 @@ async fn a_daemon_set_follows_nodes() {
             })
         }
     };
-    until_ready::<DaemonSet>(&c, "two", ready(2)).await;
+    c.until::<DaemonSet>("n", "two", ready(2)).await;
     c.create::<Node>(json!({"metadata": {"name": "c"}})).await;
-    until_ready::<DaemonSet>(&c, "three", ready(3)).await;
+    c.until::<DaemonSet>("n", "three", ready(3)).await;
     let patch =
         Patch::merge(&json!({"spec": {"template": {"spec": {"containers": [{"name": "c", "image": "v2"}]}}}})).unwrap();
     c.client.of::<DaemonSet>().patch("n", "d", patch).await.unwrap();
-    until_ready::<DaemonSet>(&c, "rolled", ready(3)).await;
+    c.until::<DaemonSet>("n", "rolled", ready(3)).await;
     assert!(
         c.list::<Pod>("n").await.iter().all(|p| p.spec.as_ref().unwrap().containers[0].image.as_deref() == Some("v2"))
     );
@@ -311,18 +281,10 @@ async fn a_cron_job_runs_by_the_clock() {
     c.create::<CronJob>(json!({"metadata": {"name": "tick", "namespace": "n"}, "spec": {"schedule": "*/10 * * * *", "concurrencyPolicy": "Forbid",
         "successfulJobsHistoryLimit": 2, "failedJobsHistoryLimit": 1,
         "jobTemplate": {"spec": {"completions": 1, "parallelism": 1, "selector": {"matchLabels": {"app": "tick"}},
-            "template": {"metadata": {"labels": {"app": "tick"}}, "spec": {"containers": [{"name": "c"}]}}}}}}))
+            "template": {"metadata": {"labels": {"app": "tick"}}, "spec": {"containers": [{"name": "c", "image": "succeeds"}]}}}}}}))
     .await;
+    let _kubelet = c.kubelet();
     for hour in 0..3 {
-        for _ in 0..180 {
-            tokio::time::sleep(std::time::Duration::from_secs(20)).await;
-            for pod in c.list::<Pod>("n").await {
-                let name = pod.metadata.name.as_deref().unwrap();
-                let at = pintle_api::time::format(c.clock.now());
-                let status = json!({"status": {"phase": "Succeeded", "containerStatuses": [{"name": "c", "state": {"terminated": {"exitCode": 0, "finishedAt": at}}}]}});
-                let _ = c.client.of::<Pod>().patch_status("n", name, Patch::merge(&status).unwrap()).await;
-            }
-        }
         c.until::<CronJob>("n", "the full hour", |c| {
             let last = c[0].status.as_ref().and_then(|s| s.last_schedule_time.as_ref());
             last.is_some_and(|t| t.0.to_string() == format!("2024-01-01T0{}:00:00Z", hour + 1))

@@ -1,0 +1,7 @@
+//! The controllers on the in-memory API and on the real API server.
+
+mod cluster;
+mod collection;
+mod common;
+mod server;
+mod workloads;
