@@ -16,9 +16,15 @@ use tokio::time::Instant;
 
 /// Powers of ten from a microsecond on.
 const SECONDS: Kind = Kind::Histogram(&[1e-6, 1e-5, 1e-4, 1e-3, 0.01, 0.1, 1.0, 10.0, 100.0, 1000.0]);
-static DEPTH: Family = Family::new("workqueue_depth", Kind::Gauge, Stability::Beta, &["name"], "Current depth of workqueue");
-static ADDS: Family =
-    Family::new("workqueue_adds_total", Kind::Counter, Stability::Beta, &["name"], "Total number of adds handled by workqueue");
+static DEPTH: Family =
+    Family::new("workqueue_depth", Kind::Gauge, Stability::Beta, &["name"], "Current depth of workqueue");
+static ADDS: Family = Family::new(
+    "workqueue_adds_total",
+    Kind::Counter,
+    Stability::Beta,
+    &["name"],
+    "Total number of adds handled by workqueue",
+);
 static WAITED: Family = Family::new(
     "workqueue_queue_duration_seconds",
     SECONDS,
@@ -47,8 +53,13 @@ static LONGEST: Family = Family::new(
     &["name"],
     "How many seconds has the longest running processor for workqueue been running.",
 );
-static RETRIES: Family =
-    Family::new("workqueue_retries_total", Kind::Counter, Stability::Beta, &["name"], "Total number of retries handled by workqueue");
+static RETRIES: Family = Family::new(
+    "workqueue_retries_total",
+    Kind::Counter,
+    Stability::Beta,
+    &["name"],
+    "Total number of retries handled by workqueue",
+);
 
 /// The series of a queue with a name.
 struct Counted {
