@@ -84,6 +84,13 @@ impl Series {
         self.value.store(n.to_bits(), Ordering::Relaxed);
     }
 
+    /// Counts one in a gauge for as long as the answer lives.
+    #[must_use]
+    pub fn hold(self: &Arc<Self>) -> Held {
+        self.inc();
+        Held(self.clone())
+    }
+
     /// Notes one value of a histogram.
     pub fn observe(&self, v: f64) {
         if let Some(i) = self.bounds.iter().position(|b| v <= *b) {
@@ -103,6 +110,16 @@ impl Series {
     #[must_use]
     pub fn count(&self) -> u64 {
         self.count.load(Ordering::Relaxed)
+    }
+}
+
+/// One of what a gauge counts; taken away when dropped.
+#[derive(Debug)]
+pub struct Held(Arc<Series>);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.add(-1.0);
     }
 }
 
@@ -142,6 +159,11 @@ impl Family {
     pub fn forget(&self, values: &[&str]) {
         let values: Vec<String> = values.iter().map(|v| (*v).to_owned()).collect();
         lock(&self.series).remove(&values);
+    }
+
+    /// Forgets all series.
+    pub fn clear(&self) {
+        lock(&self.series).clear();
     }
 
     fn write(&self, out: &mut String) {

@@ -148,6 +148,7 @@ impl ApiServer {
         };
         let inner = Arc::new(server);
         addresses.attach(&inner);
+        inner.collect();
         Ok(Self { inner })
     }
 

@@ -13,6 +13,8 @@ mod service_account;
 mod storage;
 mod tolerations;
 
+use std::time::Instant;
+
 use async_trait::async_trait;
 use pintle_api::Status;
 use serde_json::Value;
@@ -20,6 +22,18 @@ use serde_json::Value;
 use crate::Server;
 use crate::http::context::Ctx;
 use crate::registry::Res;
+
+impl Operation {
+    /// Upstream's name of it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Create => "CREATE",
+            Self::Update => "UPDATE",
+            Self::Delete => "DELETE",
+            Self::Connect => "CONNECT",
+        }
+    }
+}
 
 /// What is being done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,21 +148,33 @@ impl Chain {
 
     /// The mutating pass.
     pub(crate) async fn admit(&self, server: &Server, a: &Attributes<'_>, object: &mut Value) -> Result<(), Status> {
-        for p in &self.plugins {
-            if p.handles(a) {
-                p.admit(server, a, object).await?;
+        let pass = Instant::now();
+        let mut done = Ok(());
+        for p in self.plugins.iter().filter(|p| p.handles(a)) {
+            let started = Instant::now();
+            done = p.admit(server, a, object).await;
+            server.metrics.admission(Some(p.name()), a.operation, "admit", done.is_err(), started.elapsed());
+            if done.is_err() {
+                break;
             }
         }
-        Ok(())
+        server.metrics.admission(None, a.operation, "admit", done.is_err(), pass.elapsed());
+        done
     }
 
     /// The validating pass.
     pub(crate) async fn validate(&self, server: &Server, a: &Attributes<'_>, object: &Value) -> Result<(), Status> {
-        for p in &self.plugins {
-            if p.handles(a) {
-                p.validate(server, a, object).await?;
+        let pass = Instant::now();
+        let mut done = Ok(());
+        for p in self.plugins.iter().filter(|p| p.handles(a)) {
+            let started = Instant::now();
+            done = p.validate(server, a, object).await;
+            server.metrics.admission(Some(p.name()), a.operation, "validate", done.is_err(), started.elapsed());
+            if done.is_err() {
+                break;
             }
         }
-        Ok(())
+        server.metrics.admission(None, a.operation, "validate", done.is_err(), pass.elapsed());
+        done
     }
 }

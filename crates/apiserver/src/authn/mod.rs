@@ -6,7 +6,7 @@ pub(crate) mod service_account;
 pub(crate) mod tokens;
 pub(crate) mod x509;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use http::header::AUTHORIZATION;
 use pintle_api::Status;
@@ -21,6 +21,15 @@ use crate::http::context::Ctx;
 pub(crate) struct Peer {
     /// The client's certificate and its chain, proven to be its own but not yet to be trusted.
     pub(crate) certificates: Arc<Vec<CertificateDer<'static>>>,
+    /// What the certificate was found to be worth when the connection's first request came.
+    known: Arc<OnceLock<Option<x509::Client>>>,
+}
+
+impl Peer {
+    /// The other end with this chain.
+    pub(crate) fn new(certificates: Vec<CertificateDer<'static>>) -> Self {
+        Self { certificates: Arc::new(certificates), known: Arc::default() }
+    }
 }
 
 /// The bearer token of a request, from its header or, for WebSockets of browsers, from a sub-protocol.
@@ -48,32 +57,35 @@ impl Server {
     ///
     /// # Errors
     /// 401.
-    pub(crate) async fn authenticate(&self, ctx: &mut Ctx, peer: &Peer) -> Result<UserInfo, Status> {
+    pub(crate) async fn authenticate(&self, ctx: &mut Ctx, peer: &Peer) -> Result<Arc<UserInfo>, Status> {
         if let Some(proxy) = &self.front_proxy
             && let Some(user) = proxy.user(&mut ctx.headers, &peer.certificates)
         {
-            return Ok(authenticated(user));
+            return Ok(Arc::new(authenticated(user)));
         }
-        if let Some(clients) = &self.client_ca
-            && let Some(user) = clients.user(&peer.certificates)
-        {
-            return Ok(authenticated(user));
+        if let Some(clients) = &self.client_ca {
+            let client = peer.known.get_or_init(|| clients.client(&peer.certificates));
+            let now = self.clock.now().as_second();
+            if let Some(client) = client.as_ref().filter(|c| c.until >= now) {
+                self.metrics.certificate(client.until - now);
+                return Ok(Arc::clone(&client.user));
+            }
         }
         if let Some(token) = bearer(ctx) {
             let user = self.token_user(&token, &[]).await?.map(|(user, _)| user);
             ctx.headers.remove(AUTHORIZATION);
-            return user.map(authenticated).ok_or_else(Status::unauthorized);
+            return user.map(authenticated).map(Arc::new).ok_or_else(Status::unauthorized);
         }
         // A certificate that nobody here trusts is a failed attempt, not an anonymous request.
         if !peer.certificates.is_empty() && self.client_ca.is_some() {
             return Err(Status::unauthorized());
         }
         if self.config.anonymous {
-            return Ok(UserInfo {
+            return Ok(Arc::new(UserInfo {
                 name: "system:anonymous".into(),
                 groups: vec!["system:unauthenticated".into()],
                 ..UserInfo::default()
-            });
+            }));
         }
         Err(Status::unauthorized())
     }

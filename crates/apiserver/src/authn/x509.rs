@@ -49,7 +49,7 @@ impl ClientCa {
     }
 
     /// The user of a trusted certificate.
-    pub(crate) fn user(&self, chain: &[CertificateDer<'static>]) -> Option<UserInfo> {
+    pub(crate) fn client(&self, chain: &[CertificateDer<'static>]) -> Option<Client> {
         if !self.trusts(chain) {
             return None;
         }
@@ -57,8 +57,18 @@ impl ClientCa {
         let mut user = UserInfo { name, groups, ..UserInfo::default() };
         let digest = sha2_hex(chain.first()?);
         user.extra.insert("authentication.kubernetes.io/credential-id".into(), vec![format!("X509SHA256={digest}")]);
-        Some(user)
+        let ends = |der| Some(X509Certificate::from_der(der).ok()?.1.validity().not_after.timestamp());
+        let until = chain.iter().map(|der| ends(der.as_ref())).collect::<Option<Vec<i64>>>()?.into_iter().min()?;
+        Some(Client { user: Arc::new(super::authenticated(user)), until })
     }
+}
+
+/// Who a certificate says its holder is.
+#[derive(Debug)]
+pub(crate) struct Client {
+    pub(crate) user: Arc<UserInfo>,
+    /// Until when that is so, in seconds since 1970.
+    pub(crate) until: i64,
 }
 
 fn sha2_hex(der: &[u8]) -> String {

@@ -5,17 +5,45 @@ mod kubernetes;
 mod namespaces;
 mod policy;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::Mutex;
 
 use pintle_api::Status;
 
 use crate::Server;
 
+/// One health check and how it stands.
+pub(crate) struct Check {
+    pub(crate) name: String,
+    /// The name under which it is excluded with others.
+    pub(crate) group: Option<&'static str>,
+    pub(crate) state: Result<(), String>,
+}
+
+/// The steps of the start, by upstream's names of the hooks that do them there, in upstream's order.
+const STEPS: &[&str] = &[
+    "start-apiserver-admission-initializer",
+    "generic-apiserver-start-informers",
+    "priority-and-fairness-config-consumer",
+    "priority-and-fairness-filter",
+    "start-system-namespaces-controller",
+    "start-cluster-authentication-info-controller",
+    "start-kube-apiserver-identity-lease-controller",
+    "start-service-ip-repair-controllers",
+    "rbac/bootstrap-roles",
+    "scheduling/bootstrap-system-priority-classes",
+    "priority-and-fairness-config-producer",
+    "bootstrap-controller",
+    "start-kubernetes-service-cidr-controller",
+];
+
 /// Which steps of the start are done.
 #[derive(Debug, Default)]
 pub(crate) struct Hooks {
-    ready: AtomicBool,
+    done: Mutex<BTreeSet<&'static str>>,
     stopping: AtomicBool,
 }
 
@@ -25,40 +53,41 @@ impl Hooks {
         self.stopping.store(true, Ordering::SeqCst);
     }
 
+    fn done(&self, steps: &[&'static str]) {
+        debug_assert!(steps.iter().all(|s| STEPS.contains(s)));
+        self.done.lock().extend(steps);
+    }
+
+    /// The checks that a health endpoint has.
+    pub(crate) fn names(endpoint: &str) -> impl Iterator<Item = String> + use<> {
+        let ready = endpoint == "readyz";
+        let first = ["ping", "log", "etcd", "etcd-readiness", "informer-sync"];
+        let first = first.into_iter().filter(move |n| ready || !matches!(*n, "etcd-readiness" | "informer-sync"));
+        let steps = STEPS.iter().map(|s| format!("poststarthook/{s}"));
+        first.map(str::to_owned).chain(steps).chain(ready.then(|| "shutdown".to_owned()))
+    }
+
     /// The checks of a health endpoint and how they stand.
-    pub(crate) async fn checks(&self, server: &Server, endpoint: &str) -> Vec<(String, Result<(), String>)> {
-        let started = |name: &str| {
-            let state = if self.ready.load(Ordering::SeqCst) { Ok(()) } else { Err("not finished".to_owned()) };
-            (name.to_owned(), state)
-        };
-        let mut out = vec![("ping".to_owned(), Ok(())), ("log".to_owned(), Ok(()))];
+    pub(crate) async fn checks(&self, server: &Server, endpoint: &str) -> Vec<Check> {
         let store = server.config.store.current_revision().await.map(|_| ()).map_err(|e| e.to_string());
-        if endpoint != "livez" || store.is_ok() {
-            out.push(("etcd".into(), store.clone()));
-        }
-        if endpoint == "readyz" {
-            out.push(("etcd-readiness".into(), store));
-            out.push(started("informer-sync"));
-        }
-        for name in [
-            "poststarthook/start-apiserver-admission-initializer",
-            "poststarthook/generic-apiserver-start-informers",
-            "poststarthook/start-system-namespaces-controller",
-            "poststarthook/start-cluster-authentication-info-controller",
-            "poststarthook/start-legacy-token-tracking-controller",
-            "poststarthook/start-service-ip-repair-controllers",
-            "poststarthook/rbac/bootstrap-roles",
-            "poststarthook/scheduling/bootstrap-system-priority-classes",
-            "poststarthook/priority-and-fairness-config-producer",
-            "poststarthook/bootstrap-controller",
-        ] {
-            out.push(started(name));
-        }
-        if endpoint == "readyz" {
-            let stopping = self.stopping.load(Ordering::SeqCst);
-            out.push(("shutdown".into(), if stopping { Err("process is shutting down".into()) } else { Ok(()) }));
-        }
-        out
+        let done = self.done.lock().clone();
+        let informed = server
+            .registry
+            .all()
+            .iter()
+            .filter_map(|r| r.objects.as_ref()?.loaded())
+            .all(crate::cache::Cache::is_ready);
+        let state = |name: &str| match name {
+            "ping" | "log" => Ok(()),
+            "etcd" | "etcd-readiness" => store.clone(),
+            "informer-sync" if informed => Ok(()),
+            "informer-sync" => Err("some caches are not filled".to_owned()),
+            "shutdown" if self.stopping.load(Ordering::SeqCst) => Err("process is shutting down".to_owned()),
+            "shutdown" => Ok(()),
+            step if done.contains(step.trim_start_matches("poststarthook/")) => Ok(()),
+            _ => Err("not finished".to_owned()),
+        };
+        Self::names(endpoint).map(|name| Check { state: state(&name), name, group: None }).collect()
     }
 }
 
@@ -67,11 +96,20 @@ impl Hooks {
 /// # Errors
 /// When the store fails.
 pub(crate) async fn start(server: &Arc<Server>) -> Result<(), Status> {
+    let hooks = &server.hooks;
+    hooks.done(&["start-apiserver-admission-initializer"]);
     follow::rbac(server).await?;
+    hooks.done(&["generic-apiserver-start-informers"]);
     namespaces::ensure(server).await?;
+    hooks.done(&["start-system-namespaces-controller"]);
     policy::ensure(server).await?;
+    hooks.done(&["rbac/bootstrap-roles", "scheduling/bootstrap-system-priority-classes"]);
+    hooks.done(&["priority-and-fairness-config-producer"]);
+    hooks.done(&["priority-and-fairness-config-consumer", "priority-and-fairness-filter"]);
     crate::registry::services::start(server).await?;
+    hooks.done(&["start-service-ip-repair-controllers"]);
     kubernetes::ensure(server).await?;
-    server.hooks.ready.store(true, Ordering::SeqCst);
+    hooks.done(&["start-kubernetes-service-cidr-controller", "bootstrap-controller"]);
+    hooks.done(&["start-cluster-authentication-info-controller", "start-kube-apiserver-identity-lease-controller"]);
     Ok(())
 }

@@ -393,6 +393,21 @@ impl Cache {
         Watch::start(self.shared.clone(), options).await
     }
 
+    /// How many objects there are.
+    pub fn len(&self) -> usize {
+        self.shared.state.lock().map.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether it has the state of the store and follows it.
+    pub fn is_ready(&self) -> bool {
+        self.shared.progress.borrow().ready
+    }
+
     /// How many watches there are.
     pub fn watchers(&self) -> usize {
         self.shared.dispatch.lock().watchers()

@@ -1,6 +1,8 @@
 //! What is known of a request while it is served.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use http::{HeaderMap, Method};
 use parking_lot::Mutex;
@@ -33,6 +35,8 @@ pub(crate) struct Ctx {
     /// The connection itself, for requests that switch protocols.
     pub(crate) upgrade: Mutex<Option<hyper::upgrade::OnUpgrade>>,
     warnings: Mutex<Vec<String>>,
+    /// Microseconds that the request waited for its turn or for webhooks.
+    held: AtomicU64,
 }
 
 impl Ctx {
@@ -50,6 +54,7 @@ impl Ctx {
             audit_id,
             upgrade: Mutex::new(None),
             warnings: Mutex::new(Vec::new()),
+            held: AtomicU64::new(0),
         }
     }
 
@@ -67,6 +72,7 @@ impl Ctx {
             audit_id: String::new(),
             upgrade: Mutex::new(None),
             warnings: Mutex::new(Vec::new()),
+            held: AtomicU64::new(0),
         }
     }
 
@@ -82,6 +88,17 @@ impl Ctx {
     /// The warnings so far.
     pub(crate) fn take_warnings(&self) -> Vec<String> {
         std::mem::take(&mut *self.warnings.lock())
+    }
+
+    #[expect(dead_code, reason = "priority and fairness holds requests")]
+    /// Counts time that the request waited for its turn or for webhooks.
+    pub(crate) fn hold(&self, waited: Duration) {
+        self.held.fetch_add(u64::try_from(waited.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// All the time it waited so.
+    pub(crate) fn held(&self) -> Duration {
+        Duration::from_micros(self.held.load(Ordering::Relaxed))
     }
 
     /// The `User-Agent` header.

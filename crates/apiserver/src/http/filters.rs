@@ -52,7 +52,7 @@ impl Server {
                 respond::error(&s, &ctx.headers, &ctx.query)
             }
         };
-        self.metrics.observe(&ctx, response.status().as_u16(), started.elapsed());
+        self.count(&ctx, &response, started.elapsed());
         let headers = response.headers_mut();
         if let Ok(v) = HeaderValue::from_str(&ctx.audit_id) {
             headers.insert(AUDIT_ID, v);
@@ -69,6 +69,18 @@ impl Server {
         response
     }
 
+    /// Counts an answered request.
+    fn count(&self, ctx: &Ctx, response: &Response<Body>, took: std::time::Duration) {
+        let (code, i) = (response.status().as_u16(), &ctx.info);
+        // Paths and names that nobody serves must not make series without end.
+        if code == 404 && (!i.is_resource || self.registry.get(&i.group, &i.version, &i.resource).is_none()) {
+            return;
+        }
+        let size = response.extensions().get::<respond::Length>().map(|l| l.0);
+        let size = size.or_else(|| http_body::Body::size_hint(response.body()).exact());
+        self.metrics.observe(ctx, code, size, took, ctx.held());
+    }
+
     async fn filtered(
         self: &Arc<Self>,
         ctx: &mut Ctx,
@@ -78,7 +90,7 @@ impl Server {
     ) -> Result<Response<Body>, Status> {
         ctx.user = match in_process {
             Some(InProcessUser(user)) => user,
-            None => Arc::new(self.authenticate(ctx, peer).await?),
+            None => self.authenticate(ctx, peer).await?,
         };
         self.impersonate(ctx).await?;
         let long = ctx.info.is_long_running();
@@ -89,9 +101,10 @@ impl Server {
             return self.route(ctx, body).await;
         }
         let limit = self.config.request_timeout;
-        tokio::time::timeout(limit, self.route(ctx, body))
-            .await
-            .unwrap_or_else(|_| Err(Status::timeout("request did not complete within the allotted timeout", 0)))
+        tokio::time::timeout(limit, self.route(ctx, body)).await.unwrap_or_else(|_| {
+            self.metrics.terminated(ctx, 504);
+            Err(Status::timeout("request did not complete within the allotted timeout", 0))
+        })
     }
 
     async fn route(self: &Arc<Self>, ctx: &Ctx, body: Body) -> Result<Response<Body>, Status> {

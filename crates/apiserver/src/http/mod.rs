@@ -2,7 +2,10 @@
 
 pub(crate) mod body;
 pub(crate) mod context;
+pub(crate) mod debug;
+pub(crate) mod deprecation;
 pub(crate) mod filters;
+pub(crate) mod health;
 pub(crate) mod inflight;
 pub(crate) mod info;
 pub(crate) mod negotiate;

@@ -51,6 +51,7 @@ impl Server {
         if scoped_wrong || (i.subresource.is_empty() && i.parts.len() > 2) {
             return Err(Status::path_not_found());
         }
+        self.warn_deprecated(ctx, res);
         if !i.subresource.is_empty() {
             return self.subresource(ctx, res, body).await;
         }
@@ -358,6 +359,8 @@ const PIECE: usize = 128 * 1024;
 /// A list as the answer, written from the shared objects as the client reads.
 fn streamed(res: &Arc<Res>, head: String, items: Vec<Arc<Object>>) -> Response<Body> {
     let res = Arc::clone(res);
+    let items_len: usize = items.iter().map(|o| res.item(o).len() + 2).sum();
+    let length = respond::Length((head.len() + items_len + 3) as u64);
     let mut head = Some(head);
     let mut at = 0;
     let pieces = std::iter::from_fn(move || {
@@ -382,6 +385,7 @@ fn streamed(res: &Arc<Res>, head: String, items: Vec<Arc<Object>>) -> Response<B
     let body = StreamBody::new(futures::stream::iter(pieces));
     let mut r = Response::new(BodyExt::boxed_unsync(body));
     r.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    r.extensions_mut().insert(length);
     r
 }
 

@@ -24,6 +24,10 @@ pub(crate) fn bytes(code: u16, content_type: &'static str, body: impl Into<Bytes
     r
 }
 
+/// Response extension: how long a body that is written piece by piece will be.
+#[derive(Clone, Copy)]
+pub(crate) struct Length(pub(crate) u64);
+
 /// A plain text answer.
 pub(crate) fn text(code: u16, body: impl Into<Bytes>) -> Response<Body> {
     let mut r = bytes(code, "text/plain; charset=utf-8", body);

@@ -12,8 +12,6 @@ use super::negotiate::{self, Accepted, Media};
 use super::respond;
 use crate::Server;
 
-const UNSTABLE: &str = "Warning: This endpoint is not meant to be machine parseable, has no formatting compatibility guarantees and is for debugging purposes only.\n";
-
 impl Server {
     /// Serves a request about anything but a resource.
     ///
@@ -47,12 +45,18 @@ impl Server {
                 Ok(r)
             }
             "/openapi/v2" if reads => self.openapi_v2(ctx),
-            "/statusz" if reads => Ok(respond::text(200, self.statusz())),
-            "/flagz" if reads => Ok(respond::text(200, self.flagz())),
+            "/statusz" if reads => self.statusz(ctx),
+            "/flagz" if reads => self.flagz(ctx),
+            "/configz" if reads => Ok(respond::bytes(200, "application/json", self.configz().to_string())),
             "/" => Ok(self.plain(ctx, &json!({"paths": self.paths()}))),
             "/version" if reads => Ok(self.plain(ctx, &crate::discovery::version())),
-            "/metrics" => {
-                Ok(respond::bytes(200, "text/plain; version=0.0.4; charset=utf-8", self.metrics_text().await))
+            "/metrics" if reads => {
+                let mut text = String::new();
+                pintle_api::metrics::write(&mut text);
+                Ok(respond::bytes(200, "text/plain; version=0.0.4; charset=utf-8", text))
+            }
+            path if reads && path.starts_with("/debug/pprof") => {
+                Ok(self.pprof(path).unwrap_or_else(respond::page_not_found))
             }
             _ => self.health(ctx, path).await.map_or_else(|| Ok(respond::page_not_found()), Ok),
         }
@@ -95,23 +99,28 @@ impl Server {
     }
 
     fn paths(&self) -> Vec<String> {
-        let mut all: Vec<String> = [
+        const PLAIN: &[&str] = &[
             "/.well-known/openid-configuration",
             "/api",
             "/apis",
+            "/configz",
+            "/debug/pprof",
+            "/flagz",
             "/healthz",
             "/livez",
             "/metrics",
-            "/openapi/v2",
             "/openapi/v2",
             "/openapi/v3",
             "/openapi/v3/",
             "/openid/v1/jwks",
             "/readyz",
+            "/statusz",
             "/version",
-        ]
-        .map(str::to_owned)
-        .to_vec();
+        ];
+        let mut all: Vec<String> = PLAIN.iter().map(|p| (*p).to_owned()).collect();
+        for endpoint in ["healthz", "livez", "readyz"] {
+            all.extend(crate::bootstrap::Hooks::names(endpoint).map(|n| format!("/{endpoint}/{n}")));
+        }
         for r in self.registry.all() {
             if r.def.group.is_empty() {
                 all.push("/api/v1".into());
@@ -123,119 +132,5 @@ impl Server {
         all.sort();
         all.dedup();
         all
-    }
-
-    async fn metrics_text(&self) -> String {
-        use crate::metrics::{head, line};
-        let (mut out, mut watches) = (String::new(), String::new());
-        self.metrics.write(&mut out);
-        let (reading, writing) = self.inflight.now();
-        head(
-            &mut out,
-            "apiserver_current_inflight_requests",
-            "gauge",
-            "[STABLE] Maximal number of currently used inflight request limit of this apiserver per request kind in last second.",
-        );
-        line(&mut out, "apiserver_current_inflight_requests", "request_kind=\"mutating\"", writing);
-        line(&mut out, "apiserver_current_inflight_requests", "request_kind=\"readOnly\"", reading);
-        head(
-            &mut out,
-            "apiserver_storage_objects",
-            "gauge",
-            "[STABLE] Number of stored objects at the time of last check split by kind.",
-        );
-        head(
-            &mut watches,
-            "apiserver_longrunning_requests",
-            "gauge",
-            "[STABLE] Gauge of all active long-running apiserver requests broken out by verb, group, version, resource, scope and component. Not all requests are tracked this way.",
-        );
-        for res in self.registry.all() {
-            let Some(cache) = res.objects.as_ref().and_then(|o| o.loaded()) else { continue };
-            if !res.converts() {
-                if let Ok(all) = cache.at_least(0).await {
-                    let name = res.def.group_resource();
-                    line(&mut out, "apiserver_storage_objects", &format!("resource=\"{name}\""), all.len());
-                }
-                let d = res.def;
-                let labels = format!(
-                    "component=\"apiserver\",group=\"{}\",resource=\"{}\",scope=\"cluster\",subresource=\"\",verb=\"WATCH\",version=\"{}\"",
-                    d.group, d.resource, d.version
-                );
-                line(&mut watches, "apiserver_longrunning_requests", &labels, cache.watchers());
-            }
-        }
-        out.push_str(&watches);
-        crate::metrics::process(&mut out);
-        pintle_api::metrics::write(&mut out);
-        out
-    }
-
-    /// `/statusz`: what runs here and since when.
-    fn statusz(&self) -> String {
-        let up = self.clock.now().duration_since(self.started).as_secs();
-        let version = crate::discovery::version();
-        format!(
-            "kube-apiserver statusz\n{UNSTABLE}\nStarted: {}\nUp: {}\nGo version: {}\nBinary version: {}\nEmulation version: 1.{}\nPaths: {}\n",
-            pintle_api::time::format(self.started),
-            pintle_api::time::human_duration(up),
-            version["goVersion"].as_str().unwrap_or_default(),
-            version["gitVersion"].as_str().unwrap_or_default(),
-            crate::discovery::MINOR,
-            "/healthz /livez /metrics /readyz /statusz /version"
-        )
-    }
-
-    /// `/flagz`: the flags as given.
-    fn flagz(&self) -> String {
-        let mut out = format!("kube-apiserver flagz\n{UNSTABLE}\n");
-        for (k, v) in &self.config.flags {
-            out.push_str(&format!("{k}={v}\n"));
-        }
-        out
-    }
-
-    /// `/healthz`, `/livez`, `/readyz` and their parts.
-    async fn health(&self, ctx: &Ctx, path: &str) -> Option<Response<Body>> {
-        let trimmed = path.trim_end_matches('/');
-        let mut parts = trimmed.trim_start_matches('/').splitn(2, '/');
-        let endpoint = parts.next().filter(|e| matches!(*e, "healthz" | "livez" | "readyz"))?;
-        let one = parts.next();
-        let checks = self.hooks.checks(self, endpoint).await;
-        if let Some(name) = one {
-            let (_, state) = checks.iter().find(|(n, _)| n == name)?;
-            return Some(match state {
-                Ok(()) => respond::text(200, "ok"),
-                Err(why) => respond::text(500, format!("internal server error: {why}\n")),
-            });
-        }
-        let excluded: Vec<&str> = ctx.query.all("exclude").collect();
-        let mut text = String::new();
-        let mut failed = Vec::new();
-        for (name, state) in &checks {
-            if excluded.contains(&name.as_str()) {
-                text.push_str(&format!("[+]{name} excluded: ok\n"));
-            } else if state.is_ok() {
-                text.push_str(&format!("[+]{name} ok\n"));
-            } else {
-                failed.push(name.as_str());
-                text.push_str(&format!("[-]{name} failed: reason withheld\n"));
-            }
-        }
-        let unknown: Vec<&&str> = excluded.iter().filter(|e| !checks.iter().any(|(n, _)| n == *e)).collect();
-        if !unknown.is_empty() {
-            let names: Vec<String> = unknown.iter().map(|n| format!("\"{n}\"")).collect();
-            text.push_str(&format!(
-                "warn: some health checks cannot be excluded: no matches for {}\n",
-                names.join(", ")
-            ));
-        }
-        if !failed.is_empty() {
-            return Some(respond::text(500, format!("{text}{endpoint} check failed\n")));
-        }
-        if ctx.query.has("verbose") {
-            return Some(respond::text(200, format!("{text}{endpoint} check passed\n")));
-        }
-        Some(respond::text(200, "ok"))
     }
 }

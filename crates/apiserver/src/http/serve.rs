@@ -98,7 +98,7 @@ async fn connection(server: Arc<Server>, acceptor: TlsAcceptor, stream: TcpStrea
         .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "TLS handshake"))??;
     let certificates =
         stream.get_ref().1.peer_certificates().map(|c| c.iter().map(|c| c.clone().into_owned()).collect());
-    let peer = Peer { certificates: Arc::new(certificates.unwrap_or_default()) };
+    let peer = Peer::new(certificates.unwrap_or_default());
     let stopping = server.stopping.clone();
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         let (server, peer) = (Arc::clone(&server), peer.clone());

@@ -41,9 +41,13 @@ pub(crate) async fn serve(server: &Arc<Server>, ctx: &Ctx, res: &Arc<Res>) -> Re
         _ => table::Include::None,
     };
     let items = limited(server, watch::watch(res, &namespace(ctx, res), &o).await?, timeout);
+    let running = server.metrics.long_running(ctx);
     if ctx.want_objects {
         let res = Arc::clone(res);
-        let events = items.map(move |item| item.and_then(|i| watch::event(&res, &i)));
+        let events = items.map(move |item| {
+            let _ = &running;
+            item.and_then(|i| watch::event(&res, &i))
+        });
         let mut r = respond::bytes(200, Media::Json.name(), Bytes::new());
         r.extensions_mut().insert(ObjectStream::new(events.boxed()));
         return Ok(r);
@@ -53,7 +57,10 @@ pub(crate) async fn serve(server: &Arc<Server>, ctx: &Ctx, res: &Arc<Res>) -> Re
         _ => "application/json",
     };
     let mut framer = Framer { server: Arc::clone(server), res: Arc::clone(res), accepted, include, head: true };
-    let frames = items.map(move |item| Ok::<_, BoxError>(Frame::data(framer.frame(item))));
+    let frames = items.map(move |item| {
+        let _ = &running;
+        Ok::<_, BoxError>(Frame::data(framer.frame(item)))
+    });
     let mut r = Response::new(BodyExt::boxed_unsync(StreamBody::new(frames)));
     r.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     Ok(r)
