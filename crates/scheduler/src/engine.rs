@@ -1,21 +1,39 @@
 //! What the scheduler does with what happens: pods and nodes come in, placements and rejections go out. Pure: the clock
 //! is passed in, and the caller carries out what is decided.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::cache::Cache;
-use crate::framework::ClusterEvent;
-use crate::framework::profile::{Profile, Search};
+use crate::cache::objects::ObjectChange;
+use crate::framework::preemption::Nomination;
+use crate::framework::profile::{Attempt, Profile, Search};
+use crate::framework::{Action, ClusterEvent, Diagnosis};
 use crate::model::{Node, Pod};
 use crate::queue::{Pending, Queue};
 
 /// What came of one try.
 #[derive(Debug)]
 pub enum Outcome {
-    /// The pod is assumed on this node and is to be bound.
-    Bind(Arc<Pod>, String),
-    /// No node takes it; why, in upstream's words.
-    Unschedulable(Arc<Pod>, String),
+    /// The pod is assumed on this node and is to be bound, once the actions are done.
+    Bind(Arc<Pod>, String, Vec<Action>),
+    /// No node takes it.
+    Unschedulable(Failure),
+}
+
+/// A pod that was placed nowhere.
+#[derive(Debug)]
+pub struct Failure {
+    /// The pod.
+    pub pod: Arc<Pod>,
+    /// Why, in upstream's words.
+    pub message: String,
+    /// What `status.nominatedNodeName` is to become, where it is to change.
+    pub nominate: Option<String>,
+    /// Pods that are to go for it.
+    pub victims: Vec<Arc<Pod>>,
+    /// Less important pods that lose their nomination to the same node.
+    pub demoted: Vec<Arc<Pod>>,
 }
 
 /// The scheduler's state.
@@ -24,13 +42,21 @@ pub struct Engine {
     cache: Cache,
     queue: Queue,
     search: Search,
+    /// Pods whose victims are being removed, by uid; with how many removals are still to be answered.
+    preempting: HashMap<String, usize>,
 }
 
 impl Engine {
     /// An engine with these profiles; the seed decides among equally good nodes.
     #[must_use]
     pub fn new(profiles: Vec<Profile>, seed: u64) -> Self {
-        Self { profiles, cache: Cache::default(), queue: Queue::default(), search: Search::new(seed) }
+        Self {
+            profiles,
+            cache: Cache::default(),
+            queue: Queue::default(),
+            search: Search::new(seed),
+            preempting: HashMap::new(),
+        }
     }
 
     fn profile(&self, name: &str) -> Option<usize> {
@@ -42,30 +68,54 @@ impl Engine {
         if pod.finished {
             self.remove_pod(pod, now);
         } else if !pod.node_name.is_empty() {
-            let news = !self.cache.is_placed(&pod.uid)
-                || self.cache.is_assumed(&pod.uid)
-                || old.is_some_and(|o| o.labels != pod.labels || o.requests != pod.requests);
+            let known = self.cache.is_placed(&pod.uid) && !self.cache.is_assumed(&pod.uid);
+            self.cache.nominated.remove(&pod.uid);
             self.cache.set_pod(pod.clone());
             self.queue.remove(&pod.uid);
-            if news {
-                self.tell(ClusterEvent::PodAssigned(pod), now);
+            match old {
+                Some(old) if known => {
+                    if old.labels != pod.labels || old.requests != pod.requests || old.deleting != pod.deleting {
+                        self.tell(ClusterEvent::PodUpdated(old, pod), now);
+                    }
+                }
+                _ => self.tell(ClusterEvent::PodAssigned(pod), now),
             }
         } else if let Some(profile) = self.profile(&pod.scheduler_name) {
             if pod.deleting {
                 // It will be gone before it could run.
                 self.queue.remove(&pod.uid);
+                self.take_back_nomination(&pod.uid, now);
             } else if !self.cache.is_assumed(&pod.uid) {
+                if old.is_none_or(|o| o.nominated_node != pod.nominated_node) {
+                    self.cache.nominated.set(pod, &pod.nominated_node);
+                } else if let Some(node) = self.cache.nominated.node_of(&pod.uid).map(str::to_owned) {
+                    self.cache.nominated.set(pod, &node);
+                }
                 let gated = self.profiles[profile].pre_enqueue(pod).is_err();
                 // Status updates, the scheduler's own among them, are no reason to try again.
                 let retry = old.is_some_and(|o| o.generation != pod.generation || o.labels != pod.labels);
                 self.queue.set(pod.clone(), gated, retry, now);
             }
+        } else {
+            // Another scheduler's; a room it was promised is to be kept all the same.
+            self.cache.nominated.set(pod, if pod.deleting { "" } else { &pod.nominated_node });
+        }
+    }
+
+    /// The room a pod was promised is free for others.
+    fn take_back_nomination(&mut self, uid: &str, now: u64) {
+        if self.cache.nominated.node_of(uid).is_some() {
+            self.cache.nominated.remove(uid);
+            // Whoever was rejected for its sake may be tried again.
+            self.queue.event(now, |_| true);
         }
     }
 
     /// A pod is gone.
     pub fn remove_pod(&mut self, pod: &Pod, now: u64) {
         self.queue.remove(&pod.uid);
+        self.preempting.remove(&pod.uid);
+        self.take_back_nomination(&pod.uid, now);
         if let Some(gone) = self.cache.remove_pod(&pod.uid) {
             self.tell(ClusterEvent::PodGone(&gone), now);
         }
@@ -88,45 +138,112 @@ impl Engine {
     }
 
     /// A node is gone.
-    pub fn remove_node(&mut self, name: &str) {
-        self.cache.remove_node(name);
+    pub fn remove_node(&mut self, name: &str, now: u64) {
+        if let Some(gone) = self.cache.remove_node(name) {
+            self.tell(ClusterEvent::NodeGone(&gone), now);
+        }
+    }
+
+    /// Another object appeared, changed or is gone.
+    pub fn set_object(&mut self, change: &ObjectChange, now: u64) {
+        self.cache.apply(change);
+        self.tell(ClusterEvent::Object(change), now);
     }
 
     fn tell(&mut self, event: ClusterEvent<'_>, now: u64) {
-        let profiles = &self.profiles;
+        let (profiles, cache) = (&self.profiles, &self.cache);
         self.queue.event(now, |waiting| {
             profiles
                 .iter()
                 .find(|p| p.name == waiting.pod.scheduler_name)
-                .is_some_and(|p| p.hint(&waiting.rejected_by, event, &waiting.pod))
+                .is_some_and(|p| p.hint(&waiting.rejected_by, event, &waiting.pod, cache))
         });
     }
 
     /// Tries the next pod; `None` when there is none to try now.
     pub fn step(&mut self, now: u64) -> Option<Outcome> {
-        let queued = self.queue.pop(now)?;
-        let pod = queued.pod;
-        let Some(profile) = self.profile(&pod.scheduler_name) else {
-            self.queue.done(&pod.uid);
-            return self.step(now);
-        };
-        Some(match self.profiles[profile].place(&pod, &self.cache, &mut self.search) {
-            Ok(node) => {
-                self.cache.assume(&pod, &node);
-                Outcome::Bind(pod, node)
-            }
-            Err(diagnosis) => {
-                let message = diagnosis.message();
-                // With no node at all nothing rejected it, and the first node is what it waits for.
-                let mut plugins = diagnosis.plugins;
-                if plugins.is_empty() {
-                    plugins.push("NodeName");
-                    plugins.push("NodeResourcesFit");
+        loop {
+            let pod = self.queue.pop(now)?.pod;
+            let Some(profile) = self.profile(&pod.scheduler_name) else {
+                self.queue.done(&pod.uid);
+                continue;
+            };
+            let profile = &self.profiles[profile];
+            return Some(match profile.place(&pod, &mut self.cache, &mut self.search) {
+                Attempt::Placed(node) => match profile.reserve(&pod, &node, &mut self.cache) {
+                    Ok(actions) => {
+                        self.cache.assume(&pod, &node);
+                        self.cache.nominated.remove(&pod.uid);
+                        Outcome::Bind(pod, node, actions)
+                    }
+                    Err((plugin, rejection)) => {
+                        let mut diagnosis = Diagnosis { nodes: 1, ..Diagnosis::default() };
+                        diagnosis.blame(plugin);
+                        self.queue.failed(&pod.uid, diagnosis.plugins, now);
+                        Outcome::Unschedulable(Failure::new(pod, rejection.text()))
+                    }
+                },
+                Attempt::Failed(diagnosis, preemption) => {
+                    let mut failure = Failure::new(pod, diagnosis.message());
+                    if let Some(preemption) = preemption {
+                        self.nominate(&mut failure, preemption.nomination);
+                    }
+                    // With no node at all nothing rejected it, and the first node is what it waits for.
+                    let mut plugins = diagnosis.plugins;
+                    if plugins.is_empty() {
+                        plugins.push("NodeName");
+                        plugins.push("NodeResourcesFit");
+                    }
+                    self.queue.failed(&failure.pod.uid, plugins, now);
+                    if self.preempting.contains_key(&failure.pod.uid) {
+                        self.queue.hold(&failure.pod.uid);
+                    }
+                    Outcome::Unschedulable(failure)
                 }
-                self.queue.failed(&pod.uid, plugins, now);
-                Outcome::Unschedulable(pod, message)
+            });
+        }
+    }
+
+    /// Notes what preemption decided.
+    fn nominate(&mut self, failure: &mut Failure, nomination: Nomination) {
+        let pod = failure.pod.clone();
+        match nomination {
+            Nomination::Keep => {}
+            Nomination::Clear => {
+                if self.cache.nominated.node_of(&pod.uid).is_some() || !pod.nominated_node.is_empty() {
+                    self.cache.nominated.remove(&pod.uid);
+                    failure.nominate = Some(String::new());
+                }
             }
-        })
+            Nomination::Node(node, victims) => {
+                let lesser = self.cache.nominated.on(&node).iter().filter(|p| p.priority < pod.priority);
+                failure.demoted = lesser.cloned().collect();
+                for p in &failure.demoted {
+                    self.cache.nominated.remove(&p.uid);
+                }
+                self.cache.nominated.set(&pod, &node);
+                // Those that are on their way out already need no second push.
+                failure.victims = victims.into_iter().filter(|v| !v.deleting).collect();
+                if !failure.victims.is_empty() {
+                    self.preempting.insert(pod.uid.clone(), failure.victims.len());
+                }
+                failure.nominate = Some(node);
+            }
+        }
+    }
+
+    /// A victim of a pod was removed, or could not be.
+    pub fn victim_removed(&mut self, preemptor: &str, removed: bool, now: u64) {
+        let Some(left) = self.preempting.get_mut(preemptor) else { return };
+        *left -= 1;
+        let done = *left == 0;
+        if done {
+            self.preempting.remove(preemptor);
+        }
+        if done || !removed {
+            // What came meanwhile has moved nobody who was held.
+            self.queue.release(preemptor, !removed, now);
+        }
     }
 
     /// A binding was accepted.
@@ -136,6 +253,9 @@ impl Engine {
 
     /// A binding was refused: the node gets its room back and the pod backs off, unless it is `gone`.
     pub fn unbound(&mut self, pod: &Pod, gone: bool, now: u64) {
+        if let Some(profile) = self.profile(&pod.scheduler_name) {
+            self.profiles[profile].unreserve(pod, &mut self.cache);
+        }
         if self.cache.is_assumed(&pod.uid) {
             self.cache.remove_pod(&pod.uid);
             self.tell(ClusterEvent::PodGone(pod), now);
@@ -145,6 +265,12 @@ impl Engine {
         } else {
             self.queue.failed(&pod.uid, Vec::new(), now);
         }
+    }
+
+    /// The cluster as the scheduler sees it.
+    #[must_use]
+    pub fn cache(&self) -> &Cache {
+        &self.cache
     }
 
     /// Tries again what has been unschedulable for very long.
@@ -165,112 +291,12 @@ impl Engine {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::model::wire;
-    use crate::plugins::default_profile;
-    use serde_json::{Value, json};
-
-    fn engine() -> Engine {
-        Engine::new(vec![default_profile("default-scheduler")], 7)
-    }
-
-    fn node(name: &str, cpu: &str) -> Arc<Node> {
-        let text =
-            json!({"metadata": {"name": name}, "status": {"allocatable": {"cpu": cpu, "memory": "8Gi", "pods": "10"}}});
-        Arc::new(serde_json::from_value::<wire::Node>(text).unwrap().into())
-    }
-
-    fn pod(name: &str, spec: Value) -> Arc<Pod> {
-        let text = json!({"metadata": {"name": name, "uid": name, "namespace": "d"}, "spec": spec});
-        Arc::new(serde_json::from_value::<wire::Pod>(text).unwrap().into())
-    }
-
-    fn cpu(name: &str, cpu: &str) -> Arc<Pod> {
-        pod(name, json!({"containers": [{"resources": {"requests": {"cpu": cpu}}}]}))
-    }
-
-    fn step(e: &mut Engine, now: u64) -> String {
-        match e.step(now) {
-            None => "nothing".into(),
-            Some(Outcome::Bind(p, n)) => format!("{} on {n}", p.name),
-            Some(Outcome::Unschedulable(p, why)) => format!("{}: {why}", p.name),
-        }
-    }
-
-    #[test]
-    fn places_and_keeps_count() {
-        let mut e = engine();
-        e.set_node(&node("n", "2"), 0);
-        for p in ["a", "b", "c"] {
-            e.set_pod(None, &cpu(p, "1"), 0);
-        }
-        assert_eq!(step(&mut e, 0), "a on n");
-        assert_eq!(step(&mut e, 0), "b on n");
-        assert_eq!(step(&mut e, 0), "c: 0/1 nodes are available: 1 Insufficient cpu.");
-        assert_eq!(step(&mut e, 0), "nothing");
-        // Room comes back when a binding is refused and when a pod ends.
-        e.unbound(&cpu("a", "1"), true, 10);
-        assert_eq!(e.next_wake(), Some(1000));
-        assert_eq!(step(&mut e, 1000), "c on n");
-    }
-
-    #[test]
-    fn waits_for_a_node_that_fits() {
-        let mut e = engine();
-        e.set_pod(None, &cpu("a", "4"), 0);
-        assert_eq!(step(&mut e, 0), "a: no nodes available to schedule pods");
-        e.set_node(&node("small", "2"), 2000);
-        assert_eq!(step(&mut e, 2000), "nothing");
-        e.set_node(&node("large", "4"), 2000);
-        assert_eq!(step(&mut e, 2000), "a on large");
-        e.bound(&cpu("a", "4"));
-        assert_eq!(e.pending(), Pending::default());
-    }
-
-    #[test]
-    fn spreads_over_equals() {
-        let mut e = engine();
-        for n in ["a", "b", "c", "d"] {
-            e.set_node(&node(n, "4"), 0);
-        }
-        let mut used = std::collections::BTreeMap::<String, usize>::new();
-        for i in 0..8 {
-            e.set_pod(None, &cpu(&format!("p{i}"), "1"), 0);
-            if let Some(Outcome::Bind(_, n)) = e.step(0) {
-                *used.entry(n).or_default() += 1;
-            }
-        }
-        assert_eq!(used.values().copied().collect::<Vec<_>>(), [2, 2, 2, 2]);
-    }
-
-    #[test]
-    fn other_schedulers_gates_and_deleted_pods_are_left_alone() {
-        let mut e = engine();
-        e.set_node(&node("n", "4"), 0);
-        e.set_pod(None, &pod("a", json!({"schedulerName": "mine"})), 0);
-        e.set_pod(None, &pod("b", json!({"schedulingGates": [{"name": "x/y"}]})), 0);
-        assert_eq!(step(&mut e, 0), "nothing");
-        assert_eq!(e.pending().gated, 1);
-        let ungated = pod("b", json!({}));
-        e.set_pod(Some(&pod("b", json!({"schedulingGates": [{"name": "x/y"}]}))), &ungated, 0);
-        assert_eq!(step(&mut e, 0), "b on n");
-    }
-
-    #[test]
-    fn named_nodes_only() {
-        let mut e = engine();
-        for n in ["a", "b"] {
-            e.set_node(&node(n, "4"), 0);
-        }
-        let on = |n: &str| json!({"affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [{"matchFields": [{"key": "metadata.name", "operator": "In", "values": [n]}]}]}}}});
-        e.set_pod(None, &pod("x", on("b")), 0);
-        assert_eq!(step(&mut e, 0), "x on b");
-        e.set_pod(None, &pod("y", on("zz")), 0);
-        assert!(
-            step(&mut e, 0)
-                .starts_with("y: 0/2 nodes are available: 1 node(s) didn't satisfy plugin(s) [NodeAffinity]")
-        );
+impl Failure {
+    fn new(pod: Arc<Pod>, message: String) -> Self {
+        Self { pod, message, nominate: None, victims: Vec::new(), demoted: Vec::new() }
     }
 }
+
+#[cfg(test)]
+#[path = "engine_tests.rs"]
+mod tests;

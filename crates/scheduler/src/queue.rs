@@ -28,6 +28,8 @@ pub struct Queued {
     pub since: u64,
     /// When it was last put in.
     stamp: u64,
+    /// While room is made for it: whether something that concerns it happened meanwhile.
+    held: Option<bool>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,7 +92,7 @@ impl Queue {
     pub fn set(&mut self, pod: Arc<Pod>, gated: bool, retry: bool, now: u64) {
         let uid = pod.uid.clone();
         let Some((queued, place)) = self.pods.get_mut(&uid) else {
-            let queued = Queued { pod, attempts: 0, rejected_by: Vec::new(), since: now, stamp: now };
+            let queued = Queued { pod, attempts: 0, rejected_by: Vec::new(), since: now, stamp: now, held: None };
             self.pods.insert(uid.clone(), (queued, Place::Gated));
             if !gated {
                 self.activate(&uid);
@@ -101,8 +103,32 @@ impl Queue {
         match *place {
             Place::Gated if !gated => self.activate(&uid),
             Place::Unschedulable if gated => *place = Place::Gated,
-            Place::Unschedulable if retry => self.requeue(&uid, now),
+            Place::Unschedulable if retry => self.wake_up(&uid, now),
             _ => {}
+        }
+    }
+
+    /// An unschedulable pod is kept back while room is made for it.
+    pub fn hold(&mut self, uid: &str) {
+        if let Some((queued, Place::Unschedulable)) = self.pods.get_mut(uid) {
+            queued.held = Some(false);
+        }
+    }
+
+    /// A pod is no longer kept back. It is tried again if something concerned it meanwhile, or in any case.
+    pub fn release(&mut self, uid: &str, in_any_case: bool, now: u64) {
+        let Some((queued, place)) = self.pods.get_mut(uid) else { return };
+        let missed = queued.held.take();
+        if *place == Place::Unschedulable && (in_any_case || missed == Some(true)) {
+            self.requeue(uid, now);
+        }
+    }
+
+    /// An unschedulable pod is to be tried again, as soon as nothing holds it.
+    fn wake_up(&mut self, uid: &str, now: u64) {
+        match self.pods.get_mut(uid).map(|(q, _)| &mut q.held) {
+            Some(Some(missed)) => *missed = true,
+            _ => self.requeue(uid, now),
         }
     }
 
@@ -201,7 +227,7 @@ impl Queue {
             .map(|(uid, _)| uid.clone())
             .collect();
         for uid in moved {
-            self.requeue(&uid, now);
+            self.wake_up(&uid, now);
         }
     }
 
@@ -214,7 +240,7 @@ impl Queue {
             .map(|(uid, _)| uid.clone())
             .collect();
         for uid in old {
-            self.requeue(&uid, now);
+            self.wake_up(&uid, now);
         }
     }
 

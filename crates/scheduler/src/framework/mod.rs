@@ -3,13 +3,19 @@
 //! A plugin's own state for one pod is what its `pre_filter` or `pre_score` returned; the framework keeps it and hands it
 //! back, so that no plugin looks anything up by name while nodes are tried.
 
+pub mod diagnosis;
+pub mod preemption;
 pub mod profile;
 
 use std::any::Any;
-use std::collections::BTreeMap;
+use std::borrow::Cow;
 
-use crate::cache::Cache;
+use smallvec::{SmallVec, smallvec};
+
+use crate::cache::objects::ObjectChange;
+use crate::cache::{Cache, NodeId};
 use crate::model::{Node, NodeInfo, Pod};
+pub use diagnosis::Diagnosis;
 
 /// Highest score a plugin gives before its weight.
 pub const MAX_SCORE: i64 = 100;
@@ -23,11 +29,20 @@ pub fn state_as<T: 'static>(state: &State) -> Option<&T> {
     state.as_ref().and_then(|s| s.downcast_ref())
 }
 
+/// A plugin's state as the type it stored, to be changed.
+#[must_use]
+pub fn state_as_mut<T: 'static>(state: &mut State) -> Option<&mut T> {
+    state.as_mut().and_then(|s| s.downcast_mut())
+}
+
+/// A reason in upstream's words.
+pub type Reason = Cow<'static, str>;
+
 /// Why a pod cannot go somewhere.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rejection {
     /// In upstream's words, such as `Insufficient cpu`; several when several things are missing.
-    pub reasons: Vec<String>,
+    pub reasons: SmallVec<[Reason; 1]>,
     /// Whether removing other pods could never help.
     pub unresolvable: bool,
 }
@@ -35,14 +50,20 @@ pub struct Rejection {
 impl Rejection {
     /// One that the removal of other pods might mend.
     #[must_use]
-    pub fn new(reason: impl Into<String>) -> Self {
-        Self { reasons: vec![reason.into()], unresolvable: false }
+    pub fn new(reason: impl Into<Reason>) -> Self {
+        Self { reasons: smallvec![reason.into()], unresolvable: false }
     }
 
     /// One that the removal of other pods cannot mend.
     #[must_use]
-    pub fn unresolvable(reason: impl Into<String>) -> Self {
-        Self { reasons: vec![reason.into()], unresolvable: true }
+    pub fn unresolvable(reason: impl Into<Reason>) -> Self {
+        Self { reasons: smallvec![reason.into()], unresolvable: true }
+    }
+
+    /// All reasons in one line.
+    #[must_use]
+    pub fn text(&self) -> String {
+        self.reasons.join(", ")
     }
 }
 
@@ -57,6 +78,20 @@ pub struct PreFilter {
     pub nodes: Option<Vec<String>>,
 }
 
+impl PreFilter {
+    /// `filter` is not needed.
+    #[must_use]
+    pub fn skip() -> Self {
+        Self { skip: true, ..Self::default() }
+    }
+
+    /// `filter` is needed, with this state.
+    #[must_use]
+    pub fn with<T: Any + Send + Sync>(state: T) -> Self {
+        Self { state: Some(Box::new(state)), ..Self::default() }
+    }
+}
+
 /// Something that happened in the cluster and may let a waiting pod be placed.
 #[derive(Clone, Copy, Debug)]
 pub enum ClusterEvent<'a> {
@@ -64,10 +99,52 @@ pub enum ClusterEvent<'a> {
     NodeAdded(&'a Node),
     /// A node changed from the first to the second.
     NodeUpdated(&'a Node, &'a Node),
+    /// A node is gone.
+    NodeGone(&'a Node),
     /// A pod that had a node is gone or has ended.
     PodGone(&'a Pod),
-    /// A pod got a node, or one that has a node changed its labels or requests.
+    /// A pod got a node.
     PodAssigned(&'a Pod),
+    /// A pod that has a node changed its labels or what it asks for.
+    PodUpdated(&'a Pod, &'a Pod),
+    /// Another object appeared, changed or is gone.
+    Object(&'a ObjectChange),
+}
+
+/// Something to be written before a pod is bound.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// A volume is meant for a claim.
+    BindVolume {
+        /// Name of the volume.
+        volume: String,
+        /// Namespace of the claim.
+        namespace: String,
+        /// Name of the claim.
+        claim: String,
+        /// Uid of the claim.
+        uid: String,
+        /// The volume's resourceVersion, so that nobody else's write is lost.
+        resource_version: String,
+    },
+    /// A volume is to be made for a claim, for use from a node.
+    SelectNode {
+        /// Namespace of the claim.
+        namespace: String,
+        /// Name of the claim.
+        claim: String,
+        /// The claim's resourceVersion.
+        resource_version: String,
+        /// The node.
+        node: String,
+    },
+    /// The pod must wait until these claims are bound.
+    AwaitClaims {
+        /// Namespace of the claims.
+        namespace: String,
+        /// Names of the claims.
+        claims: Vec<String>,
+    },
 }
 
 /// A scheduling plugin. Every point but the name has a default that does nothing.
@@ -87,7 +164,7 @@ pub trait Plugin: Send + Sync {
     ///
     /// # Errors
     /// Why no node can take it.
-    fn pre_filter(&self, _pod: &Pod, _cache: &Cache) -> Result<PreFilter, Rejection> {
+    fn pre_filter(&self, _pod: &Pod, _cache: &mut Cache) -> Result<PreFilter, Rejection> {
         Ok(PreFilter { skip: !self.filters(), ..PreFilter::default() })
     }
 
@@ -100,17 +177,28 @@ pub trait Plugin: Send + Sync {
     ///
     /// # Errors
     /// Why it cannot.
-    fn filter(&self, _state: &State, _pod: &Pod, _node: &Node, _info: &NodeInfo) -> Result<(), Rejection> {
+    fn filter(
+        &self,
+        _state: &State,
+        _pod: &Pod,
+        _node: &Node,
+        _info: &NodeInfo,
+        _cache: &Cache,
+    ) -> Result<(), Rejection> {
         Ok(())
     }
+
+    /// `other` is supposed to have come to a node (`added`) or to have left it: the state is to follow. Done backwards it
+    /// is undone.
+    fn suppose(&self, _state: &mut State, _pod: &Pod, _other: &Pod, _info: &NodeInfo, _added: bool, _cache: &Cache) {}
 
     /// Whether it scores nodes; a weight above 0 in its profile is needed too.
     fn scores(&self) -> bool {
         false
     }
 
-    /// Once for a pod, before nodes are scored: `None` when it has nothing to say about this pod.
-    fn pre_score(&self, _pod: &Pod, _cache: &Cache) -> Option<State> {
+    /// Once for a pod, before the feasible nodes are scored: `None` when it has nothing to say about this pod.
+    fn pre_score(&self, _pod: &Pod, _feasible: &[NodeId], _cache: &mut Cache) -> Option<State> {
         Some(None)
     }
 
@@ -120,12 +208,22 @@ pub trait Plugin: Send + Sync {
     }
 
     /// Brings the scores of all nodes to 0..=[`MAX_SCORE`].
-    fn normalize(&self, _scores: &mut [i64]) {}
+    fn normalize(&self, _state: &State, _scores: &mut [i64]) {}
+
+    /// The node is chosen: takes what the pod needs of it besides the node's own resources, and says what is to be
+    /// written before the pod is bound.
+    ///
+    /// # Errors
+    /// Why it cannot be had.
+    fn reserve(&self, _pod: &Pod, _node: &Node, _cache: &mut Cache) -> Result<Vec<Action>, Rejection> {
+        Ok(Vec::new())
+    }
+
+    /// Gives back what `reserve` took.
+    fn unreserve(&self, _pod: &Pod, _cache: &mut Cache) {}
 
     /// Whether what happened may let a pod be placed that this plugin rejected.
-    fn hint(&self, _event: ClusterEvent<'_>, _pod: &Pod) -> bool {
-        true
-    }
+    fn hint(&self, event: ClusterEvent<'_>, pod: &Pod, cache: &Cache) -> bool;
 }
 
 /// Scales scores so that the highest becomes [`MAX_SCORE`]; `reverse` turns them round, so that the lowest is best.
@@ -141,75 +239,9 @@ pub fn default_normalize(scores: &mut [i64], reverse: bool) {
     }
 }
 
-/// Why a pod was placed nowhere.
-#[derive(Debug, Default)]
-pub struct Diagnosis {
-    /// How many nodes there are.
-    pub nodes: usize,
-    /// How many nodes each reason kept away.
-    pub reasons: BTreeMap<String, usize>,
-    /// The plugins that rejected, by name.
-    pub plugins: Vec<&'static str>,
-    /// A reason that concerns no single node.
-    pub pre_filter: Option<String>,
-}
-
-impl Diagnosis {
-    pub(crate) fn blame(&mut self, plugin: &'static str) {
-        if !self.plugins.contains(&plugin) {
-            self.plugins.push(plugin);
-        }
-    }
-
-    pub(crate) fn count(&mut self, rejection: &Rejection) {
-        for reason in &rejection.reasons {
-            *self.reasons.entry(reason.clone()).or_default() += 1;
-        }
-    }
-
-    /// In upstream's words: `0/3 nodes are available: 1 node(s) were unschedulable, 2 Insufficient cpu.`
-    #[must_use]
-    pub fn message(&self) -> String {
-        if self.nodes == 0 {
-            return "no nodes available to schedule pods".into();
-        }
-        let mut out = format!("0/{} nodes are available", self.nodes);
-        if let Some(reason) = &self.pre_filter {
-            out.push_str(": ");
-            out.push_str(reason);
-        } else {
-            let mut counts: Vec<String> = self.reasons.iter().map(|(reason, n)| format!("{n} {reason}")).collect();
-            // Upstream sorts the texts, numbers and all.
-            counts.sort();
-            for (i, c) in counts.iter().enumerate() {
-                out.push_str(if i == 0 { ": " } else { ", " });
-                out.push_str(c);
-            }
-        }
-        out.push('.');
-        out
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn messages() {
-        let mut d = Diagnosis { nodes: 3, ..Diagnosis::default() };
-        d.count(&Rejection {
-            reasons: vec!["Insufficient cpu".into(), "Insufficient memory".into()],
-            unresolvable: false,
-        });
-        d.count(&Rejection::new("Insufficient cpu"));
-        d.count(&Rejection::unresolvable("node(s) were unschedulable"));
-        assert_eq!(
-            d.message(),
-            "0/3 nodes are available: 1 Insufficient memory, 1 node(s) were unschedulable, 2 Insufficient cpu."
-        );
-        assert_eq!(Diagnosis::default().message(), "no nodes available to schedule pods");
-    }
 
     #[test]
     fn normalizes() {

@@ -1,7 +1,10 @@
 //! A profile: a named list of plugins with weights, and the one way through all of them for a pod.
 
-use super::{ClusterEvent, Diagnosis, Plugin, Rejection, State};
-use crate::cache::Cache;
+use std::collections::BTreeSet;
+
+use super::preemption::{self, Preemption};
+use super::{Action, ClusterEvent, Diagnosis, Plugin, Rejection, State};
+use crate::cache::{Cache, NodeId};
 use crate::model::{Node, NodeInfo, Pod};
 
 /// At least so many feasible nodes are looked for before scoring, as upstream.
@@ -21,6 +24,12 @@ pub struct Profile {
     pub name: String,
     /// Plugins in order.
     pub plugins: Vec<Enabled>,
+    /// Whether pods may take the room of less important ones, and how hard it looks for it.
+    pub preemption: Option<preemption::Config>,
+    /// Whether pods' resource claims are served; what upstream then says of a pod that is placed nowhere differs.
+    pub serves_claims: bool,
+    /// Of how many of a hundred nodes feasible ones are looked for; by the number of nodes when 0.
+    pub percentage_of_nodes_to_score: usize,
 }
 
 /// Where the search for feasible nodes goes on for the next pod, so that all nodes get their turn, and the seed of the
@@ -39,22 +48,89 @@ impl Search {
     }
 
     /// xorshift: quick, and good enough to spread ties.
-    fn random(&mut self, below: u64) -> u64 {
+    pub(crate) fn random(&mut self, below: usize) -> usize {
         self.random ^= self.random << 13;
         self.random ^= self.random >> 7;
         self.random ^= self.random << 17;
-        self.random % below.max(1)
+        usize::try_from(self.random % (below.max(1) as u64)).unwrap_or(0)
     }
 }
 
 /// Of so many nodes upstream looks for so many feasible ones: all up to 100, then a share that falls from 50 % by one
 /// point for each 125 nodes, to 5 % at least.
-fn wanted(nodes: usize) -> usize {
-    if nodes <= MIN_FEASIBLE {
+fn wanted(nodes: usize, percentage: usize) -> usize {
+    if nodes <= MIN_FEASIBLE || percentage >= 100 {
         return nodes;
     }
-    let percent = 50_usize.saturating_sub(nodes / 125).max(5);
+    let percent = if percentage > 0 { percentage } else { 50_usize.saturating_sub(nodes / 125).max(5) };
     (nodes * percent / 100).max(MIN_FEASIBLE)
+}
+
+/// The plugins that filter for one pod, with their states.
+pub struct Filters<'p> {
+    filters: Vec<(&'p dyn Plugin, State)>,
+}
+
+impl Filters<'_> {
+    /// Asks every filter about a node as `info` has it.
+    ///
+    /// # Errors
+    /// The first that rejects it, and why.
+    pub fn run(&self, pod: &Pod, node: &Node, info: &NodeInfo, cache: &Cache) -> Result<(), (&'static str, Rejection)> {
+        for (plugin, state) in &self.filters {
+            if let Err(rejection) = plugin.filter(state, pod, node, info, cache) {
+                return Err((plugin.name(), rejection));
+            }
+        }
+        Ok(())
+    }
+
+    /// The states follow a pod that is supposed to have come to a node or to have left it.
+    pub fn suppose(&mut self, pod: &Pod, other: &Pod, info: &NodeInfo, added: bool, cache: &Cache) {
+        for (plugin, state) in &mut self.filters {
+            plugin.suppose(state, pod, other, info, added, cache);
+        }
+    }
+
+    /// Asks every filter about a node, which must do with and without the pods that were promised room there and are as
+    /// important as this one.
+    ///
+    /// # Errors
+    /// The first that rejects it, and why.
+    pub fn run_with_nominated(
+        &mut self,
+        pod: &Pod,
+        node: &Node,
+        info: &NodeInfo,
+        cache: &Cache,
+    ) -> Result<(), (&'static str, Rejection)> {
+        let promised = cache.nominated.on(&node.name);
+        let promised: Vec<_> = promised
+            .iter()
+            .filter(|p| p.priority >= pod.priority && p.uid != pod.uid && !info.pods.contains_key(&p.uid))
+            .collect();
+        if !promised.is_empty() {
+            let mut with = info.clone();
+            for p in &promised {
+                with.add((*p).clone());
+                self.suppose(pod, p, &with, true, cache);
+            }
+            let answer = self.run(pod, node, &with, cache);
+            for p in &promised {
+                self.suppose(pod, p, &with, false, cache);
+            }
+            answer?;
+        }
+        self.run(pod, node, info, cache)
+    }
+}
+
+/// What came of trying to place a pod.
+pub enum Attempt {
+    /// The node chosen.
+    Placed(String),
+    /// No node takes it; what preemption makes of that.
+    Failed(Diagnosis, Option<Preemption>),
 }
 
 impl Profile {
@@ -68,44 +144,88 @@ impl Profile {
 
     /// Whether an event may let a pod be placed that these plugins rejected.
     #[must_use]
-    pub fn hint(&self, rejected_by: &[&'static str], event: ClusterEvent<'_>, pod: &Pod) -> bool {
+    pub fn hint(&self, rejected_by: &[&'static str], event: ClusterEvent<'_>, pod: &Pod, cache: &Cache) -> bool {
         rejected_by.is_empty()
-            || self.plugins.iter().any(|p| rejected_by.contains(&p.plugin.name()) && p.plugin.hint(event, pod))
+            || self.plugins.iter().any(|p| rejected_by.contains(&p.plugin.name()) && p.plugin.hint(event, pod, cache))
     }
 
-    /// Finds the best node for a pod.
-    ///
-    /// # Errors
-    /// Why there is none.
-    pub fn place(&self, pod: &Pod, cache: &Cache, search: &mut Search) -> Result<String, Diagnosis> {
+    /// Finds the best node for a pod or, where there is none, room that could be made.
+    pub fn place(&self, pod: &Pod, cache: &mut Cache, search: &mut Search) -> Attempt {
         let mut diagnosis = Diagnosis { nodes: cache.nodes().len(), ..Diagnosis::default() };
-        let feasible = self.feasible(pod, cache, search, &mut diagnosis);
-        match feasible.as_slice() {
-            [] => Err(diagnosis),
-            [(node, _)] => Ok(node.name.clone()),
-            many => Ok(self.best(pod, many, cache, search).name.clone()),
+        let Some((mut filters, only)) = self.pre_filter(pod, cache, &mut diagnosis) else {
+            return self.failed(diagnosis, None, true);
+        };
+        let promised = cache.nominated.node_of(&pod.uid).and_then(|n| cache.id(n));
+        if let Some(id) = promised
+            && only.as_ref().is_none_or(|only| only.contains(&id))
+            && let Some((node, info)) = cache.at(id)
+            && filters.run_with_nominated(pod, node, info, cache).is_ok()
+        {
+            return Attempt::Placed(node.name.clone());
         }
+        let feasible = self.feasible(pod, cache, &mut filters, only.as_deref(), search, &mut diagnosis);
+        let chosen = match feasible.as_slice() {
+            [] => {
+                let made = self
+                    .preemption
+                    .as_ref()
+                    .map(|config| preemption::preempt(config, pod, cache, &mut filters, &diagnosis, search));
+                return self.failed(diagnosis, made, false);
+            }
+            [one] => *one,
+            many => self.best(pod, many, cache, search),
+        };
+        // It is one of the nodes just tried, which all have their object.
+        Attempt::Placed(cache.at(chosen).map(|(n, _)| n.name.clone()).unwrap_or_default())
     }
 
-    fn feasible<'c>(
+    /// What came of making room, as upstream's chain of plugins words it.
+    fn failed(&self, mut diagnosis: Diagnosis, made: Option<Preemption>, before_nodes: bool) -> Attempt {
+        let mut says = Vec::new();
+        if before_nodes {
+            // The plugin of resource claims comes first and finds no state of its own.
+            match (self.serves_claims, self.preemption.is_some()) {
+                (true, _) => says.push("not found".to_owned()),
+                (false, true) => says.push(format!("preemption: {}", preemption::not_helpful(diagnosis.nodes))),
+                (false, false) => {}
+            }
+        } else if made.as_ref().is_none_or(|p| !p.message.is_empty()) {
+            if self.serves_claims {
+                says.push("no new claims to deallocate".to_owned());
+            }
+            says.extend(made.as_ref().map(|p| p.message.clone()));
+        }
+        diagnosis.post_filter = says.join(", ");
+        Attempt::Failed(diagnosis, made)
+    }
+
+    /// Asks every plugin about the pod; which nodes are worth trying, when not all are.
+    fn pre_filter(
         &self,
         pod: &Pod,
-        cache: &'c Cache,
-        search: &mut Search,
+        cache: &mut Cache,
         diagnosis: &mut Diagnosis,
-    ) -> Vec<(&'c Node, &'c NodeInfo)> {
+    ) -> Option<(Filters<'_>, Option<Vec<NodeId>>)> {
         let mut filters: Vec<(&dyn Plugin, State)> = Vec::with_capacity(self.plugins.len());
         let mut only: Option<Vec<String>> = None;
+        let mut chose: BTreeSet<&'static str> = BTreeSet::new();
         for p in &self.plugins {
             match p.plugin.pre_filter(pod, cache) {
                 Ok(pre) => {
                     if let Some(nodes) = pre.nodes {
+                        chose.insert(p.plugin.name());
                         only = Some(match only.take() {
                             Some(before) => before.into_iter().filter(|n| nodes.contains(n)).collect(),
                             None => nodes,
                         });
                         if only.as_ref().is_some_and(Vec::is_empty) {
-                            diagnosis.blame(p.plugin.name());
+                            chose.iter().for_each(|name| diagnosis.blame(name));
+                            let names: Vec<&str> = chose.iter().copied().collect();
+                            diagnosis.pre_filter = Some(match names.as_slice() {
+                                [one] => format!("node(s) didn't satisfy plugin {one}"),
+                                all => format!("node(s) didn't satisfy plugin(s) [{}] simultaneously", all.join(" ")),
+                            });
+                            return None;
                         }
                     }
                     if !pre.skip {
@@ -114,61 +234,61 @@ impl Profile {
                 }
                 Err(rejection) => {
                     diagnosis.blame(p.plugin.name());
-                    diagnosis.pre_filter = Some(rejection.reasons.join(", "));
-                    return Vec::new();
+                    diagnosis.pre_filter = Some(rejection.text());
+                    return None;
                 }
             }
         }
-        let mut out = Vec::new();
-        let mut try_node = |node: &'c Node, info: &'c NodeInfo, out: &mut Vec<_>| {
-            for (plugin, state) in &filters {
-                if let Err(rejection) = plugin.filter(state, pod, node, info) {
-                    diagnosis.blame(plugin.name());
-                    diagnosis.count(&rejection);
-                    return;
-                }
-            }
-            out.push((node, info));
-        };
-        if let Some(names) = only {
-            for (node, info) in names.iter().filter_map(|n| cache.node(n)) {
-                try_node(node, info, &mut out);
-            }
-            let left_out = cache.nodes().len().saturating_sub(names.len());
-            if out.is_empty() && left_out > 0 {
-                diagnosis.reasons.insert("node(s) didn't satisfy plugin(s) [NodeAffinity]".into(), left_out);
-            }
-            return out;
-        }
-        let nodes = cache.nodes();
-        let wanted = wanted(nodes.len());
+        let only = only.map(|names| {
+            chose.iter().for_each(|name| diagnosis.blame(name));
+            let names_of = chose.iter().copied().collect::<Vec<_>>().join(" ");
+            diagnosis.untried = Some(format!("node(s) didn't satisfy plugin(s) [{names_of}]").into());
+            names.iter().filter_map(|n| cache.id(n)).collect()
+        });
+        Some((Filters { filters }, only))
+    }
+
+    fn feasible(
+        &self,
+        pod: &Pod,
+        cache: &Cache,
+        filters: &mut Filters<'_>,
+        only: Option<&[NodeId]>,
+        search: &mut Search,
+        diagnosis: &mut Diagnosis,
+    ) -> Vec<NodeId> {
+        let nodes = only.unwrap_or(cache.nodes());
+        let wanted = wanted(nodes.len(), self.percentage_of_nodes_to_score);
+        let mut out = Vec::with_capacity(wanted);
         let mut tried = 0;
+        let start = if only.is_some() { 0 } else { search.next };
         while tried < nodes.len() && out.len() < wanted {
-            let at = (search.next + tried) % nodes.len();
+            let id = nodes[(start + tried) % nodes.len()];
             tried += 1;
-            if let Some((node, info)) = cache.node(&nodes[at]) {
-                try_node(node, info, &mut out);
+            let Some((node, info)) = cache.at(id) else { continue };
+            match filters.run_with_nominated(pod, node, info, cache) {
+                Ok(()) => out.push(id),
+                Err((plugin, rejection)) => {
+                    diagnosis.blame(plugin);
+                    diagnosis.rejected.push((id, rejection));
+                }
             }
         }
-        search.next = if nodes.is_empty() { 0 } else { (search.next + tried) % nodes.len() };
+        if only.is_none() {
+            search.next = if nodes.is_empty() { 0 } else { (search.next + tried) % nodes.len() };
+        }
         out
     }
 
-    fn best<'c>(
-        &self,
-        pod: &Pod,
-        feasible: &[(&'c Node, &'c NodeInfo)],
-        cache: &Cache,
-        search: &mut Search,
-    ) -> &'c Node {
+    fn best(&self, pod: &Pod, feasible: &[NodeId], cache: &mut Cache, search: &mut Search) -> NodeId {
         let mut totals = vec![0_i64; feasible.len()];
         let mut scores = vec![0_i64; feasible.len()];
         for p in self.plugins.iter().filter(|p| p.weight > 0 && p.plugin.scores()) {
-            let Some(state) = p.plugin.pre_score(pod, cache) else { continue };
-            for (score, (node, info)) in scores.iter_mut().zip(feasible) {
-                *score = p.plugin.score(&state, pod, node, info, cache);
+            let Some(state) = p.plugin.pre_score(pod, feasible, cache) else { continue };
+            for (score, id) in scores.iter_mut().zip(feasible) {
+                *score = cache.at(*id).map_or(0, |(node, info)| p.plugin.score(&state, pod, node, info, cache));
             }
-            p.plugin.normalize(&mut scores);
+            p.plugin.normalize(&state, &mut scores);
             for (total, score) in totals.iter_mut().zip(&scores) {
                 *total += score * p.weight;
             }
@@ -182,7 +302,31 @@ impl Profile {
                 chosen = i;
             }
         }
-        feasible[chosen].0
+        feasible[chosen]
+    }
+
+    /// Takes what a pod needs of the node chosen for it.
+    ///
+    /// # Errors
+    /// The plugin that could not, and why; what others took is given back.
+    pub fn reserve(&self, pod: &Pod, node: &str, cache: &mut Cache) -> Result<Vec<Action>, (&'static str, Rejection)> {
+        let mut actions = Vec::new();
+        let Some(node) = cache.node(node).and_then(|(_, info)| info.node.clone()) else { return Ok(actions) };
+        for p in &self.plugins {
+            match p.plugin.reserve(pod, &node, cache) {
+                Ok(more) => actions.extend(more),
+                Err(rejection) => {
+                    self.unreserve(pod, cache);
+                    return Err((p.plugin.name(), rejection));
+                }
+            }
+        }
+        Ok(actions)
+    }
+
+    /// Gives back what [`Profile::reserve`] took.
+    pub fn unreserve(&self, pod: &Pod, cache: &mut Cache) {
+        self.plugins.iter().for_each(|p| p.plugin.unreserve(pod, cache));
     }
 }
 
@@ -192,8 +336,18 @@ mod tests {
 
     #[test]
     fn how_many_are_wanted() {
-        for (nodes, want) in [(1, 1), (100, 100), (150, 100), (1000, 420), (5000, 500), (10_000, 500)] {
-            assert_eq!(wanted(nodes), want, "{nodes}");
+        for (nodes, percentage, want) in [
+            (1, 0, 1),
+            (100, 0, 100),
+            (150, 0, 100),
+            (1000, 0, 420),
+            (5000, 0, 500),
+            (10_000, 0, 500),
+            (1000, 100, 1000),
+            (1000, 20, 200),
+            (1000, 5, 100),
+        ] {
+            assert_eq!(wanted(nodes, percentage), want, "{nodes} {percentage}");
         }
     }
 }

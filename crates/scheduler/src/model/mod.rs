@@ -1,6 +1,8 @@
 //! Pods and nodes as the scheduler sees them: narrow forms, decoded once an event.
 
+pub mod affinity;
 pub mod node;
+pub mod objects;
 pub mod pod;
 pub mod resources;
 pub mod wire;

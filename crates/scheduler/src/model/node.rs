@@ -52,8 +52,12 @@ impl From<wire::Node> for Node {
 }
 
 /// A node and the pods on it.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct NodeInfo {
+    /// Its number in the cache.
+    pub id: usize,
+    /// Its name.
+    pub name: String,
     /// The Node object, when it is known: pods may be seen before their node.
     pub node: Option<Arc<Node>>,
     /// Pods on it, assumed ones included, by uid.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use pintle_api::Object;
 
+use super::affinity::{PodAffinity, Spread};
 use super::resources::{DEFAULT_MEMORY, DEFAULT_MILLI_CPU, Resources};
 use super::wire;
 
@@ -16,6 +17,20 @@ pub struct HostPort {
     pub ip: Box<str>,
     /// Port.
     pub port: i32,
+}
+
+/// A volume of a pod that bears on where it can be.
+#[derive(Clone, Debug)]
+pub enum PodVolume {
+    /// A claim's, by the claim's name; `owned` when the claim is made for the pod (an ephemeral volume).
+    Claim {
+        /// Name of the claim.
+        name: String,
+        /// Whether the claim is the pod's own.
+        owned: bool,
+    },
+    /// A disk named in the pod, which only one pod of a node can have.
+    Disk(Box<wire::Volume>),
 }
 
 /// Everything about a pod that scheduling reads.
@@ -53,6 +68,24 @@ pub struct Pod {
     pub scheduling_gates: Vec<String>,
     /// Images of its containers.
     pub images: Vec<String>,
+    /// What it wants of other pods' places.
+    pub affinity: PodAffinity,
+    /// How it wants to be spread.
+    pub spread: Vec<Spread>,
+    /// Volumes that bear on placement.
+    pub volumes: Vec<PodVolume>,
+    /// Its references to resource claims: the name of each and the claim made for it, when there is one.
+    pub resource_claims: Vec<(String, Option<String>)>,
+    /// Its controller.
+    pub controller: Option<wire::OwnerReference>,
+    /// Whether it takes no room from others (`preemptionPolicy: Never`).
+    pub never_preempts: bool,
+    /// The node it was promised.
+    pub nominated_node: String,
+    /// When it began to run, as text.
+    pub started: String,
+    /// Whether the scheduler has marked it for removal in favour of another.
+    pub preempted: bool,
     /// Creation time as text: RFC 3339 sorts by time.
     pub created: String,
     /// `metadata.generation`.
@@ -108,6 +141,11 @@ impl From<wire::Pod> for Pod {
                 port: port.host_port,
             })
             .collect();
+        let preempted = p
+            .status
+            .conditions
+            .iter()
+            .any(|c| c.kind == "DisruptionTarget" && c.status == "True" && c.reason == "PreemptionByScheduler");
         let unschedulable = p
             .status
             .conditions
@@ -115,7 +153,29 @@ impl From<wire::Pod> for Pod {
             .find(|c| c.kind == "PodScheduled" && c.status == "False")
             .map(|c| (c.reason, c.message));
         let m = p.metadata;
+        let affinity = PodAffinity::new(&m.namespace, spec.affinity.as_ref());
+        let spread = spec.topology_spread_constraints.iter().map(|c| Spread::new(&m.namespace, &m.labels, c)).collect();
+        let volumes = spec.volumes.into_iter().filter_map(|v| volume(&m.name, v)).collect();
+        let made = p.status.resource_claim_statuses;
+        let resource_claims = spec
+            .resource_claims
+            .into_iter()
+            .map(|c| {
+                let by_status = || made.iter().find(|s| s.name == c.name).and_then(|s| s.resource_claim_name.clone());
+                let claim = c.resource_claim_name.clone().or_else(by_status);
+                (c.name, claim)
+            })
+            .collect();
         Self {
+            affinity,
+            spread,
+            volumes,
+            resource_claims,
+            controller: m.owner_references.into_iter().find(|o| o.controller),
+            never_preempts: spec.preemption_policy.as_deref() == Some("Never"),
+            nominated_node: p.status.nominated_node_name,
+            started: p.status.start_time,
+            preempted,
             key: format!("{}/{}", m.namespace, m.name),
             namespace: m.namespace,
             name: m.name,
@@ -139,6 +199,18 @@ impl From<wire::Pod> for Pod {
             unschedulable,
         }
     }
+}
+
+fn volume(pod: &str, v: wire::Volume) -> Option<PodVolume> {
+    if let Some(claim) = v.persistent_volume_claim {
+        return Some(PodVolume::Claim { name: claim.claim_name, owned: false });
+    }
+    if v.ephemeral.is_some() {
+        return Some(PodVolume::Claim { name: format!("{pod}-{}", v.name), owned: true });
+    }
+    let disk =
+        v.gce_persistent_disk.is_some() || v.aws_elastic_block_store.is_some() || v.iscsi.is_some() || v.rbd.is_some();
+    disk.then_some(PodVolume::Disk(Box::new(v)))
 }
 
 fn or<'a>(text: &'a str, default: &'a str) -> &'a str {

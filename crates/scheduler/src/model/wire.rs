@@ -1,41 +1,44 @@
-//! The parts of Pods and Nodes that scheduling reads, as they stand in the API: decoded once an event.
+//! The parts of objects that scheduling reads, as they stand in the API: decoded once an event.
 
+#![allow(missing_docs, reason = "the fields are the API's own")]
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 
 use super::resources::ResourceList;
 
 /// Metadata.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct Metadata {
-    /// As in the API.
     pub name: String,
-    /// As in the API.
     pub namespace: String,
-    /// As in the API.
     pub uid: String,
-    /// As in the API.
     pub labels: BTreeMap<String, String>,
-    /// As in the API.
     pub annotations: BTreeMap<String, String>,
-    /// As in the API.
     pub creation_timestamp: Option<String>,
-    /// As in the API.
     pub deletion_timestamp: Option<String>,
-    /// As in the API.
     pub generation: i64,
+    pub owner_references: Vec<OwnerReference>,
+}
+
+/// An owner.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct OwnerReference {
+    pub kind: String,
+    pub name: String,
+    pub uid: String,
+    pub controller: bool,
 }
 
 /// A Pod.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct Pod {
-    /// As in the API.
     pub metadata: Metadata,
-    /// As in the API.
     pub spec: PodSpec,
-    /// As in the API.
     pub status: PodStatus,
 }
 
@@ -43,38 +46,106 @@ pub struct Pod {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct PodSpec {
-    /// As in the API.
     pub node_name: String,
-    /// As in the API.
     pub scheduler_name: String,
-    /// As in the API.
     pub priority: i32,
-    /// As in the API.
     pub preemption_policy: Option<String>,
-    /// As in the API.
     pub host_network: bool,
-    /// As in the API.
     pub overhead: ResourceList,
-    /// As in the API.
     pub resources: Option<Requirements>,
-    /// As in the API.
     pub node_selector: BTreeMap<String, String>,
-    /// As in the API.
     pub affinity: Option<Affinity>,
-    /// As in the API.
     pub tolerations: Vec<Toleration>,
-    /// As in the API.
     pub scheduling_gates: Vec<Gate>,
-    /// As in the API.
     pub containers: Vec<Container>,
-    /// As in the API.
     pub init_containers: Vec<Container>,
+    pub topology_spread_constraints: Vec<SpreadConstraint>,
+    pub volumes: Vec<Volume>,
+    pub resource_claims: Vec<PodResourceClaim>,
+}
+
+/// A topology spread constraint.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct SpreadConstraint {
+    pub max_skew: i32,
+    pub topology_key: String,
+    pub when_unsatisfiable: String,
+    pub label_selector: Option<LabelSelector>,
+    pub min_domains: Option<i32>,
+    pub node_affinity_policy: Option<String>,
+    pub node_taints_policy: Option<String>,
+    pub match_label_keys: Vec<String>,
+}
+
+/// A pod's volume: the sources that bear on placement.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Volume {
+    pub name: String,
+    pub persistent_volume_claim: Option<ClaimSource>,
+    pub ephemeral: Option<serde::de::IgnoredAny>,
+    pub gce_persistent_disk: Option<GceDisk>,
+    pub aws_elastic_block_store: Option<AwsDisk>,
+    pub iscsi: Option<Iscsi>,
+    pub rbd: Option<Rbd>,
+}
+
+/// A volume that is a claim's.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct ClaimSource {
+    pub claim_name: String,
+    pub read_only: bool,
+}
+
+/// A GCE disk.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(default, rename_all = "camelCase")]
+pub struct GceDisk {
+    #[serde(rename = "pdName")]
+    pub name: String,
+    pub read_only: bool,
+}
+
+/// An AWS disk.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(default, rename_all = "camelCase")]
+pub struct AwsDisk {
+    #[serde(rename = "volumeID")]
+    pub id: String,
+}
+
+/// An iSCSI target.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Iscsi {
+    pub iqn: String,
+    pub read_only: bool,
+}
+
+/// A Ceph block device.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Rbd {
+    pub monitors: Vec<String>,
+    pub pool: String,
+    pub image: String,
+    pub read_only: bool,
+}
+
+/// A pod's reference to a resource claim.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct PodResourceClaim {
+    pub name: String,
+    pub resource_claim_name: Option<String>,
+    pub resource_claim_template_name: Option<String>,
 }
 
 /// A scheduling gate.
 #[derive(Debug, Default, Deserialize)]
 pub struct Gate {
-    /// As in the API.
     pub name: String,
 }
 
@@ -82,21 +153,16 @@ pub struct Gate {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct Container {
-    /// As in the API.
     pub image: String,
-    /// As in the API.
     pub resources: Requirements,
-    /// As in the API.
     pub ports: Vec<Port>,
-    /// As in the API.
     pub restart_policy: Option<String>,
 }
 
 /// Resource requirements.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct Requirements {
-    /// As in the API.
     pub requests: ResourceList,
 }
 
@@ -104,12 +170,9 @@ pub struct Requirements {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct Port {
-    /// As in the API.
     pub host_port: i32,
     #[serde(rename = "hostIP")]
-    /// As in the API.
     pub host_ip: String,
-    /// As in the API.
     pub protocol: String,
 }
 
@@ -117,12 +180,30 @@ pub struct Port {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct PodStatus {
-    /// As in the API.
     pub phase: String,
-    /// As in the API.
     pub nominated_node_name: String,
-    /// As in the API.
     pub conditions: Vec<Condition>,
+    pub start_time: String,
+    pub container_statuses: Vec<ContainerStatus>,
+    pub init_container_statuses: Vec<ContainerStatus>,
+    pub resource_claim_statuses: Vec<ResourceClaimStatus>,
+}
+
+/// A container's status: what a resize has reached.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct ContainerStatus {
+    pub name: String,
+    pub resources: Option<Requirements>,
+    pub allocated_resources: ResourceList,
+}
+
+/// Which claim was made for a pod's reference.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct ResourceClaimStatus {
+    pub name: String,
+    pub resource_claim_name: Option<String>,
 }
 
 /// A condition.
@@ -130,13 +211,9 @@ pub struct PodStatus {
 #[serde(default)]
 pub struct Condition {
     #[serde(rename = "type")]
-    /// As in the API.
     pub kind: String,
-    /// As in the API.
     pub status: String,
-    /// As in the API.
     pub reason: String,
-    /// As in the API.
     pub message: String,
 }
 
@@ -144,8 +221,37 @@ pub struct Condition {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct Affinity {
-    /// As in the API.
     pub node_affinity: Option<NodeAffinity>,
+    pub pod_affinity: Option<PodAffinity>,
+    pub pod_anti_affinity: Option<PodAffinity>,
+}
+
+/// Pod affinity or anti-affinity.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct PodAffinity {
+    #[serde(rename = "requiredDuringSchedulingIgnoredDuringExecution")]
+    pub required: Vec<PodAffinityTerm>,
+    #[serde(rename = "preferredDuringSchedulingIgnoredDuringExecution")]
+    pub preferred: Vec<WeightedPodAffinityTerm>,
+}
+
+/// A term of it.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct PodAffinityTerm {
+    pub label_selector: Option<LabelSelector>,
+    pub namespaces: Vec<String>,
+    pub topology_key: String,
+    pub namespace_selector: Option<LabelSelector>,
+}
+
+/// A weighted term of it.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct WeightedPodAffinityTerm {
+    pub weight: i32,
+    pub pod_affinity_term: PodAffinityTerm,
 }
 
 /// Node affinity.
@@ -153,10 +259,8 @@ pub struct Affinity {
 #[serde(default)]
 pub struct NodeAffinity {
     #[serde(rename = "requiredDuringSchedulingIgnoredDuringExecution")]
-    /// As in the API.
     pub required: Option<NodeSelector>,
     #[serde(rename = "preferredDuringSchedulingIgnoredDuringExecution")]
-    /// As in the API.
     pub preferred: Vec<PreferredTerm>,
 }
 
@@ -164,7 +268,6 @@ pub struct NodeAffinity {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct NodeSelector {
-    /// As in the API.
     pub node_selector_terms: Vec<NodeSelectorTerm>,
 }
 
@@ -172,9 +275,7 @@ pub struct NodeSelector {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct PreferredTerm {
-    /// As in the API.
     pub weight: i32,
-    /// As in the API.
     pub preference: NodeSelectorTerm,
 }
 
@@ -182,9 +283,7 @@ pub struct PreferredTerm {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct NodeSelectorTerm {
-    /// As in the API.
     pub match_expressions: Vec<Expression>,
-    /// As in the API.
     pub match_fields: Vec<Expression>,
 }
 
@@ -192,11 +291,8 @@ pub struct NodeSelectorTerm {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct Expression {
-    /// As in the API.
     pub key: String,
-    /// As in the API.
     pub operator: String,
-    /// As in the API.
     pub values: Vec<String>,
 }
 
@@ -204,13 +300,9 @@ pub struct Expression {
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(default)]
 pub struct Toleration {
-    /// As in the API.
     pub key: String,
-    /// As in the API.
     pub operator: String,
-    /// As in the API.
     pub value: String,
-    /// As in the API.
     pub effect: String,
 }
 
@@ -218,11 +310,8 @@ pub struct Toleration {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct Node {
-    /// As in the API.
     pub metadata: Metadata,
-    /// As in the API.
     pub spec: NodeSpec,
-    /// As in the API.
     pub status: NodeStatus,
 }
 
@@ -230,9 +319,7 @@ pub struct Node {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct NodeSpec {
-    /// As in the API.
     pub unschedulable: bool,
-    /// As in the API.
     pub taints: Vec<Taint>,
 }
 
@@ -240,11 +327,8 @@ pub struct NodeSpec {
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(default)]
 pub struct Taint {
-    /// As in the API.
     pub key: String,
-    /// As in the API.
     pub value: String,
-    /// As in the API.
     pub effect: String,
 }
 
@@ -252,9 +336,7 @@ pub struct Taint {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct NodeStatus {
-    /// As in the API.
     pub allocatable: ResourceList,
-    /// As in the API.
     pub images: Vec<Image>,
 }
 
@@ -262,8 +344,6 @@ pub struct NodeStatus {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct Image {
-    /// As in the API.
     pub names: Vec<String>,
-    /// As in the API.
     pub size_bytes: i64,
 }

@@ -1,7 +1,7 @@
 //! `NodeResourcesBalancedAllocation`: nodes on which processor and memory are used in like shares score higher.
 
-use crate::cache::Cache;
-use crate::framework::{MAX_SCORE, Plugin, State};
+use crate::cache::{Cache, NodeId};
+use crate::framework::{ClusterEvent, MAX_SCORE, Plugin, State};
 use crate::model::{Node, NodeInfo, Pod};
 
 /// The plugin.
@@ -16,7 +16,7 @@ impl Plugin for NodeResourcesBalancedAllocation {
         true
     }
 
-    fn pre_score(&self, pod: &Pod, _: &Cache) -> Option<State> {
+    fn pre_score(&self, pod: &Pod, _: &[NodeId], _: &mut Cache) -> Option<State> {
         // A pod that asks for nothing unbalances nothing.
         (pod.requests.milli_cpu > 0 || pod.requests.memory > 0).then_some(None)
     }
@@ -32,6 +32,11 @@ impl Plugin for NodeResourcesBalancedAllocation {
         let memory = share(used.memory + want.memory, have.memory);
         // The standard deviation of two numbers is half of what is between them.
         ((1.0 - (cpu - memory).abs() / 2.0) * MAX_SCORE as f64) as i64
+    }
+
+    fn hint(&self, _: ClusterEvent<'_>, _: &Pod, _: &Cache) -> bool {
+        // It rejects nobody.
+        false
     }
 }
 

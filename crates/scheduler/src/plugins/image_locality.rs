@@ -1,7 +1,7 @@
 //! `ImageLocality`: nodes that have a pod's images already score higher, the more so the larger and rarer they are.
 
 use crate::cache::Cache;
-use crate::framework::{MAX_SCORE, Plugin, State};
+use crate::framework::{ClusterEvent, MAX_SCORE, Plugin, State};
 use crate::model::{Node, NodeInfo, Pod};
 
 /// The plugin.
@@ -40,6 +40,11 @@ impl Plugin for ImageLocality {
         }
         let max = MAX_PER_CONTAINER * i64::try_from(pod.images.len()).unwrap_or(1).max(1);
         (sum.clamp(MIN, max) - MIN) * MAX_SCORE / (max - MIN)
+    }
+
+    fn hint(&self, _: ClusterEvent<'_>, _: &Pod, _: &Cache) -> bool {
+        // It rejects nobody.
+        false
     }
 }
 

@@ -2,11 +2,13 @@
 
 mod balanced_allocation;
 mod image_locality;
+pub mod inter_pod_affinity;
 mod node_affinity;
 mod node_name;
 mod node_ports;
 mod node_resources_fit;
 mod node_unschedulable;
+pub mod pod_topology_spread;
 mod scheduling_gates;
 mod taint_toleration;
 
@@ -26,9 +28,14 @@ pub fn default_profile(name: &str) -> Profile {
             plugin(Box::new(node_affinity::NodeAffinity), 2),
             plugin(Box::new(node_ports::NodePorts), 0),
             plugin(Box::new(node_resources_fit::NodeResourcesFit), 1),
+            plugin(Box::<pod_topology_spread::PodTopologySpread>::default(), 2),
+            plugin(Box::<inter_pod_affinity::InterPodAffinity>::default(), 2),
             plugin(Box::new(balanced_allocation::NodeResourcesBalancedAllocation), 1),
             plugin(Box::new(image_locality::ImageLocality), 1),
         ],
+        preemption: Some(crate::framework::preemption::Config::default()),
+        serves_claims: true,
+        percentage_of_nodes_to_score: 0,
     }
 }
 
@@ -41,7 +48,7 @@ pub(crate) mod testing {
     use serde_json::Value;
 
     use crate::cache::Cache;
-    use crate::framework::Plugin;
+    use crate::framework::{Plugin, Rejection};
     use crate::model::{Node, NodeInfo, Pod, wire};
 
     pub fn pod(text: &Value) -> Pod {
@@ -69,10 +76,11 @@ pub(crate) mod testing {
         let info = info(&n, on_node);
         let mut cache = Cache::default();
         cache.set_node(Arc::new(n.clone()));
-        match plugin.pre_filter(&p, &cache) {
-            Err(r) => r.reasons,
+        let texts = |r: Rejection| r.reasons.iter().map(ToString::to_string).collect();
+        match plugin.pre_filter(&p, &mut cache) {
+            Err(r) => texts(r),
             Ok(pre) if pre.skip => Vec::new(),
-            Ok(pre) => plugin.filter(&pre.state, &p, &n, &info).err().map(|r| r.reasons).unwrap_or_default(),
+            Ok(pre) => plugin.filter(&pre.state, &p, &n, &info, &cache).err().map(texts).unwrap_or_default(),
         }
     }
 
@@ -91,9 +99,56 @@ pub(crate) mod testing {
         for (n, _) in &nodes {
             cache.set_node(Arc::new(n.clone()));
         }
-        let Some(state) = plugin.pre_score(&p, &cache) else { return Vec::new() };
+        let Some(state) = plugin.pre_score(&p, &[], &mut cache) else { return Vec::new() };
         let mut out: Vec<i64> = nodes.iter().map(|(n, i)| plugin.score(&state, &p, n, i, &cache)).collect();
-        plugin.normalize(&mut out);
+        plugin.normalize(&state, &mut out);
         out
+    }
+
+    /// A cluster of nodes, each with the pods on it; a pod's uid is its name.
+    pub fn cluster(nodes: &[(Value, Vec<Value>)]) -> Cache {
+        let mut cache = Cache::default();
+        for (n, pods) in nodes {
+            let n = node(n);
+            for p in pods {
+                let mut p = pod(p);
+                p.uid.clone_from(&p.name);
+                p.node_name.clone_from(&n.name);
+                cache.set_pod(Arc::new(p));
+            }
+            cache.set_node(Arc::new(n));
+        }
+        cache
+    }
+
+    /// What a filter says of each node of a cluster, in the order of names; empty where the pod can go.
+    pub fn filter_all(plugin: &dyn Plugin, p: &Value, cache: &mut Cache) -> Vec<(String, String)> {
+        let p = pod(p);
+        let pre = match plugin.pre_filter(&p, cache) {
+            Ok(pre) => pre,
+            Err(r) => return vec![("*".into(), r.text())],
+        };
+        let mut out: Vec<(String, String)> = cache
+            .iter()
+            .map(|(n, info)| {
+                let answer = if pre.skip { Ok(()) } else { plugin.filter(&pre.state, &p, n, info, cache) };
+                (n.name.clone(), answer.err().map(|r| r.text()).unwrap_or_default())
+            })
+            .collect();
+        out.sort();
+        out
+    }
+
+    /// Normalised scores of all nodes of a cluster, in the order of names; none when the plugin has nothing to say.
+    pub fn score_all(plugin: &dyn Plugin, p: &Value, cache: &mut Cache) -> Vec<(String, i64)> {
+        let p = pod(p);
+        let mut nodes: Vec<_> = cache.iter().map(|(n, info)| (n.name.clone(), info.id)).collect();
+        nodes.sort();
+        let ids: Vec<_> = nodes.iter().map(|(_, id)| *id).collect();
+        let Some(state) = plugin.pre_score(&p, &ids, cache) else { return Vec::new() };
+        let score = |id: &usize| cache.at(*id).map_or(0, |(n, info)| plugin.score(&state, &p, n, info, cache));
+        let mut scores: Vec<i64> = ids.iter().map(score).collect();
+        plugin.normalize(&state, &mut scores);
+        nodes.into_iter().map(|(n, _)| n).zip(scores).collect()
     }
 }

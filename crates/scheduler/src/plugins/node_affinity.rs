@@ -1,6 +1,6 @@
 //! `NodeAffinity`: node selector, required and preferred node affinity.
 
-use crate::cache::Cache;
+use crate::cache::{Cache, NodeId};
 use crate::framework::{ClusterEvent, Plugin, PreFilter, Rejection, State, default_normalize};
 use crate::model::wire::{Expression, NodeSelector, NodeSelectorTerm};
 use crate::model::{Node, NodeInfo, Pod};
@@ -46,6 +46,11 @@ pub fn matches(pod: &Pod, node: &Node) -> bool {
         && required(pod).is_none_or(|s| selector(s, node))
 }
 
+/// Whether a pod asks for nothing of its node.
+pub(crate) fn is_free(pod: &Pod) -> bool {
+    pod.node_selector.is_empty() && required(pod).is_none()
+}
+
 /// The node names that required affinity comes down to, when every term asks for one by name (as DaemonSets do).
 fn named(pod: &Pod) -> Option<Vec<String>> {
     let terms = &required(pod)?.node_selector_terms;
@@ -63,8 +68,8 @@ impl Plugin for NodeAffinity {
         "NodeAffinity"
     }
 
-    fn pre_filter(&self, pod: &Pod, _: &Cache) -> Result<PreFilter, Rejection> {
-        let skip = pod.node_selector.is_empty() && required(pod).is_none();
+    fn pre_filter(&self, pod: &Pod, _: &mut Cache) -> Result<PreFilter, Rejection> {
+        let skip = is_free(pod);
         Ok(PreFilter { skip, nodes: named(pod), state: None })
     }
 
@@ -72,7 +77,7 @@ impl Plugin for NodeAffinity {
         true
     }
 
-    fn filter(&self, _: &State, pod: &Pod, node: &Node, _: &NodeInfo) -> Result<(), Rejection> {
+    fn filter(&self, _: &State, pod: &Pod, node: &Node, _: &NodeInfo, _: &Cache) -> Result<(), Rejection> {
         if matches(pod, node) {
             return Ok(());
         }
@@ -83,7 +88,7 @@ impl Plugin for NodeAffinity {
         true
     }
 
-    fn pre_score(&self, pod: &Pod, _: &Cache) -> Option<State> {
+    fn pre_score(&self, pod: &Pod, _: &[NodeId], _: &mut Cache) -> Option<State> {
         pod.node_affinity.as_ref().is_some_and(|a| !a.preferred.is_empty()).then_some(None)
     }
 
@@ -92,11 +97,11 @@ impl Plugin for NodeAffinity {
         preferred.filter(|p| p.weight != 0 && term(&p.preference, node)).map(|p| i64::from(p.weight)).sum()
     }
 
-    fn normalize(&self, scores: &mut [i64]) {
+    fn normalize(&self, _: &State, scores: &mut [i64]) {
         default_normalize(scores, false);
     }
 
-    fn hint(&self, event: ClusterEvent<'_>, pod: &Pod) -> bool {
+    fn hint(&self, event: ClusterEvent<'_>, pod: &Pod, _: &Cache) -> bool {
         match event {
             ClusterEvent::NodeAdded(n) => matches(pod, n),
             ClusterEvent::NodeUpdated(old, new) => !matches(pod, old) && matches(pod, new),

@@ -12,7 +12,7 @@ impl Plugin for NodePorts {
         "NodePorts"
     }
 
-    fn pre_filter(&self, pod: &Pod, _: &Cache) -> Result<PreFilter, Rejection> {
+    fn pre_filter(&self, pod: &Pod, _: &mut Cache) -> Result<PreFilter, Rejection> {
         Ok(PreFilter { skip: pod.host_ports.is_empty(), ..PreFilter::default() })
     }
 
@@ -20,14 +20,14 @@ impl Plugin for NodePorts {
         true
     }
 
-    fn filter(&self, _: &State, pod: &Pod, _: &Node, info: &NodeInfo) -> Result<(), Rejection> {
+    fn filter(&self, _: &State, pod: &Pod, _: &Node, info: &NodeInfo, _: &Cache) -> Result<(), Rejection> {
         if pod.host_ports.iter().any(|p| info.port_taken(p)) {
             return Err(Rejection::new("node(s) didn't have free ports for the requested pod ports"));
         }
         Ok(())
     }
 
-    fn hint(&self, event: ClusterEvent<'_>, pod: &Pod) -> bool {
+    fn hint(&self, event: ClusterEvent<'_>, pod: &Pod, _: &Cache) -> bool {
         match event {
             ClusterEvent::NodeAdded(_) => true,
             ClusterEvent::PodGone(gone) => gone

@@ -1,7 +1,7 @@
 //! `NodeResourcesFit`: a node must have room for what a pod asks for; emptier nodes score higher (`LeastAllocated`).
 
 use crate::cache::Cache;
-use crate::framework::{ClusterEvent, MAX_SCORE, Plugin, Rejection, State};
+use crate::framework::{ClusterEvent, MAX_SCORE, Plugin, Reason, Rejection, State};
 use crate::model::{Node, NodeInfo, Pod, Resources};
 
 /// The plugin.
@@ -37,12 +37,17 @@ impl Plugin for NodeResourcesFit {
         true
     }
 
-    fn filter(&self, _: &State, pod: &Pod, node: &Node, info: &NodeInfo) -> Result<(), Rejection> {
+    fn filter(&self, _: &State, pod: &Pod, node: &Node, info: &NodeInfo, _: &Cache) -> Result<(), Rejection> {
         let lacking = lacking(pod, &node.allocatable, &info.requested);
         if lacking.is_empty() {
             return Ok(());
         }
-        let reason = |name: &str| if name == "pods" { "Too many pods".into() } else { format!("Insufficient {name}") };
+        let reason = |name: &str| match name {
+            "pods" => Reason::Borrowed("Too many pods"),
+            "cpu" => Reason::Borrowed("Insufficient cpu"),
+            "memory" => Reason::Borrowed("Insufficient memory"),
+            other => Reason::Owned(format!("Insufficient {other}")),
+        };
         Err(Rejection {
             reasons: lacking.iter().map(|(name, _)| reason(name)).collect(),
             unresolvable: lacking.iter().any(|(_, never)| *never),
@@ -69,7 +74,7 @@ impl Plugin for NodeResourcesFit {
         if weights == 0 { 0 } else { sum / weights }
     }
 
-    fn hint(&self, event: ClusterEvent<'_>, pod: &Pod) -> bool {
+    fn hint(&self, event: ClusterEvent<'_>, pod: &Pod, _: &Cache) -> bool {
         match event {
             ClusterEvent::PodGone(gone) => {
                 let (freed, want) = (&gone.requests, &pod.requests);
@@ -83,7 +88,12 @@ impl Plugin for NodeResourcesFit {
             ClusterEvent::NodeUpdated(old, new) => {
                 old.allocatable != new.allocatable && lacking(pod, &new.allocatable, &Resources::default()).is_empty()
             }
-            ClusterEvent::PodAssigned(_) => false,
+            ClusterEvent::PodUpdated(old, new) => {
+                let (before, now) = (&old.requests, &new.requests);
+                ["cpu", "memory", "ephemeral-storage"].iter().any(|r| now.get(r) < before.get(r))
+                    || before.scalar.iter().any(|(name, n)| now.get(name) < *n)
+            }
+            ClusterEvent::PodAssigned(_) | ClusterEvent::NodeGone(_) | ClusterEvent::Object(_) => false,
         }
     }
 }

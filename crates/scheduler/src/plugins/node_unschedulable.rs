@@ -1,5 +1,6 @@
 //! `NodeUnschedulable`: cordoned nodes take only pods that tolerate it.
 
+use crate::cache::Cache;
 use crate::framework::{ClusterEvent, Plugin, Rejection, State};
 use crate::model::wire::Taint;
 use crate::model::{Node, NodeInfo, Pod};
@@ -23,14 +24,14 @@ impl Plugin for NodeUnschedulable {
         true
     }
 
-    fn filter(&self, _: &State, pod: &Pod, node: &Node, _: &NodeInfo) -> Result<(), Rejection> {
+    fn filter(&self, _: &State, pod: &Pod, node: &Node, _: &NodeInfo, _: &Cache) -> Result<(), Rejection> {
         if refuses(pod, node) {
             return Err(Rejection::unresolvable("node(s) were unschedulable"));
         }
         Ok(())
     }
 
-    fn hint(&self, event: ClusterEvent<'_>, pod: &Pod) -> bool {
+    fn hint(&self, event: ClusterEvent<'_>, pod: &Pod, _: &Cache) -> bool {
         match event {
             ClusterEvent::NodeAdded(n) => !refuses(pod, n),
             ClusterEvent::NodeUpdated(old, new) => refuses(pod, old) && !refuses(pod, new),

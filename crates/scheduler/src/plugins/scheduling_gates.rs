@@ -1,5 +1,6 @@
 //! `SchedulingGates`: a pod with gates stays out of the queue.
 
+use crate::cache::Cache;
 use crate::framework::{ClusterEvent, Plugin, Rejection};
 use crate::model::Pod;
 
@@ -18,7 +19,7 @@ impl Plugin for SchedulingGates {
         Err(Rejection::unresolvable(format!("waiting for scheduling gates: [{}]", pod.scheduling_gates.join(" "))))
     }
 
-    fn hint(&self, _event: ClusterEvent<'_>, _pod: &Pod) -> bool {
+    fn hint(&self, _event: ClusterEvent<'_>, _pod: &Pod, _: &Cache) -> bool {
         // Only the pod itself can lift its gates.
         false
     }

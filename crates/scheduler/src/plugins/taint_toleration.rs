@@ -1,6 +1,6 @@
 //! `TaintToleration`: taints keep pods away; `PreferNoSchedule` ones only lower the score.
 
-use crate::cache::Cache;
+use crate::cache::{Cache, NodeId};
 use crate::framework::{ClusterEvent, Plugin, Rejection, State, default_normalize};
 use crate::model::wire::{Taint, Toleration};
 use crate::model::{Node, NodeInfo, Pod};
@@ -28,12 +28,15 @@ pub fn tolerates(t: &Toleration, taint: &Taint) -> bool {
     }
 }
 
-fn untolerated<'n>(pod: &Pod, node: &'n Node, effects: &[&str]) -> impl Iterator<Item = &'n Taint> {
+fn untolerated<'a>(pod: &'a Pod, node: &'a Node, effects: &'a [&str]) -> impl Iterator<Item = &'a Taint> {
     node.taints
         .iter()
         .filter(move |t| effects.contains(&t.effect.as_str()) && !pod.tolerations.iter().any(|x| tolerates(x, t)))
-        .collect::<Vec<_>>()
-        .into_iter()
+}
+
+/// Whether a pod bears all the taints of a node that would keep it away.
+pub(crate) fn bears_all(pod: &Pod, node: &Node) -> bool {
+    untolerated(pod, node, HARD).next().is_none()
 }
 
 const HARD: &[&str] = &["NoSchedule", "NoExecute"];
@@ -47,14 +50,12 @@ impl Plugin for TaintToleration {
         true
     }
 
-    fn filter(&self, _: &State, pod: &Pod, node: &Node, _: &NodeInfo) -> Result<(), Rejection> {
+    fn filter(&self, _: &State, pod: &Pod, node: &Node, _: &NodeInfo, _: &Cache) -> Result<(), Rejection> {
         if node.taints.is_empty() {
             return Ok(());
         }
         match untolerated(pod, node, HARD).next() {
-            Some(t) => {
-                Err(Rejection::unresolvable(format!("node(s) had untolerated taint {{{}: {}}}", t.key, t.value)))
-            }
+            Some(_) => Err(Rejection::unresolvable("node(s) had untolerated taint(s)")),
             None => Ok(()),
         }
     }
@@ -63,19 +64,19 @@ impl Plugin for TaintToleration {
         true
     }
 
-    fn pre_score(&self, _pod: &Pod, cache: &Cache) -> Option<State> {
-        cache.iter().any(|(n, _)| n.taints.iter().any(|t| t.effect == "PreferNoSchedule")).then_some(None)
+    fn pre_score(&self, _pod: &Pod, _: &[NodeId], cache: &mut Cache) -> Option<State> {
+        cache.has_soft_taints().then_some(None)
     }
 
     fn score(&self, _: &State, pod: &Pod, node: &Node, _: &NodeInfo, _: &Cache) -> i64 {
         untolerated(pod, node, &["PreferNoSchedule"]).map(|_| 1).sum()
     }
 
-    fn normalize(&self, scores: &mut [i64]) {
+    fn normalize(&self, _: &State, scores: &mut [i64]) {
         default_normalize(scores, true);
     }
 
-    fn hint(&self, event: ClusterEvent<'_>, pod: &Pod) -> bool {
+    fn hint(&self, event: ClusterEvent<'_>, pod: &Pod, _: &Cache) -> bool {
         let refuses = |n: &Node| untolerated(pod, n, HARD).next().is_some();
         match event {
             ClusterEvent::NodeAdded(n) => !refuses(n),
@@ -102,7 +103,7 @@ mod tests {
             assert_eq!(filter(&TaintToleration, &pod, &node(&json!([taint])), &[]), want, "{tolerations} {taint}");
         };
         let taint = || json!({"key": "k", "value": "v", "effect": "NoSchedule"});
-        let no = &["node(s) had untolerated taint {k: v}"][..];
+        let no = &["node(s) had untolerated taint(s)"][..];
         check(json!([]), taint(), no);
         check(json!([{"key": "k", "operator": "Equal", "value": "v", "effect": "NoSchedule"}]), taint(), &[]);
         check(json!([{"key": "k", "value": "v"}]), taint(), &[]);
@@ -111,7 +112,7 @@ mod tests {
         check(json!([{"key": "k", "value": "other"}]), taint(), no);
         check(json!([{"key": "k", "operator": "Exists", "effect": "NoExecute"}]), taint(), no);
         check(json!([]), json!({"key": "k", "effect": "PreferNoSchedule"}), &[]);
-        check(json!([]), json!({"key": "k", "effect": "NoExecute"}), &["node(s) had untolerated taint {k: }"]);
+        check(json!([]), json!({"key": "k", "effect": "NoExecute"}), &["node(s) had untolerated taint(s)"]);
         check(
             json!([{"key": "k", "operator": "Gt", "value": "5"}]),
             json!({"key": "k", "value": "6", "effect": "NoSchedule"}),

@@ -1,0 +1,194 @@
+//! The objects besides pods and nodes, by name.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use pintle_api::selector::Selector;
+
+use crate::model::affinity::Namespaces;
+use crate::model::objects::{
+    Attachment, Budget, Claim, CsiDriver, CsiNode, Grouping, Namespace, StorageCapacity, StorageClass, Volume,
+};
+
+/// What kind of grouping it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum GroupingKind {
+    /// `Service`.
+    Service,
+    /// `ReplicationController`.
+    ReplicationController,
+    /// `ReplicaSet`.
+    ReplicaSet,
+    /// `StatefulSet`.
+    StatefulSet,
+}
+
+/// Something that is new, changed (old and new) or gone (old only).
+#[derive(Clone, Debug)]
+pub struct Delta<T> {
+    /// The state before.
+    pub old: Option<Arc<T>>,
+    /// The state now.
+    pub new: Option<Arc<T>>,
+}
+
+impl<T> Delta<T> {
+    /// The newest state known.
+    ///
+    /// One of the two is always there: what is neither new nor gone has not changed.
+    #[must_use]
+    pub fn last(&self) -> Option<&Arc<T>> {
+        self.new.as_ref().or(self.old.as_ref())
+    }
+}
+
+/// A change of an object that is neither pod nor node.
+#[derive(Clone, Debug)]
+#[allow(missing_docs, reason = "each is named for its kind")]
+pub enum ObjectChange {
+    Namespace(Delta<Namespace>),
+    Claim(Delta<Claim>),
+    Volume(Delta<Volume>),
+    StorageClass(Delta<StorageClass>),
+    CsiNode(Delta<CsiNode>),
+    CsiDriver(Delta<CsiDriver>),
+    StorageCapacity(Delta<StorageCapacity>),
+    Attachment(Delta<Attachment>),
+    Budget(Delta<Budget>),
+    Grouping(GroupingKind, Delta<Grouping>),
+}
+
+/// The objects.
+#[derive(Debug, Default)]
+pub struct Objects {
+    /// Labels of the namespaces.
+    pub namespaces: Namespaces,
+    /// Claims by `namespace/name`.
+    pub claims: HashMap<String, Arc<Claim>>,
+    /// Volumes by name; ordered, so that the same cluster gives the same choice.
+    pub volumes: BTreeMap<String, Arc<Volume>>,
+    /// Storage classes by name.
+    pub classes: HashMap<String, Arc<StorageClass>>,
+    /// CSI nodes by name.
+    pub csi_nodes: HashMap<String, Arc<CsiNode>>,
+    /// CSI drivers by name.
+    pub csi_drivers: HashMap<String, Arc<CsiDriver>>,
+    /// Storage capacities by `namespace/name`.
+    pub capacities: BTreeMap<String, Arc<StorageCapacity>>,
+    /// Attachments by name.
+    pub attachments: HashMap<String, Arc<Attachment>>,
+    /// Budgets by namespace, with their selectors.
+    pub budgets: HashMap<String, BTreeMap<String, (Arc<Budget>, Selector)>>,
+    /// Selectors of what groups pods, by namespace.
+    groupings: HashMap<String, BTreeMap<(GroupingKind, String), Selector>>,
+}
+
+fn put<M: Extend<(String, Arc<T>)>, T>(
+    map: &mut M,
+    key: String,
+    value: &Option<Arc<T>>,
+    remove: impl FnOnce(&mut M, &str),
+) {
+    match value {
+        Some(v) => map.extend([(key, v.clone())]),
+        None => remove(map, &key),
+    }
+}
+
+macro_rules! keep {
+    ($map:expr, $delta:expr, $key:expr) => {
+        if let Some(last) = $delta.last() {
+            put(&mut $map, $key(last), &$delta.new, |m, k| {
+                m.remove(k);
+            });
+        }
+    };
+}
+
+impl Objects {
+    /// Takes in a change.
+    pub fn apply(&mut self, change: &ObjectChange) {
+        match change {
+            ObjectChange::Namespace(d) => {
+                let Some(last) = d.last() else { return };
+                let name = last.metadata.name.clone();
+                match &d.new {
+                    Some(n) => self.namespaces.insert(name, n.metadata.labels.clone()),
+                    None => self.namespaces.remove(&name),
+                };
+            }
+            ObjectChange::Claim(d) => keep!(self.claims, d, |c: &Arc<Claim>| c.key()),
+            ObjectChange::Volume(d) => keep!(self.volumes, d, |v: &Arc<Volume>| v.metadata.name.clone()),
+            ObjectChange::StorageClass(d) => keep!(self.classes, d, |c: &Arc<StorageClass>| c.metadata.name.clone()),
+            ObjectChange::CsiNode(d) => keep!(self.csi_nodes, d, |n: &Arc<CsiNode>| n.metadata.name.clone()),
+            ObjectChange::CsiDriver(d) => keep!(self.csi_drivers, d, |n: &Arc<CsiDriver>| n.metadata.name.clone()),
+            ObjectChange::Attachment(d) => keep!(self.attachments, d, |a: &Arc<Attachment>| a.metadata.name.clone()),
+            ObjectChange::StorageCapacity(d) => keep!(self.capacities, d, |c: &Arc<StorageCapacity>| format!(
+                "{}/{}",
+                c.metadata.namespace, c.metadata.name
+            )),
+            ObjectChange::Budget(d) => {
+                let Some(last) = d.last() else { return };
+                let of = self.budgets.entry(last.metadata.namespace.clone()).or_default();
+                match &d.new {
+                    Some(b) => {
+                        // A budget without a selector, or with one that does not parse, guards nothing.
+                        let selector =
+                            Selector::from_object(b.spec.selector.as_ref()).unwrap_or_else(|_| Selector::nothing());
+                        of.insert(b.metadata.name.clone(), (b.clone(), selector));
+                    }
+                    None => {
+                        of.remove(&last.metadata.name);
+                    }
+                }
+            }
+            ObjectChange::Grouping(kind, d) => {
+                let Some(last) = d.last() else { return };
+                let of = self.groupings.entry(last.metadata.namespace.clone()).or_default();
+                let key = (*kind, last.metadata.name.clone());
+                match d.new.as_deref().and_then(|g| grouping_selector(*kind, g)) {
+                    Some(selector) => of.insert(key, selector),
+                    None => of.remove(&key),
+                };
+            }
+        }
+    }
+
+    /// The selector of pods that belong with a pod: of all Services that select it and of its controller, taken
+    /// together, as upstream's default spreading has it. `None` when there is none.
+    #[must_use]
+    pub fn group_of(&self, pod: &crate::model::Pod) -> Option<Selector> {
+        let of = self.groupings.get(&pod.namespace)?;
+        let mut all = Vec::new();
+        let services = of.iter().take_while(|((kind, _), _)| *kind == GroupingKind::Service);
+        for (_, s) in services.filter(|(_, s)| s.matches_map(Some(&pod.labels))) {
+            all.extend_from_slice(s.requirements());
+        }
+        if let Some(owner) = &pod.controller {
+            let kind = match owner.kind.as_str() {
+                "ReplicationController" => Some(GroupingKind::ReplicationController),
+                "ReplicaSet" => Some(GroupingKind::ReplicaSet),
+                "StatefulSet" => Some(GroupingKind::StatefulSet),
+                _ => None,
+            };
+            if let Some(s) = kind.and_then(|kind| of.get(&(kind, owner.name.clone()))) {
+                for r in s.requirements() {
+                    if !all.contains(r) {
+                        all.push(r.clone());
+                    }
+                }
+            }
+        }
+        (!all.is_empty()).then(|| Selector::new(all))
+    }
+}
+
+fn grouping_selector(kind: GroupingKind, g: &Grouping) -> Option<Selector> {
+    match kind {
+        GroupingKind::Service | GroupingKind::ReplicationController => {
+            let labels = g.labels().filter(|l| !l.is_empty())?;
+            Some(Selector::from_set(labels.iter().map(|(k, v)| (k.as_str(), v.as_str()))))
+        }
+        GroupingKind::ReplicaSet | GroupingKind::StatefulSet => Selector::from_object(Some(&g.selector()?)).ok(),
+    }
+}

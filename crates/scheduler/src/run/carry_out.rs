@@ -1,0 +1,231 @@
+//! What the engine decided is written: bindings, what must precede them, conditions, nominations and removals.
+
+use std::sync::Arc;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{DeleteOptions, Preconditions};
+use pintle_client::recorder::reference;
+use pintle_client::{Error, Meta, Patch, WriteParams, client::encode};
+use serde_json::{Value, json};
+use tokio::time::Duration;
+
+use super::{News, Shared};
+use crate::engine::{Failure, Outcome};
+use crate::framework::Action;
+use crate::model::Pod;
+
+/// So long a pod waits for its claims to be bound, as upstream.
+const BIND_TIMEOUT: Duration = Duration::from_secs(600);
+
+pub(super) async fn carry_out(shared: Arc<Shared>, outcome: Outcome) {
+    match outcome {
+        Outcome::Bind(pod, node, actions) => bind(&shared, pod, &node, actions).await,
+        Outcome::Unschedulable(failure) => report(&shared, failure).await,
+    }
+}
+
+fn meta(pod: &Pod) -> Meta {
+    Meta { name: pod.name.clone(), namespace: pod.namespace.clone(), uid: pod.uid.clone(), ..Meta::default() }
+}
+
+async fn bind(shared: &Shared, pod: Arc<Pod>, node: &str, actions: Vec<Action>) {
+    for action in actions {
+        if let Err(why) = act(shared, &action).await {
+            let why = format!("running PreBind plugin \"VolumeBinding\": {why}");
+            tracing::warn!(pod = pod.key, node, why, "what precedes binding failed");
+            condition(shared, &pod, "SchedulerError", &why, None).await;
+            shared.tell(News::Unbound(pod, false));
+            return;
+        }
+    }
+    let binding = json!({
+        "apiVersion": "v1",
+        "kind": "Binding",
+        "metadata": {"name": pod.name, "namespace": pod.namespace, "uid": pod.uid},
+        "target": {"kind": "Node", "name": node},
+    });
+    let answer = async {
+        let body = encode(&binding)?;
+        shared.client.create_subresource(shared.pods, &pod.namespace, &pod.name, "binding", body).await
+    };
+    match answer.await {
+        Ok(_) => {
+            let text = format!("Successfully assigned {} to {node}", pod.key);
+            shared.recorder.normal(&reference(shared.pods, &meta(&pod)), "Scheduled", text);
+            shared.tell(News::Bound(pod));
+        }
+        Err(error) => {
+            let gone = error.is_not_found();
+            if !gone {
+                tracing::warn!(pod = pod.key, node, %error, "binding failed");
+                let text = format!("binding rejected: {error}");
+                shared.recorder.warning(&reference(shared.pods, &meta(&pod)), "FailedScheduling", text);
+            }
+            shared.tell(News::Unbound(pod, gone));
+        }
+    }
+}
+
+/// Does what must be done before a pod is bound.
+async fn act(shared: &Shared, action: &Action) -> Result<(), String> {
+    let text = |e: Error| e.to_string();
+    match action {
+        Action::BindVolume { volume, namespace, claim, uid, resource_version } => {
+            let volumes = known("", "persistentvolumes")?;
+            let patch = json!({
+                "metadata": {
+                    "resourceVersion": resource_version,
+                    "annotations": {crate::model::objects::BOUND_BY_CONTROLLER: "yes"},
+                },
+                "spec": {"claimRef": {
+                    "apiVersion": "v1", "kind": "PersistentVolumeClaim", "namespace": namespace, "name": claim, "uid": uid,
+                }},
+            });
+            let patch = Patch::merge(&patch).map_err(text)?;
+            shared.client.patch(volumes, "", volume, "", patch, &WriteParams::default()).await.map_err(text)?;
+            Ok(())
+        }
+        Action::SelectNode { namespace, claim, resource_version, node } => {
+            let claims = known("", "persistentvolumeclaims")?;
+            let patch = json!({"metadata": {
+                "resourceVersion": resource_version,
+                "annotations": {crate::model::objects::SELECTED_NODE: node},
+            }});
+            let patch = Patch::merge(&patch).map_err(text)?;
+            shared.client.patch(claims, namespace, claim, "", patch, &WriteParams::default()).await.map_err(text)?;
+            Ok(())
+        }
+        Action::AwaitClaims { namespace, claims } => {
+            let waiting = async {
+                for claim in claims {
+                    await_claim(shared, &format!("{namespace}/{claim}")).await?;
+                }
+                Ok(())
+            };
+            match tokio::time::timeout(BIND_TIMEOUT, waiting).await {
+                Ok(answer) => answer,
+                Err(_) => Err("binding volumes: timed out waiting for the condition".into()),
+            }
+        }
+    }
+}
+
+/// Waits until a claim is bound. A provisioner that gives the node back wants another one.
+async fn await_claim(shared: &Shared, key: &str) -> Result<(), String> {
+    let mut changes = shared.claims.subscribe();
+    let mut selected = false;
+    loop {
+        match shared.claims.get(key) {
+            None => return Err(format!("binding volumes: persistentvolumeclaim {key:?} not found")),
+            Some(claim) if claim.is_bound() => return Ok(()),
+            Some(claim) => {
+                let has = claim.metadata.annotations.contains_key(crate::model::objects::SELECTED_NODE);
+                if selected && !has {
+                    return Err("binding volumes: provisioning failed for PVC".to_owned()
+                        + &format!(" {:?}", claim.metadata.name));
+                }
+                selected = has;
+            }
+        }
+        if changes.next().await.is_none() {
+            return Err("binding volumes: the scheduler ends".into());
+        }
+    }
+}
+
+fn known(group: &str, resource: &str) -> Result<&'static pintle_api::resources::Resource, String> {
+    pintle_api::resources::by_resource(group, "v1", resource).ok_or_else(|| format!("no resource {resource}"))
+}
+
+/// Says in an Event and in the `PodScheduled` condition why a pod is placed nowhere, and makes room for it where room
+/// can be made.
+async fn report(shared: &Arc<Shared>, failure: Failure) {
+    let Failure { pod, message, nominate, victims, demoted } = failure;
+    shared.recorder.warning(&reference(shared.pods, &meta(&pod)), "FailedScheduling", message.as_str());
+    for p in demoted {
+        patch_status(shared, &p, &json!({"nominatedNodeName": ""})).await;
+    }
+    let node = nominate.clone().unwrap_or_default();
+    for victim in victims {
+        let (shared, preemptor, node) = (shared.clone(), pod.clone(), node.clone());
+        tokio::spawn(async move {
+            let removed = preempt(&shared, &preemptor, &victim, &node).await;
+            shared.tell(News::VictimRemoved(preemptor.uid.clone(), removed));
+        });
+    }
+    condition(shared, &pod, "Unschedulable", &message, nominate.as_deref()).await;
+}
+
+/// Writes the `PodScheduled` condition and, when it changes, the nomination.
+async fn condition(shared: &Shared, pod: &Pod, reason: &str, message: &str, nominate: Option<&str>) {
+    let same = pod.unschedulable.as_ref().is_some_and(|(r, m)| r == reason && m == message);
+    let nominate = nominate.filter(|n| *n != pod.nominated_node);
+    if same && nominate.is_none() {
+        return;
+    }
+    let mut status = json!({});
+    if !same {
+        let mut condition = json!({
+            "type": "PodScheduled",
+            "status": "False",
+            "reason": reason,
+            "message": message,
+            "observedGeneration": pod.generation,
+        });
+        if pod.unschedulable.is_none() {
+            condition["lastTransitionTime"] = pintle_api::time::format(shared.clock.now()).into();
+        }
+        status["conditions"] = json!([condition]);
+    }
+    if let Some(node) = nominate {
+        status["nominatedNodeName"] = node.into();
+    }
+    patch_status(shared, pod, &status).await;
+}
+
+/// Changes a pod's status; says whether the pod was there and took it.
+async fn patch_status(shared: &Shared, pod: &Pod, status: &Value) -> bool {
+    let answer = match Patch::strategic(&json!({"metadata": {"uid": pod.uid}, "status": status})) {
+        Ok(patch) => {
+            shared.client.patch(shared.pods, &pod.namespace, &pod.name, "status", patch, &WriteParams::default()).await
+        }
+        Err(error) => Err(error),
+    };
+    match answer {
+        Ok(_) => true,
+        Err(error) => {
+            if !error.is_not_found() {
+                tracing::warn!(pod = pod.key, %error, "the pod's status was not written");
+            }
+            error.is_not_found()
+        }
+    }
+}
+
+/// Removes a victim, having said why; it ends as gracefully as it asks for.
+async fn preempt(shared: &Shared, preemptor: &Pod, victim: &Pod, node: &str) -> bool {
+    let condition = json!({"conditions": [{
+        "type": "DisruptionTarget",
+        "status": "True",
+        "reason": "PreemptionByScheduler",
+        "message": format!("{}: preempting to accommodate a higher priority pod", preemptor.scheduler_name),
+        "observedGeneration": victim.generation,
+        "lastTransitionTime": pintle_api::time::format(shared.clock.now()),
+    }]});
+    if !patch_status(shared, victim, &condition).await {
+        return false;
+    }
+    let preconditions = Some(Preconditions { uid: Some(victim.uid.clone()), ..Preconditions::default() });
+    let options = DeleteOptions { preconditions, ..DeleteOptions::default() };
+    match shared.client.delete(shared.pods, &victim.namespace, &victim.name, &options).await {
+        Ok(_) => {}
+        // Somebody else was quicker.
+        Err(error) if error.is_not_found() || error.is_conflict() => return true,
+        Err(error) => {
+            tracing::warn!(pod = victim.key, %error, "a victim of preemption was not removed");
+            return false;
+        }
+    }
+    let text = format!("Preempted by pod {} on node {node}", preemptor.uid);
+    shared.recorder.normal(&reference(shared.pods, &meta(victim)), "Preempted", text);
+    true
+}

@@ -1,0 +1,147 @@
+//! The scheduler at work: informers in, bindings, conditions and Events out.
+
+mod carry_out;
+mod informed;
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use pintle_api::resources::{Resource, by_resource};
+use pintle_client::{Client, Clock, Informers, Recorder, View};
+use tokio::sync::Notify;
+use tokio::time::{Duration, Instant};
+use tokio_util::sync::CancellationToken;
+
+use crate::cache::objects::ObjectChange;
+use crate::engine::{Engine, Outcome};
+use crate::framework::profile::Profile;
+use crate::model::objects::Claim;
+use crate::model::{Node, Pod};
+use crate::plugins::default_profile;
+
+/// How often pods that have been unschedulable for very long are looked for, as upstream.
+const FLUSH_EVERY: Duration = Duration::from_secs(30);
+/// Pods tried in a row before other tasks of the process get their turn.
+const BATCH: usize = 32;
+
+/// Configuration of the scheduler.
+pub struct Config {
+    /// The profiles; one for each `schedulerName` it serves.
+    pub profiles: Vec<Profile>,
+    /// Decides among equally good nodes.
+    pub seed: u64,
+    /// The wall clock, for Events.
+    pub clock: Clock,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { profiles: vec![default_profile("default-scheduler")], seed: 1, clock: Clock::system() }
+    }
+}
+
+/// Something the engine is to be told.
+enum News {
+    Pod(Option<Arc<Pod>>, Arc<Pod>),
+    PodGone(Arc<Pod>),
+    Node(Arc<Node>),
+    NodeGone(Arc<Node>),
+    Object(ObjectChange),
+    Bound(Arc<Pod>),
+    /// Not bound; whether the pod is gone.
+    Unbound(Arc<Pod>, bool),
+    /// A victim of the pod of this uid was removed, or could not be.
+    VictimRemoved(String, bool),
+}
+
+/// What the tasks around the engine share. The engine itself belongs to its loop alone, so that nobody who brings news
+/// waits for it.
+struct Shared {
+    inbox: Mutex<Vec<News>>,
+    news: Notify,
+    client: Client,
+    recorder: Recorder,
+    pods: &'static Resource,
+    claims: View<Claim>,
+    clock: Clock,
+}
+
+impl Shared {
+    fn tell(&self, news: News) {
+        self.inbox.lock().push(news);
+        self.news.notify_one();
+    }
+}
+
+fn take_in(engine: &mut Engine, news: News, now: u64) {
+    match news {
+        News::Pod(old, new) => engine.set_pod(old.as_deref(), &new, now),
+        News::PodGone(pod) => engine.remove_pod(&pod, now),
+        News::Node(node) => engine.set_node(&node, now),
+        News::NodeGone(node) => engine.remove_node(&node.name, now),
+        News::Object(change) => engine.set_object(&change, now),
+        News::Bound(pod) => engine.bound(&pod),
+        News::Unbound(pod, gone) => engine.unbound(&pod, gone, now),
+        News::VictimRemoved(preemptor, removed) => engine.victim_removed(&preemptor, removed, now),
+    }
+}
+
+/// Schedules until `shutdown`. `client` is who binds (`system:kube-scheduler`); the informers may be shared with others.
+pub async fn run(client: Client, informers: Informers, config: Config, shutdown: CancellationToken) {
+    let (Some(pods), Some(claims)) = (by_resource("", "v1", "pods"), by_resource("", "v1", "persistentvolumeclaims"))
+    else {
+        tracing::error!("the resource registry lacks pods or claims");
+        return;
+    };
+    let informers = informers.handle();
+    let recorder = Recorder::new(client.clone(), "default-scheduler", None, config.clock.clone());
+    let shared = Arc::new(Shared {
+        inbox: Mutex::default(),
+        news: Notify::new(),
+        client,
+        recorder,
+        pods,
+        claims: informers.get(claims).view::<Claim>(),
+        clock: config.clock,
+    });
+    let mut engine = Engine::new(config.profiles, config.seed);
+    let start = Instant::now();
+    let now = || u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
+    // Without all assigned pods in sight nodes would look emptier than they are.
+    tokio::select! {
+        () = informed::follow(&shared, &informers) => {}
+        () = shutdown.cancelled() => return,
+    }
+    let mut flush = tokio::time::interval(FLUSH_EVERY);
+    flush.tick().await;
+    loop {
+        let inbox = std::mem::take(&mut *shared.inbox.lock());
+        for news in inbox {
+            take_in(&mut engine, news, now());
+        }
+        let outcomes: Vec<Outcome> = std::iter::from_fn(|| engine.step(now())).take(BATCH).collect();
+        let more = outcomes.len() == BATCH;
+        for outcome in outcomes {
+            tokio::spawn(carry_out::carry_out(shared.clone(), outcome));
+        }
+        if more {
+            tokio::task::yield_now().await;
+            continue;
+        }
+        let until = engine.next_wake().map(|at| start + Duration::from_millis(at));
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = shared.news.notified() => {}
+            // Only while something waits: an idle scheduler does not wake.
+            _ = flush.tick(), if engine.pending().unschedulable > 0 => engine.flush_old(now()),
+            () = sleep_until(until) => {}
+        }
+    }
+}
+
+async fn sleep_until(until: Option<Instant>) {
+    match until {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
