@@ -30,6 +30,8 @@ pub struct Cache {
     images: HashMap<String, usize>,
     /// How many nodes have a taint that only lowers their score.
     soft_tainted: usize,
+    /// How many pods on nodes use each claim, by `namespace/name`.
+    claims_in_use: HashMap<String, usize>,
     /// Pods counted by who means them.
     pub index: PodIndex,
     /// The objects besides pods and nodes.
@@ -222,7 +224,16 @@ impl Cache {
         if self.infos[id].node.is_some() {
             self.index.add(&pod, id, &self.objects.namespaces);
         }
+        for claim in pod.claims() {
+            *self.claims_in_use.entry(claim).or_default() += 1;
+        }
         self.infos[id].add(pod);
+    }
+
+    /// How many pods on nodes use a claim, named `namespace/name`.
+    #[must_use]
+    pub fn claim_users(&self, claim: &str) -> usize {
+        self.claims_in_use.get(claim).copied().unwrap_or(0)
     }
 
     /// Whether a pod is on a node, assumed or confirmed.
@@ -243,6 +254,14 @@ impl Cache {
         let pod = self.infos[id].remove(uid)?;
         if self.infos[id].node.is_some() {
             self.index.remove(&pod, id, &self.objects.namespaces);
+        }
+        for claim in pod.claims() {
+            if let Some(n) = self.claims_in_use.get_mut(&claim) {
+                *n -= 1;
+                if *n == 0 {
+                    self.claims_in_use.remove(&claim);
+                }
+            }
         }
         self.release(id);
         Some(pod)

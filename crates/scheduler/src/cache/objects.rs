@@ -7,7 +7,8 @@ use pintle_api::selector::Selector;
 
 use crate::model::affinity::Namespaces;
 use crate::model::objects::{
-    Attachment, Budget, Claim, CsiDriver, CsiNode, Grouping, Namespace, StorageCapacity, StorageClass, Volume,
+    Attachment, Budget, Claim, CsiDriver, CsiNode, Grouping, Namespace, SELECTED_NODE, StorageCapacity, StorageClass,
+    Volume,
 };
 
 /// What kind of grouping it is.
@@ -77,6 +78,12 @@ pub struct Objects {
     pub capacities: BTreeMap<String, Arc<StorageCapacity>>,
     /// Attachments by name.
     pub attachments: HashMap<String, Arc<Attachment>>,
+    /// Volumes meant for a claim by a pod that is being bound: the claim as `namespace/name` and the pod's uid, by the
+    /// volume's name.
+    pub assumed_volumes: HashMap<String, (String, String)>,
+    /// Claims for which a node was chosen by a pod that is being bound: the node and the pod's uid, by the claim as
+    /// `namespace/name`.
+    pub assumed_nodes: HashMap<String, (String, String)>,
     /// Budgets by namespace, with their selectors.
     pub budgets: HashMap<String, BTreeMap<String, (Arc<Budget>, Selector)>>,
     /// Selectors of what groups pods, by namespace.
@@ -117,8 +124,24 @@ impl Objects {
                     None => self.namespaces.remove(&name),
                 };
             }
-            ObjectChange::Claim(d) => keep!(self.claims, d, |c: &Arc<Claim>| c.key()),
-            ObjectChange::Volume(d) => keep!(self.volumes, d, |v: &Arc<Volume>| v.metadata.name.clone()),
+            ObjectChange::Claim(d) => {
+                keep!(self.claims, d, |c: &Arc<Claim>| c.key());
+                // What was assumed has come true, or never will.
+                let open = |c: &Arc<Claim>| !c.is_bound() && !c.metadata.annotations.contains_key(SELECTED_NODE);
+                if !d.new.as_ref().is_some_and(open)
+                    && let Some(last) = d.last()
+                {
+                    self.assumed_nodes.remove(&last.key());
+                }
+            }
+            ObjectChange::Volume(d) => {
+                keep!(self.volumes, d, |v: &Arc<Volume>| v.metadata.name.clone());
+                if d.new.as_ref().is_none_or(|v| v.spec.claim_ref.is_some())
+                    && let Some(last) = d.last()
+                {
+                    self.assumed_volumes.remove(&last.metadata.name);
+                }
+            }
             ObjectChange::StorageClass(d) => keep!(self.classes, d, |c: &Arc<StorageClass>| c.metadata.name.clone()),
             ObjectChange::CsiNode(d) => keep!(self.csi_nodes, d, |n: &Arc<CsiNode>| n.metadata.name.clone()),
             ObjectChange::CsiDriver(d) => keep!(self.csi_drivers, d, |n: &Arc<CsiDriver>| n.metadata.name.clone()),

@@ -107,6 +107,14 @@ impl Pod {
         object.view::<wire::Pod>().map(Self::from)
     }
 
+    /// The claims its volumes are of, as `namespace/name`.
+    pub fn claims(&self) -> impl Iterator<Item = String> {
+        self.volumes.iter().filter_map(|v| match v {
+            PodVolume::Claim { name, .. } => Some(format!("{}/{name}", self.namespace)),
+            PodVolume::Disk(_) => None,
+        })
+    }
+
     /// Whether it waits for a node.
     #[must_use]
     pub fn is_pending(&self) -> bool {

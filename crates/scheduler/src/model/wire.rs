@@ -20,6 +20,7 @@ pub struct Metadata {
     pub creation_timestamp: Option<String>,
     pub deletion_timestamp: Option<String>,
     pub generation: i64,
+    pub resource_version: String,
     pub owner_references: Vec<OwnerReference>,
 }
 

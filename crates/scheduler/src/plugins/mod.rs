@@ -11,6 +11,7 @@ mod node_unschedulable;
 pub mod pod_topology_spread;
 mod scheduling_gates;
 mod taint_toleration;
+pub mod volumes;
 
 use crate::framework::profile::{Enabled, Profile};
 
@@ -28,6 +29,10 @@ pub fn default_profile(name: &str) -> Profile {
             plugin(Box::new(node_affinity::NodeAffinity), 2),
             plugin(Box::new(node_ports::NodePorts), 0),
             plugin(Box::new(node_resources_fit::NodeResourcesFit), 1),
+            plugin(Box::new(volumes::restrictions::VolumeRestrictions), 0),
+            plugin(Box::new(volumes::limits::NodeVolumeLimits), 0),
+            plugin(Box::new(volumes::binding::VolumeBinding), 0),
+            plugin(Box::new(volumes::zone::VolumeZone), 0),
             plugin(Box::<pod_topology_spread::PodTopologySpread>::default(), 2),
             plugin(Box::<inter_pod_affinity::InterPodAffinity>::default(), 2),
             plugin(Box::new(balanced_allocation::NodeResourcesBalancedAllocation), 1),
