@@ -35,6 +35,7 @@ fn manifests_are_refused_in_kubernetes_words() {
         "spec.restartPolicy: Unsupported value: \"Sometimes\": supported values: \"Always\", \"OnFailure\", \"Never\"",
     );
     check("apiVersion: v1\nkind: Pod\nmetadata: {name: a\n", "error converting YAML to JSON");
+    check("apiVersion: v9\nkind: Nope\nmetadata: {name: a}\n", "no matches for kind \"Nope\" in version \"v9\"");
     check("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a, namespace: none}\n", "namespaces \"none\" not found");
     check(
         "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: d}\nspec: {selector: {matchLabels: {a: b}}, template: {metadata: {labels: {a: c}}, spec: {containers: [{name: c, image: i}]}}}\n",

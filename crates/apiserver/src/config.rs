@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use pintle_api::resources::{Resource, Stage, all};
 use pintle_store::Store;
 
 use crate::authz::AuthorizationMode;
@@ -176,18 +177,102 @@ impl Config {
     }
 
     /// Whether a resource is served.
-    pub(crate) fn serves(&self, r: &pintle_api::resources::Resource) -> bool {
-        let gv = if r.group.is_empty() { r.version.to_owned() } else { format!("{}/{}", r.group, r.version) };
+    pub(crate) fn serves(&self, r: &Resource) -> bool {
+        let gv = r.group_version().to_string();
         let named = |key: &str| self.runtime_config.iter().rev().find(|(k, _)| k == key).map(|(_, on)| *on);
         let stage = match r.stage {
-            pintle_api::resources::Stage::Ga => "api/ga",
-            pintle_api::resources::Stage::Beta => "api/beta",
-            pintle_api::resources::Stage::Alpha => "api/alpha",
+            Stage::Ga => "api/ga",
+            Stage::Beta => "api/beta",
+            Stage::Alpha => "api/alpha",
         };
         named(&format!("{gv}/{}", r.resource))
             .or_else(|| named(&gv))
             .or_else(|| named(stage))
             .or_else(|| named("api/all"))
             .unwrap_or(r.on)
+    }
+}
+
+/// Reads one setting of `--runtime-config`: `api/beta=true`, `resource.k8s.io/v1beta1`,
+/// `networking.k8s.io/v1beta1/ipaddresses=true`.
+///
+/// # Errors
+/// When the key names nothing there is, or the value is neither true nor false.
+pub fn runtime_setting(text: &str) -> Result<(String, bool), String> {
+    let (key, value) = text.split_once('=').map_or((text, ""), |(k, v)| (k.trim(), v.trim()));
+    let on = match value {
+        "" | "1" | "t" | "T" | "true" | "TRUE" | "True" => true,
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => false,
+        _ => return Err(format!("invalid value of {text}: it must be true or false")),
+    };
+    let of_core = |key: &str| all().iter().any(|r| r.group.is_empty() && r.version == key);
+    let known = match key.split('/').collect::<Vec<_>>().as_slice() {
+        ["api", "all" | "ga" | "beta" | "alpha"] => true,
+        [version] => of_core(version),
+        // Upstream also takes the core group by its path.
+        ["api", version] => return if of_core(version) { Ok(((*version).to_owned(), on)) } else { Err(unknown(key)) },
+        [version, resource] if of_core(version) => all().iter().any(|r| r.group.is_empty() && r.resource == *resource),
+        // A version that is gone is no error: the setting outlives it.
+        [group, _] => all().iter().any(|r| r.group == *group),
+        [group, version, resource] => {
+            all().iter().any(|r| r.group == *group && r.version == *version && r.resource == *resource)
+        }
+        _ => return Err(format!("runtime-config invalid key {key}")),
+    };
+    if known { Ok((key.to_owned(), on)) } else { Err(unknown(key)) }
+}
+
+fn unknown(key: &str) -> String {
+    format!("unknown api groups {}", key.split('/').next().unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings() {
+        for (text, want) in [
+            ("api/all=false", Ok(("api/all", false))),
+            ("api/beta", Ok(("api/beta", true))),
+            ("v1=false", Ok(("v1", false))),
+            ("api/v1=true", Ok(("v1", true))),
+            ("v1/secrets=false", Ok(("v1/secrets", false))),
+            ("resource.k8s.io/v1beta1=1", Ok(("resource.k8s.io/v1beta1", true))),
+            ("extinct.k8s.io/v1", Err("unknown api groups extinct.k8s.io")),
+            ("networking.k8s.io/v1beta1/ipaddresses=true", Ok(("networking.k8s.io/v1beta1/ipaddresses", true))),
+            ("networking.k8s.io/v1beta1/nopes", Err("unknown api groups networking.k8s.io")),
+            ("a/b/c/d", Err("runtime-config invalid key a/b/c/d")),
+            ("api/beta=perhaps", Err("invalid value of api/beta=perhaps: it must be true or false")),
+        ] {
+            let want = want.map(|(k, on): (&str, bool)| (k.to_owned(), on)).map_err(str::to_owned);
+            assert_eq!(runtime_setting(text), want, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_nearest_setting_counts() {
+        let store = Arc::new(pintle_store::MemoryStore::new());
+        let served = |settings: &[&str]| {
+            let mut config = Config::new(store.clone());
+            config.runtime_config = settings.iter().map(|s| runtime_setting(s).unwrap()).collect();
+            let mut out: Vec<String> = all()
+                .iter()
+                .filter(|r| r.group == "networking.k8s.io" && config.serves(r))
+                .map(|r| format!("{}/{}", r.version, r.resource))
+                .collect();
+            out.retain(|r| r.ends_with("ipaddresses") || r.ends_with("servicecidrs"));
+            out.join(" ")
+        };
+        for (settings, want) in [
+            (&[][..], "v1/ipaddresses v1/servicecidrs"),
+            (&["api/beta"], "v1/ipaddresses v1/servicecidrs v1beta1/ipaddresses v1beta1/servicecidrs"),
+            (&["api/all=false", "networking.k8s.io/v1beta1"], "v1beta1/ipaddresses v1beta1/servicecidrs"),
+            (&["networking.k8s.io/v1beta1/ipaddresses"], "v1/ipaddresses v1/servicecidrs v1beta1/ipaddresses"),
+            (&["networking.k8s.io/v1/ipaddresses=false"], "v1/servicecidrs"),
+            (&["api/ga=false", "api/ga=true"], "v1/ipaddresses v1/servicecidrs"),
+        ] {
+            assert_eq!(served(settings), want, "{settings:?}");
+        }
     }
 }

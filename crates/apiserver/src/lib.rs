@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use authz::AuthorizationMode;
 pub use clock::{Clock, SystemClock};
-pub use config::{Config, Pem};
+pub use config::{Config, Pem, runtime_setting};
 use pintle_api::service::{ApiService, InProcessUser, UserInfo};
 use registry::Registry;
 

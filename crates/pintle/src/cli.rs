@@ -82,6 +82,9 @@ pub struct Up {
     /// Ports for Services of type NodePort.
     #[arg(long, default_value = "30000-32767", value_parser = port_range)]
     pub service_node_port_range: (u16, u16),
+    /// API versions and resources to switch on or off, such as `api/beta=true,resource.k8s.io/v1beta2=false`.
+    #[arg(long, value_delimiter = ',', value_parser = pintle_apiserver::runtime_setting)]
+    pub runtime_config: Vec<(String, bool)>,
     /// Networks of pod IPs.
     #[arg(long, default_value = "10.244.0.0/16", value_delimiter = ',')]
     pub cluster_cidr: Vec<String>,

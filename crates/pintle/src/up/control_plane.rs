@@ -50,6 +50,7 @@ impl ControlPlane {
         config.service_account_issuer = format!("https://kubernetes.default.svc.{}", options.cluster_domain);
         config.service_cidrs = options.service_cluster_ip_range.clone();
         config.node_port_range = options.service_node_port_range;
+        config.runtime_config = options.runtime_config.clone();
         config.advertise_address = facts.address;
         config.advertise_port = facts.port;
         config.kubelet_client_cert = pem(&pki.apiserver_kubelet_client.cert);
