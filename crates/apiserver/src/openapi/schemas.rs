@@ -52,8 +52,11 @@ static EXCEPTIONS: LazyLock<HashSet<(&str, &str, &str)>> = LazyLock::new(|| {
         .collect()
 });
 
-/// Unions with a field that tells which member is set: type, that field, then pairs of members and their Go names.
-const UNIONS: &[(&str, &str, &[(&str, &str)])] = &[
+/// Members and their Go names.
+type Members = &'static [(&'static str, &'static str)];
+
+/// Unions with a field that tells which member is set: type, that field, members.
+const UNIONS: &[(&str, &str, Members)] = &[
     ("core/v1.AppArmorProfile", "type", &[("localhostProfile", "LocalhostProfile")]),
     ("core/v1.SeccompProfile", "type", &[("localhostProfile", "LocalhostProfile")]),
     ("flowcontrol/v1.LimitResponse", "type", &[("queuing", "Queuing")]),
