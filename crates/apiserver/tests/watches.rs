@@ -26,8 +26,8 @@ const OBJECTS: usize = 8;
 const WRITES: usize = 60;
 const WATCHERS: usize = 48;
 
-/// A connection of its own, with the administrator's certificate.
-async fn connect(c: &Cluster) -> SendRequest<Full<Bytes>> {
+/// A TLS connection of its own, with the administrator's certificate.
+async fn tls(c: &Cluster, protocol: &[u8]) -> tokio_rustls::client::TlsStream<tokio::net::TcpStream> {
     let mut roots = rustls::RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(c.ca.pem.as_bytes()).unwrap()).unwrap();
     let (cert, key) = c.ca.client("admin", &["system:masters"]);
@@ -40,10 +40,14 @@ async fn connect(c: &Cluster) -> SendRequest<Full<Bytes>> {
         .with_root_certificates(roots)
         .with_client_auth_cert(cert, key)
         .unwrap();
-    tls.alpn_protocols = vec![b"h2".to_vec()];
+    tls.alpn_protocols = vec![protocol.to_vec()];
     let stream = tokio::net::TcpStream::connect(c.address).await.unwrap();
     let name = ServerName::try_from("localhost").unwrap();
-    let stream = tokio_rustls::TlsConnector::from(Arc::new(tls)).connect(name, stream).await.unwrap();
+    tokio_rustls::TlsConnector::from(Arc::new(tls)).connect(name, stream).await.unwrap()
+}
+
+async fn connect(c: &Cluster) -> SendRequest<Full<Bytes>> {
+    let stream = tls(c, b"h2").await;
     let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
     tokio::spawn(async move { drop(connection.await) });
     sender
@@ -226,4 +230,82 @@ async fn no_watcher_misses_the_last_state() {
     while let Some(task) = tasks.join_next().await {
         task.unwrap();
     }
+}
+
+/// A watch as a WebSocket: frames as messages, text for JSON and binary for protobuf.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn over_websocket() {
+    use futures::StreamExt;
+    use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+    use tokio_tungstenite::tungstenite::{Error, Message};
+
+    let c = Cluster::start().await;
+    let mut to = connect(&c).await;
+    let object = json!({"metadata": {"name": "a"}, "data": {"k": "v"}});
+    call(&mut to, Method::POST, BASE, &object).await;
+    for (accept, query) in [
+        ("application/json", ""),
+        ("application/vnd.kubernetes.protobuf", ""),
+        ("application/json;as=Table;v=v1;g=meta.k8s.io", ""),
+        ("application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io", "&fieldSelector=metadata.name%3Da"),
+    ] {
+        let stream = tls(&c, b"http/1.1").await;
+        let uri = format!("wss://localhost{BASE}?watch=true&fieldSelector=metadata.name%3Da{query}");
+        let mut request = uri.into_client_request().unwrap();
+        request.headers_mut().insert("accept", accept.parse().unwrap());
+        let (mut socket, answer) = tokio_tungstenite::client_async(request, stream).await.unwrap();
+        assert_eq!(answer.status(), 101);
+        let message = tokio::time::timeout(Duration::from_secs(30), socket.next()).await.unwrap().unwrap().unwrap();
+        match message {
+            Message::Text(text) => {
+                assert!(accept.contains("json"));
+                let event: Value = serde_json::from_str(&text).unwrap();
+                assert_eq!(event["type"], "ADDED");
+                let kind = event["object"]["kind"].as_str().unwrap();
+                let want = accept.split("as=").nth(1).and_then(|t| t.split(';').next()).unwrap_or("ConfigMap");
+                assert_eq!(kind, want);
+            }
+            Message::Binary(bytes) => {
+                assert!(accept.contains("protobuf"));
+                // `WatchEvent.type`, field 1, without a length before it.
+                assert!(bytes.starts_with(b"\x0a\x05ADDED"), "{bytes:?}");
+            }
+            other => panic!("{other:?}"),
+        }
+        socket.close(None).await.unwrap();
+    }
+    // Without a key it is no WebSocket.
+    let stream = tls(&c, b"http/1.1").await;
+    let mut request = format!("wss://localhost{BASE}?watch=true").into_client_request().unwrap();
+    request.headers_mut().insert("sec-websocket-version", "12".parse().unwrap());
+    match tokio_tungstenite::client_async(request, stream).await {
+        Err(Error::Http(answer)) => assert_eq!(answer.status(), 400),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Many who watch get the same frames as one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn frames_are_the_same_for_all() {
+    let c = Cluster::start().await;
+    let mut to = connect(&c).await;
+    let mut all = Vec::new();
+    for _ in 0..20 {
+        let (code, body) =
+            send(&mut to, Method::GET, &format!("{BASE}?watch=true&resourceVersion=1"), &Value::Null).await;
+        assert_eq!(code, 200);
+        all.push(Events { body, buffer: BytesMut::new() });
+    }
+    call(&mut to, Method::POST, BASE, &json!({"metadata": {"name": "a"}})).await;
+    let mut seen = Vec::new();
+    for events in &mut all {
+        loop {
+            let event = events.next().await.unwrap();
+            if event["object"]["metadata"]["name"] == "a" {
+                seen.push(event);
+                break;
+            }
+        }
+    }
+    assert!(seen.windows(2).all(|w| w[0] == w[1]));
 }

@@ -15,3 +15,4 @@ pub(crate) mod respond;
 pub(crate) mod routes;
 pub(crate) mod serve;
 pub(crate) mod watch;
+pub(crate) mod websocket;

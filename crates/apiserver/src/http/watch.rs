@@ -18,7 +18,7 @@ use serde_json::json;
 use super::context::Ctx;
 use super::negotiate::{self, Accepted, Media};
 use super::resource::{name_selector, namespace};
-use super::respond;
+use super::{respond, websocket};
 use crate::Server;
 use crate::cache::{Watch, WatchItem, json_frame};
 use crate::registry::options::ListOptions;
@@ -56,11 +56,19 @@ pub(crate) async fn serve(server: &Arc<Server>, ctx: &Ctx, res: &Arc<Res>) -> Re
         Media::Protobuf => "application/vnd.kubernetes.protobuf;stream=watch",
         _ => "application/json",
     };
+    let binary = accepted.media == Media::Protobuf;
     let mut framer = Framer { server: Arc::clone(server), res: Arc::clone(res), accepted, include, head: true };
     let frames = items.map(move |item| {
         let _ = &running;
-        Ok::<_, BoxError>(Frame::data(framer.frame(item)))
+        framer.frame(item)
     });
+    if websocket::wanted(ctx) {
+        // A message has its own length.
+        let frames = frames.map(move |f| if binary { f.slice(4..) } else { f });
+        let media = if binary { Media::Protobuf.name() } else { "application/json" };
+        return websocket::serve(ctx, media, !binary, frames);
+    }
+    let frames = frames.map(|f| Ok::<_, BoxError>(Frame::data(f)));
     let mut r = Response::new(BodyExt::boxed_unsync(StreamBody::new(frames)));
     r.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     Ok(r)

@@ -57,6 +57,11 @@ impl Mapping {
         value::copy(object, scale, &["metadata", "resourceVersion"]);
     }
 
+    /// Writes the wanted number.
+    pub fn set_replicas(&self, object: &mut Value, replicas: i64) {
+        value::set(object, self.spec_replicas, replicas);
+    }
+
     /// Checks a `Scale`.
     pub fn validate(&self, scale: &Cursor<'_>, errors: &mut Errors) {
         meta::validate(scale, true, super::names::subdomain, errors);

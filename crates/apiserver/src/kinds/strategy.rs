@@ -12,14 +12,25 @@ use super::{Column, meta, table, value};
 
 /// Who asks, when, and for what.
 pub struct Ctx<'a> {
-    /// The resource written.
+    /// The resource written, in the stored version.
     pub resource: &'static Resource,
+    /// The resource of the request.
+    pub requested: &'static Resource,
     /// The namespace of the request; empty for cluster-scoped resources.
     pub namespace: &'a str,
     /// Who writes.
     pub user: &'a UserInfo,
     /// The time of the write.
     pub now: Timestamp,
+    /// What the user is to be warned of besides [`Strategy::warnings`].
+    pub notes: parking_lot::Mutex<Vec<String>>,
+}
+
+impl Ctx<'_> {
+    /// Warns the user.
+    pub fn warn(&self, text: impl Into<String>) {
+        self.notes.lock().push(text.into());
+    }
 }
 
 /// What happens to an object's dependents.

@@ -13,7 +13,8 @@ pub fn with_ctx<T>(api_version: &str, kind: &str, f: impl FnOnce(&Ctx<'_>) -> T)
     let user = UserInfo::authenticated("alice", &["devs"]);
     let resource = resources::by_kind(api_version, kind).expect("a built-in kind");
     let namespace = if resource.namespaced { "ns" } else { "" };
-    f(&Ctx { resource, namespace, user: &user, now: Timestamp::from_second(1_700_000_000).expect("in range") })
+    let now = Timestamp::from_second(1_700_000_000).expect("in range");
+    f(&Ctx { resource, requested: resource, namespace, user: &user, now, notes: parking_lot::Mutex::default() })
 }
 
 fn kind(object: &Value) -> (&str, &str) {

@@ -186,6 +186,7 @@ impl Server {
         let mut errors = Errors::new();
         let ctx = res.strategy_ctx(if res.def.namespaced { w.namespace } else { "" }, &w.ctx.user, now);
         res.strategy.prepare_create(&ctx, &mut object);
+        ctx.notes.lock().drain(..).for_each(|text| w.ctx.warn(text));
         let name = meta::name(&object).to_owned();
         {
             let cursor = Cursor::root(&object);

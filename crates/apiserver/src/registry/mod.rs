@@ -137,7 +137,14 @@ impl Res {
         user: &'a UserInfo,
         now: jiff::Timestamp,
     ) -> kinds::Ctx<'a> {
-        kinds::Ctx { resource: self.storage, namespace, user, now }
+        kinds::Ctx {
+            resource: self.storage,
+            requested: self.def,
+            namespace,
+            user,
+            now,
+            notes: parking_lot::Mutex::default(),
+        }
     }
 }
 

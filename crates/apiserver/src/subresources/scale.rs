@@ -7,7 +7,8 @@ use pintle_api::Status;
 use pintle_api::service::Body;
 use pintle_schema::cursor::Cursor;
 use pintle_schema::errors::Errors;
-use serde_json::Value;
+use pintle_schema::{Mode, decode};
+use serde_json::{Value, json};
 
 use super::answer;
 use crate::Server;
@@ -15,8 +16,9 @@ use crate::http::body;
 use crate::http::context::Ctx;
 use crate::http::negotiate::{self, Media};
 use crate::http::resource::namespace;
+use crate::kinds::scale::Mapping;
 use crate::registry::create::Write;
-use crate::registry::options::{WriteOptions, causes};
+use crate::registry::options::{FieldValidation, WriteOptions, causes};
 use crate::registry::patch::PatchType;
 use crate::registry::update::Change;
 use crate::registry::{Res, meta};
@@ -57,10 +59,16 @@ impl Server {
             scale
         };
         let uid = Some(meta::get(&given, "uid").to_owned()).filter(|u| !u.is_empty());
+        // The main strategy counts the generation; the sub-resource is named to admission only.
+        let w = Write { ctx, res, namespace: &ns, subresource: "scale", options: &options };
         let mut make = |present: Option<&Value>| -> Result<Value, Status> {
             let present = present.ok_or_else(|| res.not_found(name))?;
             let scale = match patch_type {
                 None => given.clone(),
+                Some(PatchType::Apply) => {
+                    let config = self.applied_scale(&w, mapping, present, &bytes)?;
+                    return self.applied(&w, Some(present), &config).map_err(in_terms_of_scale(&res.api_version));
+                }
                 Some(t) => {
                     let ty = pintle_schema::kind(API_VERSION, "Scale");
                     let current = mapping.to_scale(present);
@@ -87,10 +95,78 @@ impl Server {
             }
             Ok(object)
         };
-        // The main strategy counts the generation; the sub-resource is named to admission only.
-        let w = Write { ctx, res, namespace: &ns, subresource: "scale", options: &options };
         let mut change = Change { name, allow_create: false, uid, make: &mut make };
         let (object, _) = self.update(&w, &mut change).await?;
         answer(ctx, 200, &mapping.to_scale(&object.view().map_err(Status::internal)?))
+    }
+
+    /// The configuration of the object itself that an applied `Scale` comes to.
+    fn applied_scale(
+        &self,
+        w: &Write<'_>,
+        mapping: &Mapping,
+        present: &Value,
+        config: &[u8],
+    ) -> Result<Vec<u8>, Status> {
+        let bad = |why: &str| Status::bad_request(format!("error decoding patch: {why}"));
+        let ty = pintle_schema::kind(API_VERSION, "Scale").ok_or_else(|| Status::internal("no schema of Scale"))?;
+        let (scale, duplicates) = decode::yaml_to_value(config).map_err(|e| bad(&e.to_string()))?;
+        let decoded = decode::decode_value(scale, ty, Mode::Strict).map_err(|e| bad(&e.to_string()))?;
+        let complaints: Vec<String> =
+            Some(duplicates).filter(|d| !d.is_empty()).into_iter().chain(decoded.strict).collect();
+        match w.options.validation {
+            FieldValidation::Strict if !complaints.is_empty() => {
+                return Err(Status::bad_request(format!("error strict decoding patch: {}", complaints.join(", "))));
+            }
+            FieldValidation::Warn => complaints.into_iter().for_each(|text| w.ctx.warn(text)),
+            _ => {}
+        }
+        let scale = decoded.value;
+        let (api_version, kind) =
+            (scale["apiVersion"].as_str().unwrap_or_default(), scale["kind"].as_str().unwrap_or_default());
+        if (api_version, kind) != (API_VERSION, "Scale") {
+            return Err(Status::bad_request(format!(
+                "the API version in the data ({api_version}) does not match the expected API version ({API_VERSION})"
+            )));
+        }
+        let name = meta::name(present);
+        let named = meta::name(&scale);
+        if !named.is_empty() && named != name {
+            return Err(Status::bad_request(format!(
+                "the name of the object ({named}) does not match the name on the URL ({name})"
+            )));
+        }
+        let mut errors = Errors::new();
+        let replicas = scale.pointer("/spec/replicas").filter(|v| !v.is_null());
+        if let Some(n) = replicas.and_then(Value::as_i64).filter(|n| *n < 0) {
+            errors.invalid_value("spec.replicas", n, "must be greater than or equal to 0");
+            return Err(Status::invalid("autoscaling", "Scale", name, causes(&errors)));
+        }
+        let mut own = json!({
+            "apiVersion": w.res.storage_api_version, "kind": w.res.storage.kind,
+            "metadata": {"name": name, "namespace": meta::namespace(present)},
+        });
+        for key in ["uid", "resourceVersion"] {
+            if !meta::get(&scale, key).is_empty() {
+                meta::set(&mut own, key, meta::get(&scale, key).to_owned());
+            }
+        }
+        if let Some(n) = replicas {
+            mapping.set_replicas(&mut own, n.as_i64().unwrap_or_default());
+        }
+        Ok(own.to_string().into_bytes())
+    }
+}
+
+/// Conflicts as they are seen by who knows the `Scale` only.
+fn in_terms_of_scale(api_version: &str) -> impl Fn(Status) -> Status {
+    let own = format!(" using {api_version}");
+    move |mut status| {
+        let shown = |text: &str| text.replace(&own, &format!(" using {API_VERSION}"));
+        status.message = shown(&status.message);
+        for cause in status.details.iter_mut().flat_map(|d| d.causes.iter_mut()) {
+            cause.message = shown(&cause.message);
+        }
+        status
     }
 }

@@ -158,3 +158,74 @@ pub fn has(binary: &str) -> bool {
     }
     there
 }
+
+/// A server in this process without sockets, asked by its administrator or somebody else.
+pub struct InProcess {
+    pub api: ApiServer,
+    pub user: pintle_api::service::UserInfo,
+}
+
+/// An answer: code, headers, body.
+pub struct Answer {
+    pub code: u16,
+    pub headers: http::HeaderMap,
+    pub body: serde_json::Value,
+    pub text: String,
+}
+
+impl InProcess {
+    pub async fn start() -> Self {
+        Self::start_with(|_| {}).await
+    }
+
+    pub async fn start_with(change: impl FnOnce(&mut Config)) -> Self {
+        let mut config = Config::new(Arc::new(MemoryStore::new()));
+        change(&mut config);
+        let api = ApiServer::new(config).unwrap();
+        api.start().await.unwrap();
+        let me = Self { api, user: pintle_api::service::UserInfo::authenticated("admin", &["system:masters"]) };
+        // What a controller does in a whole cluster.
+        let account = serde_json::json!({"metadata": {"name": "default"}});
+        me.create("/api/v1/namespaces/default/serviceaccounts", &account).await;
+        me
+    }
+
+    /// The same server asked by another.
+    pub fn by(&self, name: &str, groups: &[&str]) -> Self {
+        Self { api: self.api.clone(), user: pintle_api::service::UserInfo::authenticated(name, groups) }
+    }
+
+    pub async fn request(&self, request: http::Request<String>) -> http::Response<pintle_api::service::Body> {
+        use tower::ServiceExt;
+        let mut request = request.map(pintle_api::service::full);
+        request.extensions_mut().insert(pintle_api::service::InProcessUser(Arc::new(self.user.clone())));
+        self.api.service().oneshot(request).await.unwrap()
+    }
+
+    /// Sends a body of a media type, JSON when it is empty.
+    pub async fn send(&self, method: &str, path: &str, kind: &str, body: impl Into<String>) -> Answer {
+        use http_body_util::BodyExt;
+        let kind = if kind.is_empty() { "application/json" } else { kind };
+        let request =
+            http::Request::builder().method(method).uri(path).header("content-type", kind).body(body.into()).unwrap();
+        let (parts, body) = self.request(request).await.into_parts();
+        let bytes = body.collect().await.unwrap().to_bytes();
+        Answer {
+            code: parts.status.as_u16(),
+            headers: parts.headers,
+            body: serde_json::from_slice(&bytes).unwrap_or_default(),
+            text: String::from_utf8_lossy(&bytes).into_owned(),
+        }
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        self.send("GET", path, "", "").await
+    }
+
+    /// Creates an object of JSON; it must succeed.
+    pub async fn create(&self, path: &str, object: &serde_json::Value) -> serde_json::Value {
+        let answer = self.send("POST", path, "", object.to_string()).await;
+        assert_eq!(answer.code, 201, "{}", answer.text);
+        answer.body
+    }
+}

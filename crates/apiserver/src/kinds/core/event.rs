@@ -41,7 +41,15 @@ pub static EVENT: Strategy = Strategy {
     ..Strategy::DEFAULT
 };
 
-fn validate(_: &Ctx<'_>, event: &Cursor<'_>, _: Option<&Cursor<'_>>, errors: &mut Errors) {
+fn validate(ctx: &Ctx<'_>, event: &Cursor<'_>, old: Option<&Cursor<'_>>, errors: &mut Errors) {
+    let new_api = ctx.requested.group == "events.k8s.io";
+    validate_old_api(event, new_api, errors);
+    if new_api {
+        validate_new_api(event, old, errors);
+    }
+}
+
+fn validate_old_api(event: &Cursor<'_>, new_api: bool, errors: &mut Errors) {
     let involved = event.get("involvedObject").get("namespace");
     let namespace = event.get("metadata").get("namespace").str();
     let timed = !event.get("eventTime").is_empty();
@@ -58,11 +66,12 @@ fn validate(_: &Ctx<'_>, event: &Cursor<'_>, _: Option<&Cursor<'_>>, errors: &mu
         return;
     }
     let component = event.get("reportingComponent");
+    let shown = if new_api { "reportingController" } else { "reportingComponent" };
     if component.is_empty() {
-        errors.required(&component, "");
+        errors.required(shown, "");
     }
     for message in qualified_name(component.str()) {
-        errors.invalid_value(&component, component.str(), message);
+        errors.invalid_value(shown, component.str(), message);
     }
     for (field, required, most) in
         [("reportingInstance", true, 128), ("action", true, 128), ("reason", true, 128), ("message", false, 1024)]
@@ -78,7 +87,7 @@ fn validate(_: &Ctx<'_>, event: &Cursor<'_>, _: Option<&Cursor<'_>>, errors: &mu
 }
 
 /// What the newer API asks of an event beside what the old one does; its names are those of the stored form.
-pub fn validate_new_api(event: &Cursor<'_>, old: Option<&Cursor<'_>>, errors: &mut Errors) {
+fn validate_new_api(event: &Cursor<'_>, old: Option<&Cursor<'_>>, errors: &mut Errors) {
     let series = event.get("series");
     let same_series = old.is_some_and(|o| o.get("series").value() == series.value());
     if series.is_present() && !same_series {

@@ -24,6 +24,55 @@ pub(super) fn on_create(ctx: &Ctx<'_>, pod: &mut Value) {
     }
     value::set(pod, &["status"], status);
     merge_label_keys(pod);
+    sync_app_armor(ctx, pod);
+}
+
+/// The profile that an AppArmor annotation names.
+fn app_armor_of(annotation: &str) -> Option<Value> {
+    match annotation {
+        "unconfined" => Some(json!({"type": "Unconfined"})),
+        "runtime/default" => Some(json!({"type": "RuntimeDefault"})),
+        other => {
+            let profile = other.strip_prefix("localhost/").filter(|p| !p.is_empty())?;
+            (profile.trim() == profile && profile.len() <= 4095)
+                .then(|| json!({"type": "Localhost", "localhostProfile": profile}))
+        }
+    }
+}
+
+/// AppArmor annotations, as old clients write them, become fields.
+fn sync_app_armor(ctx: &Ctx<'_>, pod: &mut Value) {
+    const KEY: &str = "container.apparmor.security.beta.kubernetes.io/";
+    let Some(annotations) = pod.pointer("/metadata/annotations").and_then(Value::as_object) else { return };
+    let annotations: Vec<(String, String)> = annotations
+        .iter()
+        .filter_map(|(k, v)| Some((k.strip_prefix(KEY)?.to_owned(), v.as_str()?.to_owned())))
+        .collect();
+    if annotations.is_empty() || value::str_at(pod, &["spec", "os", "name"]) == "windows" {
+        return;
+    }
+    let whole = value::at(pod, &["spec", "securityContext", "appArmorProfile"]).cloned();
+    for list in ["initContainers", "containers", "ephemeralContainers"] {
+        let containers = pod.get_mut("spec").and_then(|s| s.get_mut(list)).and_then(Value::as_array_mut);
+        for container in containers.into_iter().flatten() {
+            let name = value::str_at(container, &["name"]).to_owned();
+            let Some((_, annotation)) = annotations.iter().find(|(n, _)| *n == name) else { continue };
+            if value::at(container, &["securityContext", "appArmorProfile"]).is_some() {
+                continue;
+            }
+            let profile = app_armor_of(annotation);
+            // What the pod as a whole says already need not be said again.
+            if profile.is_some() && profile == whole {
+                continue;
+            }
+            if let Some(profile) = profile {
+                value::set(container, &["securityContext", "appArmorProfile"], profile);
+            }
+            ctx.warn(format!(
+                "metadata.annotations[{KEY}{name}]: deprecated since v1.30; use the \"appArmorProfile\" field instead"
+            ));
+        }
+    }
 }
 
 /// `matchLabelKeys` and `mismatchLabelKeys` become requirements on the pod's own values.
