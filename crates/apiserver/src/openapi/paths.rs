@@ -381,10 +381,7 @@ fn informs(paths: &mut Paths, path: &str, id: &str, tag: &str, text: &str, schem
 /// `version`.
 pub(super) fn add_root(paths: &mut Paths, what: &str, used: &mut Schemas<'_>) {
     let mut of = |name: &str| pintle_schema::named(META, name).map_or_else(|| json!({}), |ty| used.reference(ty));
-    let path = match what.split('/').next() {
-        Some("openid" | ".well-known") => format!("/{what}"),
-        _ => format!("/{what}/"),
-    };
+    let path = format!("/{what}/");
     match what.split('/').collect::<Vec<_>>().as_slice() {
         ["api"] => {
             let text = "get available API versions";

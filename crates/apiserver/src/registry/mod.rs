@@ -2,6 +2,7 @@
 
 pub(crate) mod create;
 pub(crate) mod delete;
+mod devices;
 pub(crate) mod list;
 pub(crate) mod managed;
 pub(crate) mod meta;

@@ -13,6 +13,8 @@ pub(crate) fn convert(object: &mut Value, from: &Resource, to: &Resource) {
         ("events", "", _) => rename_back(object, TO_EVENTS),
         ("horizontalpodautoscalers", _, "v1") => hpa_to_v1(object),
         ("horizontalpodautoscalers", _, "v2") => hpa_to_v2(object),
+        (resource, "resource.k8s.io", "v1beta1") => super::devices::to_v1beta1(object, resource),
+        (resource, "resource.k8s.io", _) if from.version == "v1beta1" => super::devices::from_v1beta1(object, resource),
         _ => {}
     }
     object["apiVersion"] = to.api_version().into();

@@ -1,0 +1,207 @@
+//! Discovery in its three forms, and versions switched on and off.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+use std::sync::Arc;
+
+use http::{Method, Request};
+use http_body_util::BodyExt;
+use pintle_api::service::{ApiService, InProcessUser, UserInfo, full};
+use pintle_apiserver::{ApiServer, Config, runtime_setting};
+use pintle_store::MemoryStore;
+use serde_json::{Value, json};
+use tower::ServiceExt;
+
+async fn service(settings: &[&str]) -> ApiService {
+    let mut config = Config::new(Arc::new(MemoryStore::new()));
+    config.runtime_config = settings.iter().map(|s| runtime_setting(s).unwrap()).collect();
+    let api = ApiServer::new(config).unwrap();
+    api.start().await.unwrap();
+    api.service()
+}
+
+async fn send(api: &ApiService, method: Method, path: &str, accept: &str, body: Option<&Value>) -> (u16, Value) {
+    let body = body.map(Value::to_string).unwrap_or_default();
+    let mut r = Request::builder()
+        .method(method)
+        .uri(path)
+        .header("content-type", "application/json")
+        .header("accept", accept)
+        .body(full(body))
+        .unwrap();
+    r.extensions_mut().insert(InProcessUser(Arc::new(UserInfo::authenticated("a", &["system:masters"]))));
+    let answer = api.clone().oneshot(r).await.unwrap();
+    let code = answer.status().as_u16();
+    let bytes = answer.into_body().collect().await.unwrap().to_bytes();
+    (code, serde_json::from_slice(&bytes).unwrap_or(Value::Null))
+}
+
+async fn get(api: &ApiService, path: &str) -> Value {
+    send(api, Method::GET, path, "application/json", None).await.1
+}
+
+fn names(list: &Value, field: &str) -> Vec<String> {
+    list.as_array().unwrap().iter().map(|v| v[field].as_str().unwrap().to_owned()).collect()
+}
+
+#[tokio::test]
+async fn groups_in_upstreams_order() {
+    let api = service(&[]).await;
+    let groups = get(&api, "/apis").await;
+    assert_eq!(
+        names(&groups["groups"], "name"),
+        [
+            "apiregistration.k8s.io",
+            "apps",
+            "events.k8s.io",
+            "authentication.k8s.io",
+            "authorization.k8s.io",
+            "autoscaling",
+            "batch",
+            "certificates.k8s.io",
+            "networking.k8s.io",
+            "policy",
+            "rbac.authorization.k8s.io",
+            "storage.k8s.io",
+            "admissionregistration.k8s.io",
+            "apiextensions.k8s.io",
+            "scheduling.k8s.io",
+            "coordination.k8s.io",
+            "node.k8s.io",
+            "discovery.k8s.io",
+            "flowcontrol.apiserver.k8s.io",
+            "resource.k8s.io",
+        ]
+    );
+    let autoscaling = get(&api, "/apis/autoscaling").await;
+    assert_eq!(names(&autoscaling["versions"], "version"), ["v2", "v1"]);
+    assert_eq!(autoscaling["preferredVersion"]["groupVersion"], "autoscaling/v2");
+    for (group, version) in [("resource.k8s.io", "v1beta1"), ("networking.k8s.io", "v1beta1")] {
+        assert_eq!(get(&api, &format!("/apis/{group}/{version}")).await, Value::Null);
+    }
+    let list = get(&api, "/api/v1").await;
+    let by = |name: &str| list["resources"].as_array().unwrap().iter().find(|r| r["name"] == name).unwrap();
+    for (name, hash) in [
+        ("configmaps", "qFsyl6wFWjQ="),
+        ("endpoints", "fWeeMqaN/OA="),
+        ("nodes", "XwShjMxG9Fs="),
+        ("pods", "xPOwRZ+Yhw8="),
+        ("services", "0/CO1lhkEBI="),
+    ] {
+        assert_eq!(by(name)["storageVersionHash"], hash, "{name}");
+    }
+    assert_eq!(by("pods")["shortNames"], json!(["po"]));
+    assert_eq!(by("pods")["categories"], json!(["all"]));
+    assert_eq!(by("endpoints")["singularName"], "endpoints");
+    assert_eq!(by("pods/eviction")["group"], "policy");
+    assert!(by("bindings").get("storageVersionHash").is_none());
+}
+
+#[tokio::test]
+async fn the_forms_agree() {
+    let api = service(&["api/all"]).await;
+    for version in ["v2", "v2beta1"] {
+        for root in ["/api", "/apis"] {
+            let accept = format!("application/json;g=apidiscovery.k8s.io;v={version};as=APIGroupDiscoveryList");
+            let (code, all) = send(&api, Method::GET, root, &accept, None).await;
+            assert_eq!(
+                (code, all["apiVersion"].as_str()),
+                (200, Some(format!("apidiscovery.k8s.io/{version}").as_str()))
+            );
+            for group in all["items"].as_array().unwrap() {
+                for v in group["versions"].as_array().unwrap() {
+                    let version = v["version"].as_str().unwrap();
+                    let path = match group["metadata"]["name"].as_str() {
+                        Some(name) => format!("/apis/{name}/{version}"),
+                        None => format!("/api/{version}"),
+                    };
+                    assert_eq!(v["freshness"], "Current");
+                    let mut both = Vec::new();
+                    for r in v["resources"].as_array().unwrap() {
+                        let name = r["resource"].as_str().unwrap();
+                        both.push(name.to_owned());
+                        let subs = r["subresources"].as_array().into_iter().flatten();
+                        both.extend(subs.map(|s| format!("{name}/{}", s["subresource"].as_str().unwrap())));
+                    }
+                    assert_eq!(names(&get(&api, &path).await["resources"], "name"), both, "{path}");
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn versions_switched_on_and_off() {
+    let api = service(&["networking.k8s.io/v1beta1/ipaddresses", "apps/v1/deployments=false", "batch/v1=false"]).await;
+    let beta = get(&api, "/apis/networking.k8s.io/v1beta1").await;
+    assert_eq!(names(&beta["resources"], "name"), ["ipaddresses"]);
+    let apps = get(&api, "/apis/apps/v1").await;
+    assert!(!names(&apps["resources"], "name").iter().any(|n| n.starts_with("deployments")));
+    let (code, _) = send(&api, Method::GET, "/apis/apps/v1/deployments", "application/json", None).await;
+    assert_eq!(code, 404);
+    assert!(!names(&get(&api, "/apis").await["groups"], "name").contains(&"batch".to_owned()));
+    let (_, index) = send(&api, Method::GET, "/openapi/v3", "application/json", None).await;
+    assert!(index["paths"].get("apis/batch/v1").is_none() && index["paths"].get("apis/apps/v1").is_some());
+}
+
+#[tokio::test]
+async fn an_object_in_each_version() {
+    let api = service(&["api/all"]).await;
+    let claim = json!({"apiVersion": "resource.k8s.io/v1beta1", "kind": "ResourceClaim", "metadata": {"name": "c"},
+        "spec": {"devices": {"requests": [{"name": "r", "deviceClassName": "gpu", "count": 2}]}}});
+    let slice = json!({"apiVersion": "resource.k8s.io/v1beta1", "kind": "ResourceSlice", "metadata": {"name": "s"},
+        "spec": {"driver": "d.example", "nodeName": "n", "pool": {"name": "n", "resourceSliceCount": 1},
+            "devices": [{"name": "a", "basic": {"attributes": {"model": {"string": "x"}}}}]}});
+    let base = |v: &str| format!("/apis/resource.k8s.io/{v}");
+    for (path, object) in [("/namespaces/default/resourceclaims", &claim), ("/resourceslices", &slice)] {
+        let (code, said) = send(&api, Method::POST, &(base("v1beta1") + path), "application/json", Some(object)).await;
+        assert_eq!(code, 201, "{said}");
+    }
+    let claim = |v: &str| format!("{}/namespaces/default/resourceclaims/c", base(v));
+    for v in ["v1", "v1beta2"] {
+        let got = get(&api, &claim(v)).await;
+        assert_eq!(got["apiVersion"], format!("resource.k8s.io/{v}"));
+        let want = json!({"deviceClassName": "gpu", "count": 2, "allocationMode": "ExactCount"});
+        assert_eq!(got["spec"]["devices"]["requests"], json!([{"name": "r", "exactly": want}]));
+        let got = get(&api, &(base(v) + "/resourceslices/s")).await;
+        assert_eq!(got["spec"]["devices"], json!([{"name": "a", "attributes": {"model": {"string": "x"}}}]));
+    }
+    let got = get(&api, &claim("v1beta1")).await;
+    let want = json!({"name": "r", "deviceClassName": "gpu", "count": 2, "allocationMode": "ExactCount"});
+    assert_eq!(got["spec"]["devices"]["requests"], json!([want]));
+    let list = get(&api, &(base("v1beta1") + "/resourceslices")).await;
+    assert_eq!(list["items"][0]["spec"]["devices"][0]["basic"]["attributes"]["model"]["string"], "x");
+    // These have the same fields in each version.
+    for (group, old, resource, object) in [
+        (
+            "networking.k8s.io",
+            "v1beta1",
+            "servicecidrs",
+            json!({"kind": "ServiceCIDR", "spec": {"cidrs": ["192.0.2.0/24"]}}),
+        ),
+        (
+            "storage.k8s.io",
+            "v1beta1",
+            "volumeattributesclasses",
+            json!({"kind": "VolumeAttributesClass", "driverName": "d", "parameters": {"a": "b"}}),
+        ),
+        (
+            "admissionregistration.k8s.io",
+            "v1alpha1",
+            "mutatingadmissionpolicybindings",
+            json!({"kind": "MutatingAdmissionPolicyBinding", "spec": {"policyName": "p"}}),
+        ),
+    ] {
+        let mut object = object;
+        object["apiVersion"] = format!("{group}/{old}").into();
+        object["metadata"] = json!({"name": "x"});
+        let (code, said) =
+            send(&api, Method::POST, &format!("/apis/{group}/{old}/{resource}"), "application/json", Some(&object))
+                .await;
+        assert_eq!(code, 201, "{said}");
+        let got = get(&api, &format!("/apis/{group}/v1/{resource}/x")).await;
+        assert_eq!(got["apiVersion"], format!("{group}/v1"));
+        for key in ["spec", "driverName", "parameters"] {
+            assert_eq!(got.get(key), object.get(key), "{resource}");
+        }
+    }
+}
