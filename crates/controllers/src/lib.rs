@@ -1,6 +1,7 @@
 //! The controllers of the controller manager. Each is a folder: `mod.rs` wires informers to keys and applies
 //! decisions, `decide.rs` decides without I/O or clock.
 
+pub mod attachdetach;
 pub mod certificates;
 pub mod clusterroleaggregation;
 pub mod context;
@@ -11,12 +12,15 @@ pub mod disruption;
 pub mod endpoints;
 pub mod endpointslice;
 pub mod endpointslicemirroring;
+pub mod ephemeralvolume;
+pub mod expander;
 pub mod garbagecollector;
 pub mod job;
 mod manager;
 pub mod namespace;
 pub mod nodeipam;
 pub mod nodelifecycle;
+pub mod persistentvolume;
 pub mod podgc;
 pub mod replicaset;
 pub mod resourcequota;

@@ -57,6 +57,11 @@ pub fn all() -> &'static [Controller] {
         "disruption-controller" "disruption-controller" "controllermanager" crate::disruption::run;
         "clusterrole-aggregation-controller" "clusterrole-aggregation-controller" "clusterrole-aggregation-controller" crate::clusterroleaggregation::run;
         "resourcequota-controller" "resourcequota-controller" "resourcequota-controller" crate::resourcequota::run;
+        "persistentvolume-binder-controller" "persistent-volume-binder" "persistentvolume-controller" crate::persistentvolume::run;
+        "persistentvolume-attach-detach-controller" "attachdetach-controller" "attachdetach-controller" crate::attachdetach::run;
+        "persistentvolume-expander-controller" "expand-controller" "volume_expand" crate::expander::run;
+        "ephemeral-volume-controller" "ephemeral-volume-controller" "ephemeral_volume" crate::ephemeralvolume::run;
+        "volumeattributesclass-protection-controller" "volumeattributesclass-protection-controller" "volumeattributesclass-protection-controller" crate::volumeprotection::run_attributes_classes;
         "persistentvolumeclaim-protection-controller" "pvc-protection-controller" "pvc-protection-controller" crate::volumeprotection::run_claims;
         "persistentvolume-protection-controller" "pv-protection-controller" "pv-protection-controller" crate::volumeprotection::run_volumes;
         "certificatesigningrequest-approving-controller" "certificate-controller" "csrapproving" crate::certificates::run_approving;

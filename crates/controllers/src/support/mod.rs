@@ -14,3 +14,4 @@ pub mod ownership;
 pub mod pods;
 pub mod services;
 pub mod status;
+pub mod volumes;

@@ -3,54 +3,25 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod as TypedPod};
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
+use k8s_openapi::api::storage::v1::VolumeAttributesClass;
 use pintle_api::resources::Resource;
 use pintle_client::Meta;
-use pintle_client::informers::View;
-use pintle_client::meta::{HasMeta, key};
+use pintle_client::meta::HasMeta;
 use pintle_client::typed::resource_of;
 use serde::Deserialize;
 use serde_json::json;
 
 use crate::context::{Context, Outcome};
 use crate::support::status;
+use crate::support::volumes::{self, BY_CLAIM};
 
 const WORKERS: usize = 1;
 const CLAIM: &str = "kubernetes.io/pvc-protection";
+const CLASS: &str = "kubernetes.io/vac-protection";
+/// Index of claims and volumes by the classes of attributes they use.
+const BY_CLASS: &str = "class";
 const VOLUME: &str = "kubernetes.io/pv-protection";
-/// Index of pods by the claims they use.
-const BY_CLAIM: &str = "claim";
-
-/// A pod's claims.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Pod {
-    metadata: Meta,
-    spec: PodSpec,
-    status: Phase,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct PodSpec {
-    node_name: String,
-    volumes: Vec<Volume>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct Volume {
-    name: String,
-    persistent_volume_claim: Option<ClaimRef>,
-    ephemeral: Option<serde::de::IgnoredAny>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct ClaimRef {
-    claim_name: String,
-}
-
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Phase {
@@ -71,28 +42,17 @@ impl HasMeta for Protected {
     }
 }
 
-fn claims(pod: &Pod) -> Vec<String> {
-    let of = |v: &Volume| match (&v.persistent_volume_claim, &v.ephemeral) {
-        (Some(c), _) => Some(c.claim_name.clone()),
-        (None, Some(_)) => Some(format!("{}-{}", pod.metadata.name, v.name)),
-        (None, None) => None,
-    };
-    pod.spec.volumes.iter().filter_map(of).map(|c| key(&pod.metadata.namespace, &c)).collect()
-}
-
 /// The controller of claims.
 pub async fn run_claims(cx: Context) {
     let queue = cx.queue("pvcprotection");
     let view = cx.informers.of::<PersistentVolumeClaim>().view::<Protected>();
-    let pods: View<Pod> = cx.informers.of::<TypedPod>().view::<Pod>();
-    pods.add_index(BY_CLAIM, claims);
+    let pods = volumes::view(&cx.informers);
     let q = queue.clone();
     view.on_change(move |change| q.add(change.key().clone()));
     let q = queue.clone();
     pods.on_change(move |change| {
-        let ended = change.now().is_none_or(|p| matches!(p.status.phase.as_str(), "Succeeded" | "Failed"));
-        if ended {
-            claims(change.last()).into_iter().for_each(|k| q.add(k.into()));
+        if change.now().is_none_or(|p| p.is_terminal()) {
+            change.last().claims().into_iter().for_each(|k| q.add(k.into()));
         }
     });
     let me = Arc::new((cx.clone(), view, pods));
@@ -101,11 +61,7 @@ pub async fn run_claims(cx: Context) {
             let (cx, view, pods) = &*me;
             let Some(claim) = view.get(&k) else { return Ok(None) };
             // A pod that was never bound uses nothing; one that ended uses it no more.
-            let used = || {
-                pods.by_index(BY_CLAIM, &k)
-                    .iter()
-                    .any(|p| !p.spec.node_name.is_empty() && !matches!(p.status.phase.as_str(), "Succeeded" | "Failed"))
-            };
+            let used = || pods.by_index(BY_CLAIM, &k).iter().any(|p| !p.spec.node_name.is_empty() && !p.is_terminal());
             let held = !claim.metadata.is_deleting() || used();
             protect(cx, resource_of::<PersistentVolumeClaim>(), &claim.metadata, CLAIM, held).await
         }
@@ -125,6 +81,72 @@ pub async fn run_volumes(cx: Context) {
         let Some(volume) = view.get(&k) else { return Ok(None) };
         let held = !volume.metadata.is_deleting() || volume.status.phase == "Bound";
         protect(cx, resource_of::<PersistentVolume>(), &volume.metadata, VOLUME, held).await
+    })
+    .await;
+}
+
+/// The classes of attributes that a claim or a volume uses.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct UsesClasses {
+    spec: ClassName,
+    status: CurrentClasses,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct ClassName {
+    volume_attributes_class_name: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct CurrentClasses {
+    current_volume_attributes_class_name: Option<String>,
+    modify_volume_status: Option<ModifyStatus>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct ModifyStatus {
+    target_volume_attributes_class_name: Option<String>,
+}
+
+fn classes(o: &UsesClasses) -> Vec<String> {
+    let target = o.status.modify_volume_status.as_ref().and_then(|m| m.target_volume_attributes_class_name.clone());
+    let all =
+        [o.spec.volume_attributes_class_name.clone(), o.status.current_volume_attributes_class_name.clone(), target];
+    let mut all: Vec<String> = all.into_iter().flatten().filter(|c| !c.is_empty()).collect();
+    all.sort();
+    all.dedup();
+    all
+}
+
+/// The controller of classes of volume attributes.
+pub async fn run_attributes_classes(cx: Context) {
+    let queue = cx.queue("vacprotection");
+    let view = cx.informers.of::<VolumeAttributesClass>().view::<Protected>();
+    let claims = cx.informers.of::<PersistentVolumeClaim>().view::<UsesClasses>();
+    let volumes = cx.informers.of::<PersistentVolume>().view::<UsesClasses>();
+    let q = queue.clone();
+    view.on_change(move |change| q.add(change.key().clone()));
+    for users in [&claims, &volumes] {
+        users.add_index(BY_CLASS, classes);
+        let q = queue.clone();
+        users.on_change(move |change| {
+            // Only a class that is let go of can lose its finalizer.
+            if let Some(before) = change.before() {
+                classes(before).into_iter().for_each(|c| q.add(c.into()));
+            }
+        });
+    }
+    let me = Arc::new((cx.clone(), view, [claims, volumes]));
+    cx.work(me, &queue, WORKERS, |me, k| async move {
+        let (cx, view, users) = &*me;
+        let Some(class) = view.get(&k) else { return Ok(None) };
+        let used = || users.iter().any(|u| !u.index_keys(BY_CLASS, &k).is_empty());
+        let held = !class.metadata.is_deleting() || used();
+        protect(cx, resource_of::<VolumeAttributesClass>(), &class.metadata, CLASS, held).await
     })
     .await;
 }

@@ -4,4 +4,5 @@ mod cluster;
 mod collection;
 mod common;
 mod server;
+mod volumes;
 mod workloads;
