@@ -178,7 +178,8 @@ const QUERY: &percent_encoding::AsciiSet =
     &percent_encoding::NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
 
 /// Appends query parameters, leaving out empty ones.
-fn with_query(mut path: String, params: &[(&str, &str)]) -> String {
+#[must_use]
+pub fn with_query(mut path: String, params: &[(&str, &str)]) -> String {
     let mut lead = '?';
     for (key, value) in params.iter().filter(|(_, v)| !v.is_empty()) {
         path.push(lead);

@@ -15,6 +15,7 @@ pub mod endpointslicemirroring;
 pub mod ephemeralvolume;
 pub mod expander;
 pub mod garbagecollector;
+pub mod horizontalpodautoscaler;
 pub mod job;
 mod manager;
 pub mod namespace;

@@ -54,6 +54,7 @@ pub fn all() -> &'static [Controller] {
         "job-controller" "job-controller" "job-controller" crate::job::run;
         "cronjob-controller" "cronjob-controller" "cronjob-controller" crate::cronjob::run;
         "ttl-after-finished-controller" "ttl-after-finished-controller" "ttl-after-finished-controller" crate::ttlafterfinished::run;
+        "horizontal-pod-autoscaler-controller" "horizontal-pod-autoscaler" "horizontal-pod-autoscaler" crate::horizontalpodautoscaler::run;
         "disruption-controller" "disruption-controller" "controllermanager" crate::disruption::run;
         "clusterrole-aggregation-controller" "clusterrole-aggregation-controller" "clusterrole-aggregation-controller" crate::clusterroleaggregation::run;
         "resourcequota-controller" "resourcequota-controller" "resourcequota-controller" crate::resourcequota::run;

@@ -161,6 +161,19 @@ fn object(value: &Value) -> Arc<Object> {
     Arc::new(Object::from_wire(value.to_string().into(), FIELDS).expect("a stored object"))
 }
 
+/// An object's scale.
+fn scale(object: &Value) -> Value {
+    let labels = object["spec"]["selector"]["matchLabels"].as_object().cloned().unwrap_or_default();
+    let selector: Vec<String> = labels.iter().map(|(k, v)| format!("{k}={}", text(v))).collect();
+    let m = &object["metadata"];
+    json!({
+        "kind": "Scale", "apiVersion": "autoscaling/v1",
+        "metadata": {"name": m["name"], "namespace": m["namespace"], "uid": m["uid"], "resourceVersion": m["resourceVersion"]},
+        "spec": {"replicas": object["spec"]["replicas"]},
+        "status": {"replicas": object["status"]["replicas"].as_i64().unwrap_or(0), "selector": selector.join(",")},
+    })
+}
+
 struct Filter {
     collection: String,
     namespace: String,
@@ -288,6 +301,7 @@ impl FakeApi {
         match parts.method {
             Method::GET if t.name.is_empty() && q.get("watch").is_some_and(|w| w == "true") => self.watch(&t, &q),
             Method::GET if t.name.is_empty() => self.list(&t, &q),
+            Method::GET if t.sub == "scale" => reply(&scale(&self.get(&t)?), StatusCode::OK),
             Method::GET => reply(&self.get(&t)?, StatusCode::OK),
             Method::POST if t.sub == "eviction" => {
                 self.delete(&t, &DeleteOptions::default()).and_then(|v| reply(&v, StatusCode::CREATED))

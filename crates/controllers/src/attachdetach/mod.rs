@@ -264,7 +264,7 @@ impl Controller {
                 let message = error.message.as_deref().unwrap_or_default();
                 let text = format!("AttachVolume.Attach failed for volume {volume:?} : {message}");
                 self.tell_pods(&object, name, |about| {
-                    self.cx.recorder.warning(about, "FailedAttachVolume", text.clone())
+                    self.cx.recorder.warning(about, "FailedAttachVolume", text.clone());
                 });
             }
         }

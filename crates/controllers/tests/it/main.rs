@@ -1,5 +1,6 @@
 //! The controllers on the in-memory API and on the real API server.
 
+mod autoscaling;
 mod cluster;
 mod collection;
 mod common;
