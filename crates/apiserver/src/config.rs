@@ -115,6 +115,8 @@ pub struct Config {
     pub max_requests_inflight: usize,
     /// Writing requests at once; 0 is no limit.
     pub max_mutating_requests_inflight: usize,
+    /// Whether flow schemas and priority levels decide who executes, waits or is refused; else only the numbers above.
+    pub enable_priority_and_fairness: bool,
     /// How long after the wish to stop new requests are still taken.
     pub shutdown_delay: Duration,
     /// Tells the time.
@@ -170,6 +172,7 @@ impl Config {
             min_request_timeout: Duration::from_secs(1800),
             max_requests_inflight: 400,
             max_mutating_requests_inflight: 200,
+            enable_priority_and_fairness: true,
             shutdown_delay: Duration::ZERO,
             clock: Arc::new(SystemClock),
             flags: Vec::new(),

@@ -14,6 +14,7 @@ mod clock;
 mod codec;
 mod config;
 mod discovery;
+mod fairness;
 mod http;
 pub mod kinds;
 mod metrics;
@@ -71,6 +72,7 @@ pub(crate) struct Server {
     pub(crate) openapi: openapi::OpenApi,
     pub(crate) discovery: discovery::Discovery,
     pub(crate) inflight: http::inflight::InFlight,
+    pub(crate) fairness: Arc<fairness::Fairness>,
     pub(crate) metrics: metrics::Metrics,
     pub(crate) started: jiff::Timestamp,
     /// Set when no new watch may start and running ones must end.
@@ -126,7 +128,13 @@ impl ApiServer {
         let openapi = openapi::OpenApi::new(&registry);
         let inflight =
             http::inflight::InFlight::new(config.max_requests_inflight, config.max_mutating_requests_inflight);
+        let seats = if config.enable_priority_and_fairness {
+            config.max_requests_inflight + config.max_mutating_requests_inflight
+        } else {
+            0
+        };
         let server = Server {
+            fairness: Arc::new(fairness::Fairness::new(seats)),
             clock: Arc::clone(&config.clock),
             registry,
             admission,

@@ -144,7 +144,7 @@ async fn watcher(c: Arc<Cluster>, seed: u64, done: Arc<AtomicUsize>) {
         let mut left = if rng.random_bool(0.5) { rng.random_range(1..10) } else { usize::MAX };
         loop {
             let n = now.as_ref().map_or(0, number);
-            if n == WRITES || (labelled && WRITES % 2 == 0 && n >= WRITES - 1 && now.is_none()) {
+            if n == WRITES || (labelled && WRITES.is_multiple_of(2) && n >= WRITES - 1 && now.is_none()) {
                 return;
             }
             if left == 0 {

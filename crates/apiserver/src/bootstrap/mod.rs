@@ -105,6 +105,7 @@ pub(crate) async fn start(server: &Arc<Server>) -> Result<(), Status> {
     policy::ensure(server).await?;
     hooks.done(&["rbac/bootstrap-roles", "scheduling/bootstrap-system-priority-classes"]);
     hooks.done(&["priority-and-fairness-config-producer"]);
+    crate::fairness::start(server).await?;
     hooks.done(&["priority-and-fairness-config-consumer", "priority-and-fairness-filter"]);
     crate::registry::services::start(server).await?;
     hooks.done(&["start-service-ip-repair-controllers"]);

@@ -1,7 +1,7 @@
 //! What is known of a request while it is served.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use http::{HeaderMap, Method};
@@ -37,6 +37,8 @@ pub(crate) struct Ctx {
     warnings: Mutex<Vec<String>>,
     /// Microseconds that the request waited for its turn or for webhooks.
     held: AtomicU64,
+    /// Uids of the flow schema and the priority level that the request was counted to.
+    flow: OnceLock<(String, String)>,
 }
 
 impl Ctx {
@@ -55,6 +57,7 @@ impl Ctx {
             upgrade: Mutex::new(None),
             warnings: Mutex::new(Vec::new()),
             held: AtomicU64::new(0),
+            flow: OnceLock::new(),
         }
     }
 
@@ -73,6 +76,7 @@ impl Ctx {
             upgrade: Mutex::new(None),
             warnings: Mutex::new(Vec::new()),
             held: AtomicU64::new(0),
+            flow: OnceLock::new(),
         }
     }
 
@@ -90,10 +94,20 @@ impl Ctx {
         std::mem::take(&mut *self.warnings.lock())
     }
 
-    #[expect(dead_code, reason = "priority and fairness holds requests")]
     /// Counts time that the request waited for its turn or for webhooks.
     pub(crate) fn hold(&self, waited: Duration) {
         self.held.fetch_add(u64::try_from(waited.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// Notes the uids of the request's flow schema and priority level.
+    pub(crate) fn set_flow(&self, schema: &str, level: &str) {
+        // A request is classified once.
+        let _ = self.flow.set((schema.to_owned(), level.to_owned()));
+    }
+
+    /// The uids of the request's flow schema and priority level.
+    pub(crate) fn flow(&self) -> Option<&(String, String)> {
+        self.flow.get()
     }
 
     /// All the time it waited so.

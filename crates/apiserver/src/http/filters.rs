@@ -4,7 +4,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use futures::FutureExt;
-use http::header::{CACHE_CONTROL, HeaderName, HeaderValue, WARNING};
+use http::header::{CACHE_CONTROL, HeaderName, HeaderValue, RETRY_AFTER, WARNING};
 use http::{Request, Response};
 use pintle_api::Status;
 use pintle_api::service::{Body, InProcessUser};
@@ -15,6 +15,8 @@ use super::query::Query;
 use super::respond;
 use crate::Server;
 
+const FLOW_SCHEMA: HeaderName = HeaderName::from_static("x-kubernetes-pf-flowschema-uid");
+const PRIORITY_LEVEL: HeaderName = HeaderName::from_static("x-kubernetes-pf-prioritylevel-uid");
 const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
 
 impl Server {
@@ -58,6 +60,13 @@ impl Server {
             headers.insert(AUDIT_ID, v);
         }
         headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache, private"));
+        if let Some((schema, level)) = ctx.flow() {
+            for (name, uid) in [(FLOW_SCHEMA, schema), (PRIORITY_LEVEL, level)] {
+                if let Ok(v) = HeaderValue::from_str(uid) {
+                    headers.insert(name, v);
+                }
+            }
+        }
         for text in ctx.take_warnings() {
             if let Some(v) = warning(&text) {
                 headers.append(WARNING, v);
@@ -88,13 +97,29 @@ impl Server {
         peer: &crate::authn::Peer,
         body: Body,
     ) -> Result<Response<Body>, Status> {
+        let local = in_process.is_some();
         ctx.user = match in_process {
             Some(InProcessUser(user)) => user,
             None => self.authenticate(ctx, peer).await?,
         };
         self.impersonate(ctx).await?;
         let long = ctx.info.is_long_running();
-        let _guard = if long { None } else { Some(self.inflight.enter(ctx).await?) };
+        let fair = self.fairness.is_on();
+        let _guard = if long || local { None } else { Some(self.inflight.enter(ctx, !fair).await?) };
+        let _ticket = if fair && !local && (!long || ctx.info.verb == "watch") {
+            let patience = self.config.request_timeout / 4;
+            match self.fairness.enter(ctx, self.seats(ctx), patience).await {
+                Ok(ticket) => ticket,
+                Err(_rejected) => {
+                    self.metrics.terminated(ctx, 429);
+                    let mut r = respond::text(429, "Too many requests, please try again later.\n");
+                    r.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+                    return Ok(r);
+                }
+            }
+        } else {
+            None
+        };
         self.authorize(ctx).await?;
         let ctx = &*ctx;
         if long || ctx.info.verb == "deletecollection" {

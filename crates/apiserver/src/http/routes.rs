@@ -55,6 +55,9 @@ impl Server {
                 pintle_api::metrics::write(&mut text);
                 Ok(respond::bytes(200, "text/plain; version=0.0.4; charset=utf-8", text))
             }
+            "/debug/api_priority_and_fairness/dump_priority_levels" if reads && self.fairness.is_on() => {
+                Ok(respond::text(200, self.fairness.dump()))
+            }
             path if reads && path.starts_with("/debug/pprof") => {
                 Ok(self.pprof(path).unwrap_or_else(respond::page_not_found))
             }

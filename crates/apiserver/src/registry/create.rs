@@ -112,10 +112,10 @@ pub(crate) fn generate_name(base: &str) -> String {
     name
 }
 
-/// 413 when the object is over the limit.
+/// When the object is over the limit: upstream hands on what its store says of it.
 pub(crate) fn check_size(len: usize) -> Result<(), Status> {
     if len > MAX_OBJECT {
-        return Err(Status::too_large(format!("limit is {MAX_OBJECT}")));
+        return Err(Status::failure(500, "", "etcdserver: request is too large"));
     }
     Ok(())
 }
