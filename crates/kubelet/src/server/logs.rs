@@ -1,5 +1,6 @@
 //! Container logs as the API asks for them, and the files of `/var/log`.
 
+use super::growth::Growth;
 use super::http::{Query, Reply};
 use super::route::Named;
 use crate::kubelet::Shared;
@@ -203,8 +204,8 @@ async fn tail_start(path: &Path, n: usize) -> io::Result<u64> {
     Ok(0)
 }
 
-/// How long to wait for more of a log that nobody tells us about.
-const LOOK_AGAIN: Duration = Duration::from_millis(200);
+/// How often to look whether the container still runs: the log does not tell of its end. Upstream's period.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 impl Job {
     /// Sends one line; answers whether there is an end to it.
@@ -224,6 +225,7 @@ impl Job {
             Some(n) => tail_start(&self.path, n).await?,
             None => 0,
         };
+        let mut growth = self.growth();
         let mut file = BufReader::new(tokio::fs::File::open(&self.path).await?);
         file.seek(SeekFrom::Start(start)).await?;
         let mut line = vec![];
@@ -245,6 +247,7 @@ impl Job {
             }
             // All of it was read; after a rotation the rest is in a new file.
             if self.rotated(&file).await {
+                growth = self.growth();
                 if let Ok(fresh) = tokio::fs::File::open(&self.path).await {
                     file = BufReader::new(fresh);
                     line.clear();
@@ -256,11 +259,24 @@ impl Job {
             if ended {
                 continue;
             }
+            let grown = async {
+                match &growth {
+                    Some(g) => g.wait().await.is_ok(),
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
+                ok = grown => if !ok { growth = None },
                 () = tokio::time::sleep(LOOK_AGAIN) => {}
                 () = self.tx.closed() => return Ok(()),
             }
         }
+    }
+
+    /// Tells of new lines of a followed log. Without it (no inotify watch left) the looks at the container serve.
+    fn growth(&self) -> Option<Growth> {
+        let watch = self.options.follow.then(|| Growth::of(&self.path))?;
+        watch.inspect_err(|e| tracing::debug!(path = %self.path.display(), error = %e, "no watch of the log")).ok()
     }
 
     fn is_running(&self) -> bool {
