@@ -10,7 +10,7 @@ use std::time::Duration;
 
 /// All of it. [`KubeletConfig::default`] has upstream's defaults.
 #[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct KubeletConfig {
     /// `--hostname-override`: the node's name.
     #[serde(skip)]
@@ -299,6 +299,20 @@ impl Default for KubeletConfig {
 }
 
 impl KubeletConfig {
+    /// Reads a `KubeletConfiguration` from YAML or JSON. What it does not name has upstream's default.
+    ///
+    /// # Errors
+    /// Text that is no object of that kind, and fields that are unknown or not supported: none is silently ignored.
+    pub fn from_yaml(text: &str) -> Result<Self, String> {
+        let mut value: serde_json::Value = serde_saphyr::from_str(text).map_err(|e| e.to_string())?;
+        let object = value.as_object_mut().ok_or("it is not an object")?;
+        let (version, kind) = (object.remove("apiVersion"), object.remove("kind"));
+        if version != Some("kubelet.config.k8s.io/v1beta1".into()) || kind != Some("KubeletConfiguration".into()) {
+            return Err("it is not of kind KubeletConfiguration, apiVersion kubelet.config.k8s.io/v1beta1".into());
+        }
+        serde_json::from_value(value).map_err(|e| e.to_string())
+    }
+
     /// The longest delay between restarts of a container.
     #[must_use]
     pub fn max_restart_delay(&self) -> Duration {
@@ -316,5 +330,23 @@ impl KubeletConfig {
     #[must_use]
     pub fn pod_log_dir(&self, pod: &crate::pod::spec::PodRef) -> PathBuf {
         self.pod_logs_dir.join(format!("{}_{}_{}", pod.namespace, pod.name, pod.uid))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_read_and_nothing_is_ignored() {
+        let head = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n";
+        let read = |rest: &str| KubeletConfig::from_yaml(&format!("{head}{rest}"));
+        let config = read("maxPods: 7\nimageGCHighThresholdPercent: 90\nevictionHard: {nodefs.available: 1%}\n").unwrap();
+        assert_eq!((config.max_pods, config.image_gc_high_threshold_percent), (7, 90));
+        assert_eq!(config.eviction_hard.len(), 1);
+        assert_eq!(read("").unwrap().max_pods, 110);
+        assert!(read("maxPodz: 7\n").unwrap_err().contains("maxPodz"));
+        assert!(read("maxPods: many\n").is_err());
+        assert!(KubeletConfig::from_yaml("maxPods: 7").unwrap_err().contains("KubeletConfiguration"));
     }
 }

@@ -94,6 +94,10 @@ pub struct Up {
     /// Cgroup under which all pods run.
     #[arg(long, default_value = "/kubepods")]
     pub cgroup_root: String,
+    /// File with a KubeletConfiguration (kubelet.config.k8s.io/v1beta1) for the node agent; what has a flag here is
+    /// taken from the flag.
+    #[arg(long)]
+    pub kubelet_config: Option<PathBuf>,
     /// Deploy the built-in sample and show it answering by DNS name and node port.
     #[arg(long)]
     pub demo: bool,

@@ -18,6 +18,13 @@ use crate::wait::until;
 const START: Duration = Duration::from_secs(60);
 const STOP: Duration = Duration::from_secs(60);
 
+const KUBELET_CONFIG: &str = "\
+apiVersion: kubelet.config.k8s.io/v1beta1
+kind: KubeletConfiguration
+imageGCHighThresholdPercent: 100
+evictionHard: {memory.available: 100Mi, nodefs.available: 0%, nodefs.inodesFree: 0%, imagefs.available: 0%, imagefs.inodesFree: 0%}
+";
+
 /// How to start.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
@@ -54,9 +61,16 @@ impl Cluster {
         let dir = tempfile::Builder::new().prefix("pintle-test-").tempdir();
         assert!(dir.is_ok(), "a temporary directory: {dir:?}");
         let Ok(dir) = dir else { unreachable!("asserted above") };
+        let written = std::fs::write(dir.path().join("kubelet.yaml"), KUBELET_CONFIG);
+        assert!(written.is_ok(), "the node agent's configuration: {written:?}");
         let mut cluster = Self { machine: Machine::new(), dir, options, child: None, said: Arc::default() };
         cluster.up();
         cluster
+    }
+
+    /// The node agent's configuration: a nearly full disk is no concern of a test.
+    fn kubelet_config(&self) -> PathBuf {
+        self.dir.path().join("kubelet.yaml")
     }
 
     /// The arguments all starts share.
@@ -68,6 +82,7 @@ impl Cluster {
             format!("--node-name=node-{}", self.machine.address().octets()[2]),
             // Control groups are the host's: each cluster keeps to its own.
             format!("--cgroup-root=/{}", self.dir.path().file_name().unwrap_or_default().to_string_lossy()),
+            format!("--kubelet-config={}", self.kubelet_config().display()),
         ];
         args.extend(self.options.args.iter().cloned());
         args

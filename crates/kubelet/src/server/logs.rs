@@ -260,7 +260,7 @@ impl Job {
                 continue;
             }
             let grown = async {
-                match &growth {
+                match &mut growth {
                     Some(g) => g.wait().await.is_ok(),
                     None => std::future::pending().await,
                 }

@@ -52,7 +52,7 @@ impl Node {
 
         let informers = Informers::new(admin.clone());
         let mut parts = Vec::new();
-        let config = kubelet_config(facts);
+        let config = kubelet_config(facts)?;
         let client =
             admin.as_user(UserInfo::authenticated(format!("system:node:{}", facts.node_name), &["system:nodes"]));
         let (agent, stop) = (Arc::new(runtime.clone()) as Arc<dyn Runtime>, shutdown.clone());
@@ -155,7 +155,17 @@ fn register_sample(runtime: &Embedded) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn kubelet_config(facts: &Facts) -> KubeletConfig {
+/// The file of `--kubelet-config`, or defaults; then what flags say.
+fn kubelet_config(facts: &Facts) -> anyhow::Result<KubeletConfig> {
+    let base = match &facts.options.kubelet_config {
+        Some(path) => {
+            let text = std::fs::read_to_string(path)
+                .with_context(|| format!("--kubelet-config: {} cannot be read", path.display()))?;
+            KubeletConfig::from_yaml(&text)
+                .map_err(|e| anyhow::anyhow!("--kubelet-config: {}: {e}", path.display()))?
+        }
+        None => KubeletConfig::default(),
+    };
     let mut config = KubeletConfig {
         node_name: facts.node_name.clone(),
         node_ips: vec![facts.address],
@@ -170,10 +180,10 @@ fn kubelet_config(facts: &Facts) -> KubeletConfig {
         cluster_domain: facts.options.cluster_domain.clone(),
         cluster_dns: vec![facts.dns],
         cgroup_root: facts.options.cgroup_root.clone(),
-        ..KubeletConfig::default()
+        ..base
     };
     config.authentication.x509.client_ca_pem = Some(facts.pki.ca.cert.clone());
-    config
+    Ok(config)
 }
 
 /// Waits until the Node says that it is ready.
