@@ -341,7 +341,8 @@ mod tests {
     fn a_file_is_read_and_nothing_is_ignored() {
         let head = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n";
         let read = |rest: &str| KubeletConfig::from_yaml(&format!("{head}{rest}"));
-        let config = read("maxPods: 7\nimageGCHighThresholdPercent: 90\nevictionHard: {nodefs.available: 1%}\n").unwrap();
+        let config =
+            read("maxPods: 7\nimageGCHighThresholdPercent: 90\nevictionHard: {nodefs.available: 1%}\n").unwrap();
         assert_eq!((config.max_pods, config.image_gc_high_threshold_percent), (7, 90));
         assert_eq!(config.eviction_hard.len(), 1);
         assert_eq!(read("").unwrap().max_pods, 110);

@@ -161,8 +161,7 @@ fn kubelet_config(facts: &Facts) -> anyhow::Result<KubeletConfig> {
         Some(path) => {
             let text = std::fs::read_to_string(path)
                 .with_context(|| format!("--kubelet-config: {} cannot be read", path.display()))?;
-            KubeletConfig::from_yaml(&text)
-                .map_err(|e| anyhow::anyhow!("--kubelet-config: {}: {e}", path.display()))?
+            KubeletConfig::from_yaml(&text).map_err(|e| anyhow::anyhow!("--kubelet-config: {}: {e}", path.display()))?
         }
         None => KubeletConfig::default(),
     };
