@@ -125,13 +125,14 @@ impl Pod {
 impl From<wire::Pod> for Pod {
     fn from(p: wire::Pod) -> Self {
         let spec = p.spec;
-        let requests = total(&spec, |r| Resources::from_list(&r.requests));
-        let scored_requests = total(&spec, |r| {
-            let mut own = Resources::from_list(&r.requests);
-            if !r.requests.contains_key("cpu") {
+        let reached = Reached::new(&p.status);
+        let requests = total(&spec, |c| reached.requests(c));
+        let scored_requests = total(&spec, |c| {
+            let mut own = reached.requests(c);
+            if !c.resources.requests.contains_key("cpu") {
                 own.milli_cpu = DEFAULT_MILLI_CPU;
             }
-            if !r.requests.contains_key("memory") {
+            if !c.resources.requests.contains_key("memory") {
                 own.memory = DEFAULT_MEMORY;
             }
             own
@@ -229,18 +230,50 @@ fn is_sidecar(c: &wire::Container) -> bool {
     c.restart_policy.as_deref() == Some("Always")
 }
 
+/// What a resize of running containers has reached.
+struct Reached<'s> {
+    statuses: Vec<&'s wire::ContainerStatus>,
+    /// Whether the node has said that it never will.
+    infeasible: bool,
+}
+
+impl<'s> Reached<'s> {
+    fn new(status: &'s wire::PodStatus) -> Self {
+        let all = status.container_statuses.iter().chain(&status.init_container_statuses);
+        Self {
+            statuses: all.filter(|s| s.resources.is_some() || !s.allocated_resources.is_empty()).collect(),
+            infeasible: status
+                .conditions
+                .iter()
+                .any(|c| c.kind == "PodResizePending" && c.status == "True" && c.reason == "Infeasible"),
+        }
+    }
+
+    /// A container counts with the most of what it asks for, what the node has granted and what it has.
+    fn requests(&self, c: &wire::Container) -> Resources {
+        let asked = || Resources::from_list(&c.resources.requests);
+        let Some(status) = self.statuses.iter().find(|s| s.name == c.name) else { return asked() };
+        let mut out = if self.infeasible { Resources::default() } else { asked() };
+        out.max(&Resources::from_list(&status.allocated_resources));
+        if let Some(r) = &status.resources {
+            out.max(&Resources::from_list(&r.requests));
+        }
+        out
+    }
+}
+
 /// A pod's requests by upstream's rule: the larger of what runs in the end (containers and sidecars) and what any one
 /// init container needs beside the sidecars started before it; pod-level requests take the place of the sum where they
 /// are given; overhead comes on top.
-fn total(spec: &wire::PodSpec, of: impl Fn(&wire::Requirements) -> Resources) -> Resources {
+fn total(spec: &wire::PodSpec, of: impl Fn(&wire::Container) -> Resources) -> Resources {
     let mut running = Resources::default();
     for c in &spec.containers {
-        running.add(&of(&c.resources));
+        running.add(&of(c));
     }
     let mut sidecars = Resources::default();
     let mut init = Resources::default();
     for c in &spec.init_containers {
-        let own = of(&c.resources);
+        let own = of(c);
         if is_sidecar(c) {
             running.add(&own);
             sidecars.add(&own);
@@ -297,6 +330,24 @@ mod tests {
         let p = pod(&json!({"containers": [{"image": "i"}, c("1")]}));
         assert_eq!((p.requests.pods, p.requests.memory), (1, 0));
         assert_eq!((p.scored_requests.milli_cpu, p.scored_requests.memory), (1100, 2 * DEFAULT_MEMORY));
+    }
+
+    #[test]
+    fn resize() {
+        let check = |asked: &str, granted: &str, infeasible: bool, want: i64| {
+            let mut text = json!({"metadata": {"name": "p"},
+                "spec": {"containers": [{"name": "c", "resources": {"requests": {"cpu": asked}}}]},
+                "status": {"containerStatuses": [{"name": "c", "allocatedResources": {"cpu": granted}}]}});
+            if infeasible {
+                text["status"]["conditions"] =
+                    json!([{"type": "PodResizePending", "status": "True", "reason": "Infeasible"}]);
+            }
+            let pod: Pod = serde_json::from_value::<wire::Pod>(text).unwrap().into();
+            assert_eq!(pod.requests.milli_cpu, want, "{asked} {granted} {infeasible}");
+        };
+        check("2", "1", false, 2000);
+        check("1", "2", false, 2000);
+        check("9", "1", true, 1000);
     }
 
     #[test]

@@ -154,6 +154,7 @@ pub struct Gate {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct Container {
+    pub name: String,
     pub image: String,
     pub resources: Requirements,
     pub ports: Vec<Port>,

@@ -1,11 +1,21 @@
-//! `NodeResourcesBalancedAllocation`: nodes on which processor and memory are used in like shares score higher.
+//! `NodeResourcesBalancedAllocation`: nodes on which resources are used in like shares score higher.
 
 use crate::cache::{Cache, NodeId};
 use crate::framework::{ClusterEvent, MAX_SCORE, Plugin, State};
 use crate::model::{Node, NodeInfo, Pod};
+use crate::plugins::node_resources_fit::{Weighted, amounts, default_resources};
 
 /// The plugin.
-pub struct NodeResourcesBalancedAllocation;
+pub struct NodeResourcesBalancedAllocation {
+    /// The resources that count; all weigh the same.
+    pub resources: Vec<Weighted>,
+}
+
+impl Default for NodeResourcesBalancedAllocation {
+    fn default() -> Self {
+        Self { resources: default_resources() }
+    }
+}
 
 impl Plugin for NodeResourcesBalancedAllocation {
     fn name(&self) -> &'static str {
@@ -18,20 +28,25 @@ impl Plugin for NodeResourcesBalancedAllocation {
 
     fn pre_score(&self, pod: &Pod, _: &[NodeId], _: &mut Cache) -> Option<State> {
         // A pod that asks for nothing unbalances nothing.
-        (pod.requests.milli_cpu > 0 || pod.requests.memory > 0).then_some(None)
+        self.resources.iter().any(|r| pod.requests.get(&r.name) > 0).then_some(None)
     }
 
     #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "shares between 0 and 1")]
     fn score(&self, _: &State, pod: &Pod, node: &Node, info: &NodeInfo, _: &Cache) -> i64 {
-        let (have, used, want) = (&node.allocatable, &info.requested, &pod.requests);
-        if have.milli_cpu == 0 || have.memory == 0 {
-            return 0;
-        }
-        let share = |used: i64, have: i64| (used as f64 / have as f64).min(1.0);
-        let cpu = share(used.milli_cpu + want.milli_cpu, have.milli_cpu);
-        let memory = share(used.memory + want.memory, have.memory);
-        // The standard deviation of two numbers is half of what is between them.
-        ((1.0 - (cpu - memory).abs() / 2.0) * MAX_SCORE as f64) as i64
+        let shares = || {
+            self.resources.iter().filter_map(|r| {
+                let (have, used) = amounts(&r.name, &pod.requests, node, &info.requested)?;
+                Some((used as f64 / have as f64).min(1.0))
+            })
+        };
+        let (n, sum) = shares().fold((0.0, 0.0), |(n, sum), s| (n + 1.0, sum + s));
+        let deviation = if n < 2.0 {
+            0.0
+        } else {
+            let mean = sum / n;
+            (shares().map(|s| (s - mean) * (s - mean)).sum::<f64>() / n).sqrt()
+        };
+        ((1.0 - deviation) * MAX_SCORE as f64) as i64
     }
 
     fn hint(&self, _: ClusterEvent<'_>, _: &Pod, _: &Cache) -> bool {
@@ -51,7 +66,19 @@ mod tests {
         let pod = |cpu: &str, memory: &str| json!({"spec": {"containers": [{"resources": {"requests": {"cpu": cpu, "memory": memory}}}]}});
         let node = || json!({"metadata": {"name": "n"}, "status": {"allocatable": {"cpu": "10", "memory": "10Gi"}}});
         let nodes = [(node(), vec![]), (node(), vec![pod("4", "0")])];
-        assert_eq!(scores(&NodeResourcesBalancedAllocation, &pod("2", "2Gi"), &nodes), [100, 80]);
-        assert!(scores(&NodeResourcesBalancedAllocation, &json!({}), &nodes).is_empty());
+        let plugin = NodeResourcesBalancedAllocation::default();
+        assert_eq!(scores(&plugin, &pod("2", "2Gi"), &nodes), [100, 80]);
+        assert!(scores(&plugin, &json!({}), &nodes).is_empty());
+    }
+
+    #[test]
+    fn three_resources() {
+        let mut resources = default_resources();
+        resources.push(Weighted { name: "example.com/gpu".into(), weight: 1 });
+        let plugin = NodeResourcesBalancedAllocation { resources };
+        let node = json!({"metadata": {"name": "n"}, "status": {"allocatable": {"cpu": "10", "memory": "10Gi", "example.com/gpu": "2"}}});
+        let pod = json!({"spec": {"containers": [{"resources": {"requests": {"cpu": "5", "memory": "5Gi", "example.com/gpu": "2"}}}]}});
+        // Shares of a half, a half and a whole: a deviation of 0.2357.
+        assert_eq!(scores(&plugin, &pod, &[(node, vec![])]), [76]);
     }
 }

@@ -1,12 +1,12 @@
 //! The default plugins, one a file.
 
-mod balanced_allocation;
+pub mod balanced_allocation;
 mod image_locality;
 pub mod inter_pod_affinity;
 mod node_affinity;
 mod node_name;
 mod node_ports;
-mod node_resources_fit;
+pub mod node_resources_fit;
 mod node_unschedulable;
 pub mod pod_topology_spread;
 mod scheduling_gates;
@@ -28,14 +28,14 @@ pub fn default_profile(name: &str) -> Profile {
             plugin(Box::new(taint_toleration::TaintToleration), 3),
             plugin(Box::new(node_affinity::NodeAffinity), 2),
             plugin(Box::new(node_ports::NodePorts), 0),
-            plugin(Box::new(node_resources_fit::NodeResourcesFit), 1),
+            plugin(Box::<node_resources_fit::NodeResourcesFit>::default(), 1),
             plugin(Box::new(volumes::restrictions::VolumeRestrictions), 0),
             plugin(Box::new(volumes::limits::NodeVolumeLimits), 0),
             plugin(Box::new(volumes::binding::VolumeBinding), 0),
             plugin(Box::new(volumes::zone::VolumeZone), 0),
             plugin(Box::<pod_topology_spread::PodTopologySpread>::default(), 2),
             plugin(Box::<inter_pod_affinity::InterPodAffinity>::default(), 2),
-            plugin(Box::new(balanced_allocation::NodeResourcesBalancedAllocation), 1),
+            plugin(Box::<balanced_allocation::NodeResourcesBalancedAllocation>::default(), 1),
             plugin(Box::new(image_locality::ImageLocality), 1),
         ],
         preemption: Some(crate::framework::preemption::Config::default()),
