@@ -70,6 +70,9 @@ pub struct Up {
     /// The node's name [default: the host name].
     #[arg(long)]
     pub node_name: Option<String>,
+    /// File with the scheduler's configuration (a `KubeSchedulerConfiguration`).
+    #[arg(long, value_name = "FILE")]
+    pub scheduler_config: Option<PathBuf>,
     /// Port of the node agent; 0 takes a free one.
     #[arg(long, default_value_t = 10250)]
     pub kubelet_port: u16,

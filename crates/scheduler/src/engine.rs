@@ -10,7 +10,9 @@ use crate::framework::preemption::Nomination;
 use crate::framework::profile::{Attempt, Profile, Search};
 use crate::framework::{Action, ClusterEvent, Diagnosis};
 use crate::model::{Node, Pod};
-use crate::queue::{Pending, Queue};
+use crate::queue::{Incoming, Pending, Queue};
+
+pub use crate::framework::profile::Observer;
 
 /// What came of one try.
 #[derive(Debug)]
@@ -32,6 +34,8 @@ pub struct Failure {
     pub nominate: Option<String>,
     /// Pods that are to go for it.
     pub victims: Vec<Arc<Pod>>,
+    /// Whether room was looked for.
+    pub preempted: bool,
     /// Less important pods that lose their nomination to the same node.
     pub demoted: Vec<Arc<Pod>>,
 }
@@ -57,6 +61,20 @@ impl Engine {
             search: Search::new(seed),
             preempting: HashMap::new(),
         }
+    }
+
+    /// The same, measured.
+    #[must_use]
+    pub fn with_observer(mut self, observer: Box<dyn Observer>) -> Self {
+        self.search.observer = Some(observer);
+        self
+    }
+
+    /// The same with these first and longest back-offs, in milliseconds.
+    #[must_use]
+    pub fn with_backoff(mut self, initial: u64, max: u64) -> Self {
+        self.queue = Queue::new(initial, max);
+        self
     }
 
     fn profile(&self, name: &str) -> Option<usize> {
@@ -107,7 +125,7 @@ impl Engine {
         if self.cache.nominated.node_of(uid).is_some() {
             self.cache.nominated.remove(uid);
             // Whoever was rejected for its sake may be tried again.
-            self.queue.event(now, |_| true);
+            self.queue.event("NominatedPodDelete", now, |_| true);
         }
     }
 
@@ -152,7 +170,7 @@ impl Engine {
 
     fn tell(&mut self, event: ClusterEvent<'_>, now: u64) {
         let (profiles, cache) = (&self.profiles, &self.cache);
-        self.queue.event(now, |waiting| {
+        self.queue.event(event.name(), now, |waiting| {
             profiles
                 .iter()
                 .find(|p| p.name == waiting.pod.scheduler_name)
@@ -186,6 +204,7 @@ impl Engine {
                 Attempt::Failed(diagnosis, preemption) => {
                     let mut failure = Failure::new(pod, diagnosis.message());
                     if let Some(preemption) = preemption {
+                        failure.preempted = true;
                         self.nominate(&mut failure, preemption.nomination);
                     }
                     // With no node at all nothing rejected it, and the first node is what it waits for.
@@ -246,9 +265,9 @@ impl Engine {
         }
     }
 
-    /// A binding was accepted.
-    pub fn bound(&mut self, pod: &Pod) {
-        self.queue.done(&pod.uid);
+    /// A binding was accepted: after how many tries, and when the pod came in.
+    pub fn bound(&mut self, pod: &Pod) -> Option<(u32, u64)> {
+        self.queue.done(&pod.uid)
     }
 
     /// A binding was refused: the node gets its room back and the pod backs off, unless it is `gone`.
@@ -284,6 +303,11 @@ impl Engine {
         self.queue.next_wake()
     }
 
+    /// What came into the queues since this was asked last.
+    pub fn take_incoming(&mut self) -> std::collections::BTreeMap<Incoming, usize> {
+        self.queue.take_incoming()
+    }
+
     /// How many pods wait where.
     #[must_use]
     pub fn pending(&self) -> Pending {
@@ -293,7 +317,7 @@ impl Engine {
 
 impl Failure {
     fn new(pod: Arc<Pod>, message: String) -> Self {
-        Self { pod, message, nominate: None, victims: Vec::new(), demoted: Vec::new() }
+        Self { pod, message, nominate: None, victims: Vec::new(), preempted: false, demoted: Vec::new() }
     }
 }
 

@@ -193,7 +193,7 @@ fn waits_for_victims_that_end_gracefully() {
     e.victim_removed("vip", true, 10);
     // Something else happens: it is tried again, but takes no more victims.
     e.set_node(&node("m", "500m"), 2000);
-    e.queue.event(2000, |_| true);
+    e.queue.event("e", 2000, |_| true);
     let f = failure(&mut e, 2000);
     assert!(
         f.message.ends_with("preemption: not eligible due to a terminating pod on the nominated node."),

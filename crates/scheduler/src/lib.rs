@@ -4,11 +4,14 @@
 //! decides.
 
 pub mod cache;
+mod config;
 pub mod engine;
 pub mod framework;
+mod metrics;
 pub mod model;
 pub mod plugins;
 pub mod queue;
 mod run;
 
-pub use run::{Config, run};
+pub use config::Config;
+pub use run::run;

@@ -3,7 +3,7 @@
 //! Pure: time comes in as a number of milliseconds.
 
 use std::cmp::{Ordering, Reverse};
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
 use std::sync::Arc;
 
 use crate::model::Pod;
@@ -65,12 +65,22 @@ impl PartialOrd for Ready {
 }
 
 /// The queue.
-#[derive(Default)]
 pub struct Queue {
+    initial_backoff: u64,
+    max_backoff: u64,
     pods: HashMap<String, (Queued, Place)>,
     active: BinaryHeap<Ready>,
     backoff: BinaryHeap<Reverse<(u64, String)>>,
+    unschedulable: BTreeSet<String>,
+    pending: Pending,
+    incoming: BTreeMap<Incoming, usize>,
     order: u64,
+}
+
+impl Default for Queue {
+    fn default() -> Self {
+        Self::new(INITIAL_BACKOFF_MS, MAX_BACKOFF_MS)
+    }
 }
 
 /// How many pods wait where; upstream's `scheduler_pending_pods`.
@@ -86,25 +96,93 @@ pub struct Pending {
     pub gated: usize,
 }
 
+/// A way into a queue; upstream's `scheduler_queue_incoming_pods_total`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Incoming {
+    /// `active`, `backoff`, `unschedulable` or `gated`.
+    pub queue: &'static str,
+    /// What brought it there.
+    pub event: &'static str,
+}
+
+impl Pending {
+    fn of(&mut self, place: Place) -> Option<(&'static str, &mut usize)> {
+        Some(match place {
+            Place::Active => ("active", &mut self.active),
+            Place::Backoff(_) => ("backoff", &mut self.backoff),
+            Place::Unschedulable => ("unschedulable", &mut self.unschedulable),
+            Place::Gated => ("gated", &mut self.gated),
+            Place::InFlight => return None,
+        })
+    }
+}
+
 impl Queue {
+    /// A queue with these first and longest back-offs.
+    #[must_use]
+    pub fn new(initial_backoff: u64, max_backoff: u64) -> Self {
+        Self {
+            initial_backoff,
+            max_backoff,
+            pods: HashMap::new(),
+            active: BinaryHeap::new(),
+            backoff: BinaryHeap::new(),
+            unschedulable: BTreeSet::new(),
+            pending: Pending::default(),
+            incoming: BTreeMap::new(),
+            order: 0,
+        }
+    }
+
     /// Puts in a new pod or takes the newest state of a known one. `gated` keeps it back. A change that may matter to
     /// placement (`retry`) takes it out of the unschedulable ones.
     pub fn set(&mut self, pod: Arc<Pod>, gated: bool, retry: bool, now: u64) {
         let uid = pod.uid.clone();
         let Some((queued, place)) = self.pods.get_mut(&uid) else {
             let queued = Queued { pod, attempts: 0, rejected_by: Vec::new(), since: now, stamp: now, held: None };
-            self.pods.insert(uid.clone(), (queued, Place::Gated));
-            if !gated {
-                self.activate(&uid);
-            }
+            // In flight for the moment, which no queue counts.
+            self.pods.insert(uid.clone(), (queued, Place::InFlight));
+            self.put(&uid, if gated { Place::Gated } else { Place::Active }, "UnscheduledPodAdd");
             return;
         };
         queued.pod = pod;
         match *place {
-            Place::Gated if !gated => self.activate(&uid),
-            Place::Unschedulable if gated => *place = Place::Gated,
-            Place::Unschedulable if retry => self.wake_up(&uid, now),
+            Place::Gated if !gated => self.put(&uid, Place::Active, "UnscheduledPodUpdate"),
+            Place::Unschedulable if gated => self.put(&uid, Place::Gated, "UnscheduledPodUpdate"),
+            Place::Unschedulable if retry => self.wake_up(&uid, "UnscheduledPodUpdate", now),
             _ => {}
+        }
+    }
+
+    /// Moves a pod; every change of place comes through here.
+    fn put(&mut self, uid: &str, to: Place, event: &'static str) {
+        let Some((queued, place)) = self.pods.get_mut(uid) else { return };
+        if let Some((_, n)) = self.pending.of(*place) {
+            *n -= 1;
+        }
+        if *place == Place::Unschedulable {
+            self.unschedulable.remove(uid);
+        }
+        *place = to;
+        if let Some((queue, n)) = self.pending.of(to) {
+            *n += 1;
+            *self.incoming.entry(Incoming { queue, event }).or_default() += 1;
+        }
+        match to {
+            Place::Active => {
+                self.order += 1;
+                self.active.push(Ready {
+                    priority: queued.pod.priority,
+                    since: Reverse(queued.stamp),
+                    order: Reverse(self.order),
+                    uid: uid.to_owned(),
+                });
+            }
+            Place::Backoff(until) => self.backoff.push(Reverse((until, uid.to_owned()))),
+            Place::Unschedulable => {
+                self.unschedulable.insert(uid.to_owned());
+            }
+            Place::Gated | Place::InFlight => {}
         }
     }
 
@@ -120,63 +198,46 @@ impl Queue {
         let Some((queued, place)) = self.pods.get_mut(uid) else { return };
         let missed = queued.held.take();
         if *place == Place::Unschedulable && (in_any_case || missed == Some(true)) {
-            self.requeue(uid, now);
+            self.requeue(uid, "ForceActivate", now);
         }
     }
 
     /// An unschedulable pod is to be tried again, as soon as nothing holds it.
-    fn wake_up(&mut self, uid: &str, now: u64) {
+    fn wake_up(&mut self, uid: &str, event: &'static str, now: u64) {
         match self.pods.get_mut(uid).map(|(q, _)| &mut q.held) {
             Some(Some(missed)) => *missed = true,
-            _ => self.requeue(uid, now),
+            _ => self.requeue(uid, event, now),
         }
     }
 
     /// Forgets a pod.
     pub fn remove(&mut self, uid: &str) {
+        self.put(uid, Place::InFlight, "");
         self.pods.remove(uid);
     }
 
-    fn activate(&mut self, uid: &str) {
-        if let Some((queued, place)) = self.pods.get_mut(uid) {
-            *place = Place::Active;
-            self.order += 1;
-            self.active.push(Ready {
-                priority: queued.pod.priority,
-                since: Reverse(queued.stamp),
-                order: Reverse(self.order),
-                uid: uid.to_owned(),
-            });
-        }
-    }
-
     /// Back to the active ones, or to the backing-off ones while its back-off lasts.
-    fn requeue(&mut self, uid: &str, now: u64) {
-        let Some((queued, place)) = self.pods.get_mut(uid) else { return };
-        let until = queued.stamp + backoff(queued.attempts);
-        if until > now {
-            *place = Place::Backoff(until);
-            self.backoff.push(Reverse((until, uid.to_owned())));
-        } else {
-            self.activate(uid);
-        }
+    fn requeue(&mut self, uid: &str, event: &'static str, now: u64) {
+        let Some((queued, _)) = self.pods.get(uid) else { return };
+        let doublings = queued.attempts.saturating_sub(1).min(16);
+        let until = queued.stamp + (self.initial_backoff << doublings).min(self.max_backoff);
+        self.put(uid, if until > now { Place::Backoff(until) } else { Place::Active }, event);
     }
 
     /// The next pod to try. It is in flight until [`Queue::done`] or [`Queue::failed`].
     pub fn pop(&mut self, now: u64) -> Option<Queued> {
         self.wake(now);
         while let Some(ready) = self.active.pop() {
-            if let Some((queued, place @ Place::Active)) = self.pods.get_mut(&ready.uid)
-                && queued.pod.priority == ready.priority
-            {
-                *place = Place::InFlight;
-                queued.attempts += 1;
-                return Some(queued.clone());
+            let Some((queued, Place::Active)) = self.pods.get_mut(&ready.uid) else { continue };
+            if queued.pod.priority != ready.priority {
+                // Put in with another priority since; with this one it has no turn.
+                self.put(&ready.uid, Place::Active, "UnscheduledPodUpdate");
+                continue;
             }
-            // Otherwise it was removed, or put in again with another priority.
-            if self.pods.get(&ready.uid).is_some_and(|(q, p)| *p == Place::Active && q.pod.priority != ready.priority) {
-                self.activate(&ready.uid);
-            }
+            queued.attempts += 1;
+            let next = queued.clone();
+            self.put(&ready.uid, Place::InFlight, "");
+            return Some(next);
         }
         None
     }
@@ -190,7 +251,7 @@ impl Queue {
             let (until, uid) = (*until, uid.clone());
             self.backoff.pop();
             if matches!(self.pods.get(&uid), Some((_, Place::Backoff(u))) if *u == until) {
-                self.activate(&uid);
+                self.put(&uid, Place::Active, "BackoffComplete");
             }
         }
     }
@@ -201,47 +262,38 @@ impl Queue {
         self.backoff.peek().map(|Reverse((until, _))| *until)
     }
 
-    /// A try ended well.
-    pub fn done(&mut self, uid: &str) {
-        self.pods.remove(uid);
+    /// A try ended well: how many there were, and when the pod came in.
+    pub fn done(&mut self, uid: &str) -> Option<(u32, u64)> {
+        let (queued, _) = self.pods.get(uid)?;
+        let facts = (queued.attempts, queued.since);
+        self.remove(uid);
+        Some(facts)
     }
 
     /// A try failed: it waits for an event that concerns the plugins that rejected it or, with none, backs off.
     pub fn failed(&mut self, uid: &str, rejected_by: Vec<&'static str>, now: u64) {
-        let Some((queued, place)) = self.pods.get_mut(uid) else { return };
+        let Some((queued, _)) = self.pods.get_mut(uid) else { return };
         queued.stamp = now;
         queued.rejected_by = rejected_by;
         if queued.rejected_by.is_empty() {
-            self.requeue(uid, now);
+            self.requeue(uid, "ScheduleAttemptFailure", now);
         } else {
-            *place = Place::Unschedulable;
+            self.put(uid, Place::Unschedulable, "ScheduleAttemptFailure");
         }
     }
 
     /// Something happened: unschedulable pods for which `concerns` says yes are to be tried again.
-    pub fn event(&mut self, now: u64, mut concerns: impl FnMut(&Queued) -> bool) {
-        let moved: Vec<String> = self
-            .pods
-            .iter()
-            .filter(|(_, (q, place))| *place == Place::Unschedulable && concerns(q))
-            .map(|(uid, _)| uid.clone())
-            .collect();
+    pub fn event(&mut self, event: &'static str, now: u64, mut concerns: impl FnMut(&Queued) -> bool) {
+        let concerned = |uid: &&String| self.pods.get(*uid).is_some_and(|(q, _)| concerns(q));
+        let moved: Vec<String> = self.unschedulable.iter().filter(concerned).cloned().collect();
         for uid in moved {
-            self.wake_up(&uid, now);
+            self.wake_up(&uid, event, now);
         }
     }
 
     /// Pods unschedulable for very long are tried again, come what may.
     pub fn flush_old(&mut self, now: u64) {
-        let old: Vec<String> = self
-            .pods
-            .iter()
-            .filter(|(_, (q, p))| *p == Place::Unschedulable && q.stamp + UNSCHEDULABLE_MAX_MS <= now)
-            .map(|(uid, _)| uid.clone())
-            .collect();
-        for uid in old {
-            self.wake_up(&uid, now);
-        }
+        self.event("UnschedulableTimeout", now, |q| q.stamp + UNSCHEDULABLE_MAX_MS <= now);
     }
 
     /// Whether a pod is known.
@@ -253,23 +305,13 @@ impl Queue {
     /// How many pods wait where.
     #[must_use]
     pub fn pending(&self) -> Pending {
-        let mut out = Pending::default();
-        for (_, place) in self.pods.values() {
-            match place {
-                Place::Active => out.active += 1,
-                Place::Backoff(_) => out.backoff += 1,
-                Place::Unschedulable => out.unschedulable += 1,
-                Place::Gated => out.gated += 1,
-                Place::InFlight => {}
-            }
-        }
-        out
+        self.pending
     }
-}
 
-fn backoff(attempts: u32) -> u64 {
-    let doublings = attempts.saturating_sub(1).min(16);
-    (INITIAL_BACKOFF_MS << doublings).min(MAX_BACKOFF_MS)
+    /// What came into the queues since this was asked last.
+    pub fn take_incoming(&mut self) -> BTreeMap<Incoming, usize> {
+        std::mem::take(&mut self.incoming)
+    }
 }
 
 #[cfg(test)]
@@ -300,9 +342,9 @@ mod tests {
         assert_eq!(popped(&mut q, 0), ["a"]);
         q.failed("a", vec!["NodeResourcesFit"], 10);
         assert_eq!(q.pending().unschedulable, 1);
-        q.event(20, |w| w.rejected_by == ["TaintToleration"]);
+        q.event("e", 20, |w| w.rejected_by == ["TaintToleration"]);
         assert_eq!(popped(&mut q, 20), Vec::<String>::new());
-        q.event(30, |w| w.rejected_by == ["NodeResourcesFit"]);
+        q.event("e", 30, |w| w.rejected_by == ["NodeResourcesFit"]);
         // Its first back-off of a second counts from the failure.
         assert_eq!(q.next_wake(), Some(1010));
         assert_eq!(popped(&mut q, 1009), Vec::<String>::new());

@@ -1,6 +1,7 @@
 //! The control plane of `pintle up`: store, API server, controllers, scheduler.
 
 use std::net::TcpListener;
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -22,6 +23,16 @@ pub(crate) struct ControlPlane {
     parts: Vec<JoinHandle<()>>,
     admin: Client,
     informers: Informers,
+}
+
+/// The scheduler's configuration, from its file when there is one.
+///
+/// # Errors
+/// When the file cannot be read, or is wrong.
+pub(crate) fn scheduler_config(file: Option<&Path>) -> anyhow::Result<pintle_scheduler::Config> {
+    let Some(file) = file else { return Ok(pintle_scheduler::Config::default()) };
+    let text = std::fs::read_to_string(file).with_context(|| format!("--scheduler-config {}", file.display()))?;
+    pintle_scheduler::Config::parse(&text).map_err(|e| anyhow::anyhow!("--scheduler-config {}: {e}", file.display()))
 }
 
 fn pem(text: &str) -> Option<Pem> {
@@ -83,7 +94,7 @@ impl ControlPlane {
             admin,
         };
         plane.start_controllers(facts, shutdown);
-        plane.start_scheduler(shutdown);
+        plane.start_scheduler(scheduler_config(facts.options.scheduler_config.as_deref())?, shutdown);
         progress.done("controllers and scheduler");
         Ok(plane)
     }
@@ -107,9 +118,8 @@ impl ControlPlane {
         }));
     }
 
-    fn start_scheduler(&mut self, shutdown: &CancellationToken) {
+    fn start_scheduler(&mut self, config: pintle_scheduler::Config, shutdown: &CancellationToken) {
         let client = self.admin.as_user(UserInfo::authenticated("system:kube-scheduler", &[]));
-        let config = pintle_scheduler::Config::default();
         self.parts.push(tokio::spawn(pintle_scheduler::run(client, self.informers.clone(), config, shutdown.clone())));
     }
 

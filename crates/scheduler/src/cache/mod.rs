@@ -26,6 +26,7 @@ pub struct Cache {
     order: Vec<NodeId>,
     /// Node of each pod that has one, by uid; with whether the API has confirmed it.
     placed: HashMap<String, (NodeId, bool)>,
+    assumed: usize,
     /// How many nodes have each image, by name.
     images: HashMap<String, usize>,
     /// How many nodes have a taint that only lowers their score.
@@ -221,6 +222,7 @@ impl Cache {
         }
         let id = self.slot(node);
         self.placed.insert(pod.uid.clone(), (id, confirmed));
+        self.assumed += usize::from(!confirmed);
         if self.infos[id].node.is_some() {
             self.index.add(&pod, id, &self.objects.namespaces);
         }
@@ -228,6 +230,12 @@ impl Cache {
             *self.claims_in_use.entry(claim).or_default() += 1;
         }
         self.infos[id].add(pod);
+    }
+
+    /// How many nodes there are, how many pods on nodes, and how many of these are assumed.
+    #[must_use]
+    pub fn sizes(&self) -> (usize, usize, usize) {
+        (self.order.len(), self.placed.len(), self.assumed)
     }
 
     /// How many pods on nodes use a claim, named `namespace/name`.
@@ -250,7 +258,8 @@ impl Cache {
 
     /// Takes a pod off its node.
     pub fn remove_pod(&mut self, uid: &str) -> Option<Arc<Pod>> {
-        let (id, _) = self.placed.remove(uid)?;
+        let (id, confirmed) = self.placed.remove(uid)?;
+        self.assumed -= usize::from(!confirmed);
         let pod = self.infos[id].remove(uid)?;
         if self.infos[id].node.is_some() {
             self.index.remove(&pod, id, &self.objects.namespaces);

@@ -59,6 +59,41 @@ pub enum ObjectChange {
     Grouping(GroupingKind, Delta<Grouping>),
 }
 
+impl<T> Delta<T> {
+    /// One of three, by what happened.
+    fn pick(&self, [added, updated, gone]: [&'static str; 3]) -> &'static str {
+        match (&self.old, &self.new) {
+            (None, _) => added,
+            (_, Some(_)) => updated,
+            (_, None) => gone,
+        }
+    }
+}
+
+impl ObjectChange {
+    /// Upstream's name of the event.
+    #[must_use]
+    pub fn event_name(&self) -> &'static str {
+        macro_rules! names {
+            ($delta:expr, $kind:literal) => {
+                $delta.pick([concat!($kind, "Add"), concat!($kind, "Update"), concat!($kind, "Delete")])
+            };
+        }
+        match self {
+            Self::Namespace(d) => names!(d, "Namespace"),
+            Self::Claim(d) => names!(d, "PersistentVolumeClaim"),
+            Self::Volume(d) => names!(d, "PersistentVolume"),
+            Self::StorageClass(d) => names!(d, "StorageClass"),
+            Self::CsiNode(d) => names!(d, "CSINode"),
+            Self::CsiDriver(d) => names!(d, "CSIDriver"),
+            Self::StorageCapacity(d) => names!(d, "CSIStorageCapacity"),
+            Self::Attachment(d) => names!(d, "VolumeAttachment"),
+            Self::Budget(d) => names!(d, "PodDisruptionBudget"),
+            Self::Grouping(_, d) => names!(d, "Grouping"),
+        }
+    }
+}
+
 /// The objects.
 #[derive(Debug, Default)]
 pub struct Objects {

@@ -4,6 +4,7 @@
 //! back, so that no plugin looks anything up by name while nodes are tried.
 
 pub mod diagnosis;
+pub mod points;
 pub mod preemption;
 pub mod profile;
 
@@ -111,6 +112,22 @@ pub enum ClusterEvent<'a> {
     Object(&'a ObjectChange),
 }
 
+impl ClusterEvent<'_> {
+    /// Upstream's name of it.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::NodeAdded(_) => "NodeAdd",
+            Self::NodeUpdated(..) => "NodeUpdate",
+            Self::NodeGone(_) => "NodeDelete",
+            Self::PodGone(_) => "AssignedPodDelete",
+            Self::PodAssigned(_) => "AssignedPodAdd",
+            Self::PodUpdated(..) => "AssignedPodUpdate",
+            Self::Object(change) => change.event_name(),
+        }
+    }
+}
+
 /// Something to be written before a pod is bound.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
@@ -144,6 +161,8 @@ pub enum Action {
         namespace: String,
         /// Names of the claims.
         claims: Vec<String>,
+        /// For so long.
+        seconds: u64,
     },
 }
 

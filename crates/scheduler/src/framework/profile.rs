@@ -2,20 +2,26 @@
 
 use std::collections::BTreeSet;
 
+use super::points::{Point, Points};
 use super::preemption::{self, Preemption};
-use super::{Action, ClusterEvent, Diagnosis, Plugin, Rejection, State};
+use super::{Action, ClusterEvent, Diagnosis, Plugin, PreFilter, Rejection, State};
 use crate::cache::{Cache, NodeId};
 use crate::model::{Node, NodeInfo, Pod};
 
 /// At least so many feasible nodes are looked for before scoring, as upstream.
 const MIN_FEASIBLE: usize = 100;
 
+/// Upstream's name of a rejection that removing pods could not mend.
+const UNRESOLVABLE: &str = "UnschedulableAndUnresolvable";
+
 /// A plugin and the weight of its score.
 pub struct Enabled {
     /// The plugin.
     pub plugin: Box<dyn Plugin>,
-    /// Weight; 0 keeps its score out.
+    /// Weight of its score.
     pub weight: i64,
+    /// Where it is on.
+    pub points: Points,
 }
 
 /// A named list of plugins.
@@ -34,17 +40,37 @@ pub struct Profile {
 
 /// Where the search for feasible nodes goes on for the next pod, so that all nodes get their turn, and the seed of the
 /// choice among equals.
-#[derive(Debug)]
 pub struct Search {
     next: usize,
     random: u64,
+    pub(crate) observer: Option<Box<dyn Observer>>,
+}
+
+/// Who measures: the framework itself knows no clock.
+pub trait Observer: Send {
+    /// Seconds since some moment.
+    fn now(&self) -> f64;
+    /// All plugins of a point have had their say, which took so many seconds.
+    fn point(&self, point: &'static str, status: &'static str, profile: &str, seconds: f64);
 }
 
 impl Search {
     /// A search with this seed; the same seed and the same cluster give the same placements.
     #[must_use]
     pub fn new(seed: u64) -> Self {
-        Self { next: 0, random: seed | 1 }
+        Self { next: 0, random: seed | 1, observer: None }
+    }
+
+    /// The moment, when somebody measures.
+    fn now(&self) -> f64 {
+        self.observer.as_ref().map_or(0.0, |o| o.now())
+    }
+
+    /// A point began at a moment and is over.
+    fn over(&self, point: &'static str, status: &'static str, profile: &str, since: f64) {
+        if let Some(o) = &self.observer {
+            o.point(point, status, profile, o.now() - since);
+        }
     }
 
     /// xorshift: quick, and good enough to spread ties.
@@ -134,12 +160,16 @@ pub enum Attempt {
 }
 
 impl Profile {
+    fn at(&self, point: Point) -> impl Iterator<Item = &Enabled> {
+        self.plugins.iter().filter(move |p| p.points.contains(point))
+    }
+
     /// Whether a pod may enter the queue.
     ///
     /// # Errors
     /// The plugin that keeps it out, and why.
     pub fn pre_enqueue(&self, pod: &Pod) -> Result<(), (&'static str, Rejection)> {
-        self.plugins.iter().try_for_each(|p| p.plugin.pre_enqueue(pod).map_err(|r| (p.plugin.name(), r)))
+        self.at(Point::PreEnqueue).try_for_each(|p| p.plugin.pre_enqueue(pod).map_err(|r| (p.plugin.name(), r)))
     }
 
     /// Whether an event may let a pod be placed that these plugins rejected.
@@ -152,7 +182,10 @@ impl Profile {
     /// Finds the best node for a pod or, where there is none, room that could be made.
     pub fn place(&self, pod: &Pod, cache: &mut Cache, search: &mut Search) -> Attempt {
         let mut diagnosis = Diagnosis { nodes: cache.nodes().len(), ..Diagnosis::default() };
-        let Some((mut filters, only)) = self.pre_filter(pod, cache, &mut diagnosis) else {
+        let began = search.now();
+        let found = self.pre_filter(pod, cache, &mut diagnosis);
+        search.over("PreFilter", if found.is_some() { "Success" } else { UNRESOLVABLE }, &self.name, began);
+        let Some((mut filters, only)) = found else {
             return self.failed(diagnosis, None, true);
         };
         let promised = cache.nominated.node_of(&pod.uid).and_then(|n| cache.id(n));
@@ -163,7 +196,9 @@ impl Profile {
         {
             return Attempt::Placed(node.name.clone());
         }
+        let began = search.now();
         let feasible = self.feasible(pod, cache, &mut filters, only.as_deref(), search, &mut diagnosis);
+        search.over("Filter", if feasible.is_empty() { "Unschedulable" } else { "Success" }, &self.name, began);
         let chosen = match feasible.as_slice() {
             [] => {
                 let made = self
@@ -173,7 +208,12 @@ impl Profile {
                 return self.failed(diagnosis, made, false);
             }
             [one] => *one,
-            many => self.best(pod, many, cache, search),
+            many => {
+                let began = search.now();
+                let best = self.best(pod, many, cache, search);
+                search.over("Score", "Success", &self.name, began);
+                best
+            }
         };
         // It is one of the nodes just tried, which all have their object.
         Attempt::Placed(cache.at(chosen).map(|(n, _)| n.name.clone()).unwrap_or_default())
@@ -210,7 +250,14 @@ impl Profile {
         let mut only: Option<Vec<String>> = None;
         let mut chose: BTreeSet<&'static str> = BTreeSet::new();
         for p in &self.plugins {
-            match p.plugin.pre_filter(pod, cache) {
+            let filters_nodes = p.points.contains(Point::Filter);
+            // Those without a state of their own filter by what the pod and the node say.
+            let answer = if p.points.contains(Point::PreFilter) {
+                p.plugin.pre_filter(pod, cache)
+            } else {
+                Ok(PreFilter { skip: !p.plugin.filters(), ..PreFilter::default() })
+            };
+            match answer {
                 Ok(pre) => {
                     if let Some(nodes) = pre.nodes {
                         chose.insert(p.plugin.name());
@@ -228,7 +275,7 @@ impl Profile {
                             return None;
                         }
                     }
-                    if !pre.skip {
+                    if !pre.skip && filters_nodes {
                         filters.push((&*p.plugin, pre.state));
                     }
                 }
@@ -283,7 +330,7 @@ impl Profile {
     fn best(&self, pod: &Pod, feasible: &[NodeId], cache: &mut Cache, search: &mut Search) -> NodeId {
         let mut totals = vec![0_i64; feasible.len()];
         let mut scores = vec![0_i64; feasible.len()];
-        for p in self.plugins.iter().filter(|p| p.weight > 0 && p.plugin.scores()) {
+        for p in self.at(Point::Score).filter(|p| p.weight > 0) {
             let Some(state) = p.plugin.pre_score(pod, feasible, cache) else { continue };
             for (score, id) in scores.iter_mut().zip(feasible) {
                 *score = cache.at(*id).map_or(0, |(node, info)| p.plugin.score(&state, pod, node, info, cache));
@@ -312,7 +359,7 @@ impl Profile {
     pub fn reserve(&self, pod: &Pod, node: &str, cache: &mut Cache) -> Result<Vec<Action>, (&'static str, Rejection)> {
         let mut actions = Vec::new();
         let Some(node) = cache.node(node).and_then(|(_, info)| info.node.clone()) else { return Ok(actions) };
-        for p in &self.plugins {
+        for p in self.at(Point::Reserve) {
             match p.plugin.reserve(pod, &node, cache) {
                 Ok(more) => actions.extend(more),
                 Err(rejection) => {
@@ -326,7 +373,7 @@ impl Profile {
 
     /// Gives back what [`Profile::reserve`] took.
     pub fn unreserve(&self, pod: &Pod, cache: &mut Cache) {
-        self.plugins.iter().for_each(|p| p.plugin.unreserve(pod, cache));
+        self.at(Point::Reserve).for_each(|p| p.plugin.unreserve(pod, cache));
     }
 }
 

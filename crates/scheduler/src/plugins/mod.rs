@@ -3,7 +3,7 @@
 pub mod balanced_allocation;
 mod image_locality;
 pub mod inter_pod_affinity;
-mod node_affinity;
+pub mod node_affinity;
 mod node_name;
 mod node_ports;
 pub mod node_resources_fit;
@@ -13,31 +13,99 @@ mod scheduling_gates;
 mod taint_toleration;
 pub mod volumes;
 
+use crate::framework::Plugin;
+use crate::framework::points::Point::{
+    self, Bind, Filter, PostFilter, PreBind, PreEnqueue, PreFilter, PreScore, QueueSort, Reserve, Score,
+};
+use crate::framework::points::Points;
 use crate::framework::profile::{Enabled, Profile};
+
+/// A plugin that there is.
+pub struct Known {
+    /// Upstream's name of it.
+    pub name: &'static str,
+    /// Weight of its score.
+    pub weight: i64,
+    /// Whether it is on unless it is disabled.
+    pub default: bool,
+    /// Where it has a say.
+    pub points: &'static [Point],
+    /// Makes it with its default arguments; `None` for what is done by the queue, the engine or the binder itself.
+    pub make: Option<fn() -> Box<dyn Plugin>>,
+}
+
+const fn known(
+    name: &'static str,
+    weight: i64,
+    points: &'static [Point],
+    make: Option<fn() -> Box<dyn Plugin>>,
+) -> Known {
+    Known { name, weight, default: true, points, make }
+}
+
+/// Every plugin, in upstream's order.
+pub static KNOWN: &[Known] = &[
+    known("SchedulingGates", 0, &[PreEnqueue], Some(|| Box::new(scheduling_gates::SchedulingGates))),
+    known("PrioritySort", 0, &[QueueSort], None),
+    known("NodeUnschedulable", 0, &[Filter], Some(|| Box::new(node_unschedulable::NodeUnschedulable))),
+    known("NodeName", 0, &[Filter], Some(|| Box::new(node_name::NodeName))),
+    known("TaintToleration", 3, &[Filter, PreScore, Score], Some(|| Box::new(taint_toleration::TaintToleration))),
+    known(
+        "NodeAffinity",
+        2,
+        &[PreFilter, Filter, PreScore, Score],
+        Some(|| Box::<node_affinity::NodeAffinity>::default()),
+    ),
+    known("NodePorts", 0, &[PreFilter, Filter], Some(|| Box::new(node_ports::NodePorts))),
+    known(
+        "NodeResourcesFit",
+        1,
+        &[PreFilter, Filter, PreScore, Score],
+        Some(|| Box::<node_resources_fit::NodeResourcesFit>::default()),
+    ),
+    known("VolumeRestrictions", 0, &[PreFilter, Filter], Some(|| Box::new(volumes::restrictions::VolumeRestrictions))),
+    known("NodeVolumeLimits", 0, &[PreFilter, Filter], Some(|| Box::new(volumes::limits::NodeVolumeLimits))),
+    known(
+        "VolumeBinding",
+        0,
+        &[PreFilter, Filter, Reserve, PreBind, PreScore, Score],
+        Some(|| Box::<volumes::binding::VolumeBinding>::default()),
+    ),
+    known("VolumeZone", 0, &[PreFilter, Filter], Some(|| Box::new(volumes::zone::VolumeZone))),
+    known(
+        "PodTopologySpread",
+        2,
+        &[PreFilter, Filter, PreScore, Score],
+        Some(|| Box::<pod_topology_spread::PodTopologySpread>::default()),
+    ),
+    known(
+        "InterPodAffinity",
+        2,
+        &[PreFilter, Filter, PreScore, Score],
+        Some(|| Box::<inter_pod_affinity::InterPodAffinity>::default()),
+    ),
+    known("DynamicResources", 2, &[PreEnqueue, PreFilter, Filter, PostFilter, Score, Reserve, PreBind], None),
+    known("DefaultPreemption", 0, &[PostFilter, PreEnqueue], None),
+    known(
+        "NodeResourcesBalancedAllocation",
+        1,
+        &[PreScore, Score],
+        Some(|| Box::<balanced_allocation::NodeResourcesBalancedAllocation>::default()),
+    ),
+    known("ImageLocality", 1, &[Score], Some(|| Box::new(image_locality::ImageLocality))),
+    known("DefaultBinder", 0, &[Bind], None),
+];
 
 /// Upstream's default profile, under a scheduler name.
 #[must_use]
 pub fn default_profile(name: &str) -> Profile {
-    let plugin = |plugin, weight| Enabled { plugin, weight };
+    let enabled = |k: &Known| {
+        let plugin = k.make.map(|make| make())?;
+        Some(Enabled { plugin, weight: k.weight, points: Points::all(k.points) })
+    };
     Profile {
         name: name.to_owned(),
-        plugins: vec![
-            plugin(Box::new(scheduling_gates::SchedulingGates), 0),
-            plugin(Box::new(node_unschedulable::NodeUnschedulable), 0),
-            plugin(Box::new(node_name::NodeName), 0),
-            plugin(Box::new(taint_toleration::TaintToleration), 3),
-            plugin(Box::new(node_affinity::NodeAffinity), 2),
-            plugin(Box::new(node_ports::NodePorts), 0),
-            plugin(Box::<node_resources_fit::NodeResourcesFit>::default(), 1),
-            plugin(Box::new(volumes::restrictions::VolumeRestrictions), 0),
-            plugin(Box::new(volumes::limits::NodeVolumeLimits), 0),
-            plugin(Box::new(volumes::binding::VolumeBinding), 0),
-            plugin(Box::new(volumes::zone::VolumeZone), 0),
-            plugin(Box::<pod_topology_spread::PodTopologySpread>::default(), 2),
-            plugin(Box::<inter_pod_affinity::InterPodAffinity>::default(), 2),
-            plugin(Box::<balanced_allocation::NodeResourcesBalancedAllocation>::default(), 1),
-            plugin(Box::new(image_locality::ImageLocality), 1),
-        ],
+        plugins: KNOWN.iter().filter(|k| k.default).filter_map(enabled).collect(),
         preemption: Some(crate::framework::preemption::Config::default()),
         serves_claims: true,
         percentage_of_nodes_to_score: 0,

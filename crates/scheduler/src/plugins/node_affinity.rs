@@ -2,11 +2,15 @@
 
 use crate::cache::{Cache, NodeId};
 use crate::framework::{ClusterEvent, Plugin, PreFilter, Rejection, State, default_normalize};
-use crate::model::wire::{Expression, NodeSelector, NodeSelectorTerm};
+use crate::model::wire::{self, Expression, NodeSelector, NodeSelectorTerm};
 use crate::model::{Node, NodeInfo, Pod};
 
 /// The plugin.
-pub struct NodeAffinity;
+#[derive(Default)]
+pub struct NodeAffinity {
+    /// What is asked of nodes besides, for every pod of the profile.
+    pub added: Option<wire::NodeAffinity>,
+}
 
 fn expression(e: &Expression, value: Option<&str>) -> bool {
     let listed = |v: &str| e.values.iter().any(|x| x == v);
@@ -69,7 +73,7 @@ impl Plugin for NodeAffinity {
     }
 
     fn pre_filter(&self, pod: &Pod, _: &mut Cache) -> Result<PreFilter, Rejection> {
-        let skip = is_free(pod);
+        let skip = is_free(pod) && self.added.as_ref().is_none_or(|a| a.required.is_none());
         Ok(PreFilter { skip, nodes: named(pod), state: None })
     }
 
@@ -78,6 +82,10 @@ impl Plugin for NodeAffinity {
     }
 
     fn filter(&self, _: &State, pod: &Pod, node: &Node, _: &NodeInfo, _: &Cache) -> Result<(), Rejection> {
+        let added = self.added.as_ref().and_then(|a| a.required.as_ref());
+        if added.is_some_and(|s| !selector(s, node)) {
+            return Err(Rejection::unresolvable("node(s) didn't match scheduler-enforced node affinity"));
+        }
         if matches(pod, node) {
             return Ok(());
         }
@@ -89,11 +97,12 @@ impl Plugin for NodeAffinity {
     }
 
     fn pre_score(&self, pod: &Pod, _: &[NodeId], _: &mut Cache) -> Option<State> {
-        pod.node_affinity.as_ref().is_some_and(|a| !a.preferred.is_empty()).then_some(None)
+        let mut all = pod.node_affinity.iter().chain(&self.added);
+        all.any(|a| !a.preferred.is_empty()).then_some(None)
     }
 
     fn score(&self, _: &State, pod: &Pod, node: &Node, _: &NodeInfo, _: &Cache) -> i64 {
-        let preferred = pod.node_affinity.iter().flat_map(|a| &a.preferred);
+        let preferred = pod.node_affinity.iter().chain(&self.added).flat_map(|a| &a.preferred);
         preferred.filter(|p| p.weight != 0 && term(&p.preference, node)).map(|p| i64::from(p.weight)).sum()
     }
 
@@ -128,7 +137,7 @@ mod tests {
     fn filters() {
         let n = node("n", &json!({"disk": "ssd", "cores": "8"}));
         let check = |pod: &Value, ok: bool| {
-            let got = filter(&NodeAffinity, pod, &n, &[]);
+            let got = filter(&NodeAffinity::default(), pod, &n, &[]);
             assert_eq!(got.is_empty(), ok, "{pod}: {got:?}");
         };
         check(&json!({}), true);
@@ -159,11 +168,25 @@ mod tests {
     }
 
     #[test]
+    fn what_the_profile_adds() {
+        let added = json!({"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
+                {"matchExpressions": [{"key": "pool", "operator": "Exists"}]}]},
+            "preferredDuringSchedulingIgnoredDuringExecution": [
+                {"weight": 1, "preference": {"matchExpressions": [{"key": "good", "operator": "Exists"}]}}]});
+        let plugin = NodeAffinity { added: Some(serde_json::from_value(added).unwrap()) };
+        let refused = "node(s) didn't match scheduler-enforced node affinity";
+        assert_eq!(filter(&plugin, &json!({}), &node("n", &json!({})), &[]), [refused]);
+        assert!(filter(&plugin, &json!({}), &node("n", &json!({"pool": "p"})), &[]).is_empty());
+        let nodes = [json!({"good": ""}), json!({})].map(|l| (node("n", &l), vec![]));
+        assert_eq!(scores(&plugin, &json!({}), &nodes), [100, 0]);
+    }
+
+    #[test]
     fn prefers() {
         let pod = json!({"spec": {"affinity": {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [
             {"weight": 4, "preference": {"matchExpressions": [{"key": "a", "operator": "Exists"}]}},
             {"weight": 1, "preference": {"matchExpressions": [{"key": "b", "operator": "Exists"}]}}]}}}});
         let nodes = [json!({"a": "", "b": ""}), json!({"a": ""}), json!({})].map(|l| (node("n", &l), vec![]));
-        assert_eq!(scores(&NodeAffinity, &pod, &nodes), [100, 80, 0]);
+        assert_eq!(scores(&NodeAffinity::default(), &pod, &nodes), [100, 80, 0]);
     }
 }

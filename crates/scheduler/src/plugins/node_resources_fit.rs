@@ -55,12 +55,7 @@ impl Default for NodeResourcesFit {
 
 /// A node's amount of a resource, and how much of it would be taken with the pod there. Nothing, where it does not count:
 /// the node has none, or it is a device that the pod does not ask for.
-pub(crate) fn amounts(
-    name: &str,
-    pod: &Resources,
-    node: &Node,
-    taken: &Resources,
-) -> Option<(i64, i64)> {
+pub(crate) fn amounts(name: &str, pod: &Resources, node: &Node, taken: &Resources) -> Option<(i64, i64)> {
     let want = pod.get(name);
     if want == 0 && !matches!(name, "cpu" | "memory" | "ephemeral-storage") {
         return None;
@@ -262,10 +257,8 @@ mod tests {
 
     #[test]
     fn weights_and_devices() {
-        let resources = vec![
-            Weighted { name: "cpu".into(), weight: 3 },
-            Weighted { name: "example.com/gpu".into(), weight: 1 },
-        ];
+        let resources =
+            vec![Weighted { name: "cpu".into(), weight: 3 }, Weighted { name: "example.com/gpu".into(), weight: 1 }];
         let plugin = NodeResourcesFit { resources, ..NodeResourcesFit::default() };
         let nodes = [(node("4", "4Gi", "9"), vec![])];
         // A device that is not asked for does not count.

@@ -1,6 +1,7 @@
 //! What the engine decided is written: bindings, what must precede them, conditions, nominations and removals.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{DeleteOptions, Preconditions};
 use pintle_client::recorder::reference;
@@ -11,15 +12,26 @@ use tokio::time::Duration;
 use super::{News, Shared};
 use crate::engine::{Failure, Outcome};
 use crate::framework::Action;
+use crate::metrics;
 use crate::model::Pod;
 
-/// So long a pod waits for its claims to be bound, as upstream.
-const BIND_TIMEOUT: Duration = Duration::from_secs(600);
-
-pub(super) async fn carry_out(shared: Arc<Shared>, outcome: Outcome) {
+/// Carries out what came of a try that began at a moment.
+pub(super) async fn carry_out(shared: Arc<Shared>, outcome: Outcome, began: Instant) {
     match outcome {
-        Outcome::Bind(pod, node, actions) => bind(&shared, pod, &node, actions).await,
-        Outcome::Unschedulable(failure) => report(&shared, failure).await,
+        Outcome::Bind(pod, node, actions) => {
+            let profile = pod.scheduler_name.clone();
+            let bound = bind(&shared, pod, &node, actions).await;
+            let result = if bound { metrics::Result::Scheduled } else { metrics::Result::Error };
+            metrics::attempt(result, &profile, began.elapsed().as_secs_f64());
+        }
+        Outcome::Unschedulable(failure) => {
+            let profile = &failure.pod.scheduler_name;
+            metrics::attempt(metrics::Result::Unschedulable, profile, began.elapsed().as_secs_f64());
+            if failure.preempted {
+                metrics::preemption(failure.victims.len());
+            }
+            report(&shared, failure).await;
+        }
     }
 }
 
@@ -27,14 +39,15 @@ fn meta(pod: &Pod) -> Meta {
     Meta { name: pod.name.clone(), namespace: pod.namespace.clone(), uid: pod.uid.clone(), ..Meta::default() }
 }
 
-async fn bind(shared: &Shared, pod: Arc<Pod>, node: &str, actions: Vec<Action>) {
+/// Binds; whether it was accepted.
+async fn bind(shared: &Shared, pod: Arc<Pod>, node: &str, actions: Vec<Action>) -> bool {
     for action in actions {
         if let Err(why) = act(shared, &action).await {
             let why = format!("running PreBind plugin \"VolumeBinding\": {why}");
             tracing::warn!(pod = pod.key, node, why, "what precedes binding failed");
             condition(shared, &pod, "SchedulerError", &why, None).await;
             shared.tell(News::Unbound(pod, false));
-            return;
+            return false;
         }
     }
     let binding = json!({
@@ -52,6 +65,7 @@ async fn bind(shared: &Shared, pod: Arc<Pod>, node: &str, actions: Vec<Action>) 
             let text = format!("Successfully assigned {} to {node}", pod.key);
             shared.recorder.normal(&reference(shared.pods, &meta(&pod)), "Scheduled", text);
             shared.tell(News::Bound(pod));
+            true
         }
         Err(error) => {
             let gone = error.is_not_found();
@@ -61,6 +75,7 @@ async fn bind(shared: &Shared, pod: Arc<Pod>, node: &str, actions: Vec<Action>) 
                 shared.recorder.warning(&reference(shared.pods, &meta(&pod)), "FailedScheduling", text);
             }
             shared.tell(News::Unbound(pod, gone));
+            false
         }
     }
 }
@@ -94,14 +109,14 @@ async fn act(shared: &Shared, action: &Action) -> Result<(), String> {
             shared.client.patch(claims, namespace, claim, "", patch, &WriteParams::default()).await.map_err(text)?;
             Ok(())
         }
-        Action::AwaitClaims { namespace, claims } => {
+        Action::AwaitClaims { namespace, claims, seconds } => {
             let waiting = async {
                 for claim in claims {
                     await_claim(shared, &format!("{namespace}/{claim}")).await?;
                 }
                 Ok(())
             };
-            match tokio::time::timeout(BIND_TIMEOUT, waiting).await {
+            match tokio::time::timeout(Duration::from_secs(*seconds), waiting).await {
                 Ok(answer) => answer,
                 Err(_) => Err("binding volumes: timed out waiting for the condition".into()),
             }
@@ -139,7 +154,7 @@ fn known(group: &str, resource: &str) -> Result<&'static pintle_api::resources::
 /// Says in an Event and in the `PodScheduled` condition why a pod is placed nowhere, and makes room for it where room
 /// can be made.
 async fn report(shared: &Arc<Shared>, failure: Failure) {
-    let Failure { pod, message, nominate, victims, demoted } = failure;
+    let Failure { pod, message, nominate, victims, demoted, .. } = failure;
     shared.recorder.warning(&reference(shared.pods, &meta(&pod)), "FailedScheduling", message.as_str());
     for p in demoted {
         patch_status(shared, &p, &json!({"nominatedNodeName": ""})).await;

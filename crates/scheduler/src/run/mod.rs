@@ -13,32 +13,16 @@ use tokio::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::cache::objects::ObjectChange;
-use crate::engine::{Engine, Outcome};
-use crate::framework::profile::Profile;
+use crate::config::Config;
+use crate::engine::Engine;
+use crate::metrics;
 use crate::model::objects::Claim;
 use crate::model::{Node, Pod};
-use crate::plugins::default_profile;
 
 /// How often pods that have been unschedulable for very long are looked for, as upstream.
 const FLUSH_EVERY: Duration = Duration::from_secs(30);
 /// Pods tried in a row before other tasks of the process get their turn.
 const BATCH: usize = 32;
-
-/// Configuration of the scheduler.
-pub struct Config {
-    /// The profiles; one for each `schedulerName` it serves.
-    pub profiles: Vec<Profile>,
-    /// Decides among equally good nodes.
-    pub seed: u64,
-    /// The wall clock, for Events.
-    pub clock: Clock,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self { profiles: vec![default_profile("default-scheduler")], seed: 1, clock: Clock::system() }
-    }
-}
 
 /// Something the engine is to be told.
 enum News {
@@ -80,7 +64,11 @@ fn take_in(engine: &mut Engine, news: News, now: u64) {
         News::Node(node) => engine.set_node(&node, now),
         News::NodeGone(node) => engine.remove_node(&node.name, now),
         News::Object(change) => engine.set_object(&change, now),
-        News::Bound(pod) => engine.bound(&pod),
+        News::Bound(pod) => {
+            if let Some((attempts, since)) = engine.bound(&pod) {
+                metrics::bound(attempts, Duration::from_millis(now.saturating_sub(since)).as_secs_f64());
+            }
+        }
         News::Unbound(pod, gone) => engine.unbound(&pod, gone, now),
         News::VictimRemoved(preemptor, removed) => engine.victim_removed(&preemptor, removed, now),
     }
@@ -104,7 +92,10 @@ pub async fn run(client: Client, informers: Informers, config: Config, shutdown:
         claims: informers.get(claims).view::<Claim>(),
         clock: config.clock,
     });
-    let mut engine = Engine::new(config.profiles, config.seed);
+    let backoff = (config.pod_initial_backoff_seconds * 1000, config.pod_max_backoff_seconds * 1000);
+    let mut engine = Engine::new(config.profiles, config.seed)
+        .with_backoff(backoff.0, backoff.1)
+        .with_observer(Box::new(metrics::Timed::new()));
     let start = Instant::now();
     let now = || u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
     // Without all assigned pods in sight nodes would look emptier than they are.
@@ -119,12 +110,16 @@ pub async fn run(client: Client, informers: Informers, config: Config, shutdown:
         for news in inbox {
             take_in(&mut engine, news, now());
         }
-        let outcomes: Vec<Outcome> = std::iter::from_fn(|| engine.step(now())).take(BATCH).collect();
-        let more = outcomes.len() == BATCH;
-        for outcome in outcomes {
-            tokio::spawn(carry_out::carry_out(shared.clone(), outcome));
+        let mut done = 0;
+        while done < BATCH {
+            let began = std::time::Instant::now();
+            let Some(outcome) = engine.step(now()) else { break };
+            done += 1;
+            metrics::algorithm(began.elapsed().as_secs_f64());
+            tokio::spawn(carry_out::carry_out(shared.clone(), outcome, began));
         }
-        if more {
+        metrics::state(&mut engine);
+        if done == BATCH {
             tokio::task::yield_now().await;
             continue;
         }

@@ -15,7 +15,16 @@ use crate::model::{Node, NodeInfo, Pod};
 use crate::plugins::node_affinity;
 
 /// The plugin.
-pub struct VolumeBinding;
+pub struct VolumeBinding {
+    /// So long a pod waits for its claims to be bound.
+    pub bind_timeout_seconds: u64,
+}
+
+impl Default for VolumeBinding {
+    fn default() -> Self {
+        Self { bind_timeout_seconds: 600 }
+    }
+}
 
 /// A class whose volumes nobody makes.
 const NO_PROVISIONER: &str = "kubernetes.io/no-provisioner";
@@ -239,6 +248,7 @@ impl Plugin for VolumeBinding {
         actions.push(Action::AwaitClaims {
             namespace: pod.namespace.clone(),
             claims: claims.waiting.iter().map(|c| c.metadata.name.clone()).collect(),
+            seconds: self.bind_timeout_seconds,
         });
         Ok(actions)
     }

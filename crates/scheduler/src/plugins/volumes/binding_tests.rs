@@ -15,7 +15,7 @@ fn before_nodes_are_tried() {
     let check = |objects: &[(&str, Value)], p: &Value, want: &str| {
         let mut cache = nodes();
         objects.iter().for_each(|(kind, o)| put(&mut cache, kind, o));
-        assert_eq!(reasons(&VolumeBinding, p, &mut cache), [want], "{p}");
+        assert_eq!(reasons(&VolumeBinding::default(), p, &mut cache), [want], "{p}");
     };
     check(&[], &pod(&["x"]), "persistentvolumeclaim \"x\" not found");
     let immediate = "pod has unbound immediate PersistentVolumeClaims";
@@ -40,7 +40,7 @@ fn on_nodes() {
     let check = |objects: &[(&str, Value)], claims: &[&str], want: [&str; 2]| {
         let mut cache = nodes();
         objects.iter().for_each(|(kind, o)| put(&mut cache, kind, o));
-        assert_eq!(reasons(&VolumeBinding, &pod(claims), &mut cache), want, "{objects:?}");
+        assert_eq!(reasons(&VolumeBinding::default(), &pod(claims), &mut cache), want, "{objects:?}");
     };
     let bound = ("claim", claim("x", "now", "1Gi", "v"));
     check(&[bound.clone()], &["x"], [NO_VOLUME; 2]);
@@ -74,14 +74,14 @@ fn capacity() {
     let mut cache = nodes();
     put(&mut cache, "claim", &claim("x", "make", "2Gi", ""));
     put(&mut cache, "driver", &json!({"metadata": {"name": "example.com/csi"}, "spec": {"storageCapacity": true}}));
-    assert_eq!(reasons(&VolumeBinding, &pod(&["x"]), &mut cache), [NO_SPACE; 2]);
+    assert_eq!(reasons(&VolumeBinding::default(), &pod(&["x"]), &mut cache), [NO_SPACE; 2]);
     let capacity = |node: &str, size: &str| {
         json!({"metadata": {"name": node, "namespace": "s"}, "storageClassName": "make", "capacity": size,
             "nodeTopology": {"matchLabels": {"host": node}}})
     };
     put(&mut cache, "capacity", &capacity("a", "1Gi"));
     put(&mut cache, "capacity", &capacity("b", "2Gi"));
-    assert_eq!(reasons(&VolumeBinding, &pod(&["x"]), &mut cache), [NO_SPACE, ""]);
+    assert_eq!(reasons(&VolumeBinding::default(), &pod(&["x"]), &mut cache), [NO_SPACE, ""]);
 }
 
 #[test]
@@ -94,7 +94,7 @@ fn reserves_and_gives_back() {
     put(&mut cache, "volume", &volume("small", "wait", "1Gi", &["a"]));
     let a = cache.node("a").unwrap().1.node.clone().unwrap();
     let p = decode(&pod(&["x", "z"]));
-    let actions = VolumeBinding.reserve(&p, &a, &mut cache).unwrap();
+    let actions = VolumeBinding::default().reserve(&p, &a, &mut cache).unwrap();
     let want = [
         Action::BindVolume {
             volume: "small".into(),
@@ -104,18 +104,18 @@ fn reserves_and_gives_back() {
             resource_version: "7".into(),
         },
         Action::SelectNode { namespace: "d".into(), claim: "z".into(), resource_version: "5".into(), node: "a".into() },
-        Action::AwaitClaims { namespace: "d".into(), claims: vec!["x".into(), "z".into()] },
+        Action::AwaitClaims { namespace: "d".into(), claims: vec!["x".into(), "z".into()], seconds: 600 },
     ];
     assert_eq!(actions, want);
     // Another pod gets the other volume, or none; who shares the claim gets the same.
     let mut other = pod(&["y"]);
     other["metadata"]["uid"] = "q".into();
-    let actions = VolumeBinding.reserve(&decode(&other), &a, &mut cache).unwrap();
+    let actions = VolumeBinding::default().reserve(&decode(&other), &a, &mut cache).unwrap();
     assert!(matches!(&actions[0], Action::BindVolume { volume, .. } if volume == "big"), "{actions:?}");
-    assert_eq!(reasons(&VolumeBinding, &pod(&["z"]), &mut cache), ["", CONFLICT]);
-    assert_eq!(reasons(&VolumeBinding, &pod(&["x"]), &mut cache), ["", CONFLICT]);
-    VolumeBinding.unreserve(&p, &mut cache);
-    assert_eq!(reasons(&VolumeBinding, &pod(&["z"]), &mut cache), ["", ""]);
+    assert_eq!(reasons(&VolumeBinding::default(), &pod(&["z"]), &mut cache), ["", CONFLICT]);
+    assert_eq!(reasons(&VolumeBinding::default(), &pod(&["x"]), &mut cache), ["", CONFLICT]);
+    VolumeBinding::default().unreserve(&p, &mut cache);
+    assert_eq!(reasons(&VolumeBinding::default(), &pod(&["z"]), &mut cache), ["", ""]);
     assert_eq!(cache.objects.assumed_volumes.len(), 1);
     // The volume's own word takes the assumption's place.
     let mut big = volume("big", "wait", "9Gi", &["a"]);

@@ -1,0 +1,93 @@
+//! `KubeSchedulerConfiguration` v1: what the file says, checked as upstream checks it, and the profiles it makes.
+
+mod build;
+mod types;
+mod validate;
+
+use pintle_client::Clock;
+
+use crate::framework::profile::Profile;
+use crate::plugins::default_profile;
+
+pub use types::{Extender, KubeSchedulerConfiguration};
+
+/// Configuration of the scheduler.
+pub struct Config {
+    /// The profiles; one for each `schedulerName` it serves.
+    pub profiles: Vec<Profile>,
+    /// Programs that are asked besides the plugins.
+    pub extenders: Vec<Extender>,
+    /// First back-off after a failed try, in seconds.
+    pub pod_initial_backoff_seconds: u64,
+    /// Longest back-off, in seconds.
+    pub pod_max_backoff_seconds: u64,
+    /// Decides among equally good nodes.
+    pub seed: u64,
+    /// The wall clock, for Events.
+    pub clock: Clock,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            profiles: vec![default_profile("default-scheduler")],
+            extenders: Vec::new(),
+            pod_initial_backoff_seconds: 1,
+            pod_max_backoff_seconds: 10,
+            seed: 1,
+            clock: Clock::system(),
+        }
+    }
+}
+
+const API_VERSION: &str = "kubescheduler.config.k8s.io/v1";
+const KIND: &str = "KubeSchedulerConfiguration";
+
+impl Config {
+    /// Reads a configuration file's text.
+    ///
+    /// # Errors
+    /// What is wrong with it, in upstream's words.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let value: serde_json::Value = serde_saphyr::from_str(text).map_err(|e| e.to_string())?;
+        let of = |field: &str| value.get(field).and_then(serde_json::Value::as_str).unwrap_or_default();
+        let (version, kind) = (of("apiVersion"), of("kind"));
+        if kind.is_empty() {
+            return Err("Object 'Kind' is missing".into());
+        }
+        if version != API_VERSION || kind != KIND {
+            return Err(format!(
+                "no kind {kind:?} is registered for version {version:?} in scheme \"pkg/scheduler/apis/config/scheme/scheme.go\""
+            ));
+        }
+        let mut unknown = Vec::new();
+        let parsed: KubeSchedulerConfiguration = serde_ignored::deserialize(&value, |path| unknown.push(dotted(&path)))
+            .map_err(|e| format!("cannot decode {KIND}: {e}"))?;
+        let (args, more) = types::Args::of_all(&parsed)?;
+        unknown.extend(more);
+        if !unknown.is_empty() {
+            let list: Vec<String> = unknown.iter().map(|f| format!("unknown field {f:?}")).collect();
+            return Err(format!("strict decoding error: {}", list.join(", ")));
+        }
+        validate::configuration(&parsed, &args)?;
+        build::config(parsed, args)
+    }
+}
+
+/// A path as upstream writes it: `profiles[0].plugins`.
+fn dotted(path: &serde_ignored::Path<'_>) -> String {
+    use serde_ignored::Path;
+    let join = |parent: &Path<'_>, key: &str| match dotted(parent) {
+        p if p.is_empty() => key.to_owned(),
+        p => format!("{p}.{key}"),
+    };
+    match path {
+        Path::Root => String::new(),
+        Path::Seq { parent, index } => format!("{}[{index}]", dotted(parent)),
+        Path::Map { parent, key } => join(parent, key),
+        Path::Some { parent } | Path::NewtypeStruct { parent } | Path::NewtypeVariant { parent } => dotted(parent),
+    }
+}
+
+#[cfg(test)]
+mod tests;
