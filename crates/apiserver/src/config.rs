@@ -119,6 +119,8 @@ pub struct Config {
     pub enable_priority_and_fairness: bool,
     /// How long after the wish to stop new requests are still taken.
     pub shutdown_delay: Duration,
+    /// What requests are recorded and where.
+    pub audit: crate::audit::AuditConfig,
     /// Tells the time.
     pub clock: Arc<dyn Clock>,
     /// Flags as given, for `/flagz`.
@@ -174,6 +176,7 @@ impl Config {
             max_mutating_requests_inflight: 200,
             enable_priority_and_fairness: true,
             shutdown_delay: Duration::ZERO,
+            audit: crate::audit::AuditConfig::default(),
             clock: Arc::new(SystemClock),
             flags: Vec::new(),
         }

@@ -6,6 +6,7 @@
 #![allow(clippy::result_large_err, reason = "an error is the answer of the request: made once, never in a hot loop")]
 
 mod admission;
+mod audit;
 mod authn;
 mod authz;
 mod bootstrap;
@@ -26,6 +27,7 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
+pub use audit::{AuditConfig, LogConfig, WebhookConfig};
 pub use authz::AuthorizationMode;
 pub use clock::{Clock, SystemClock};
 pub use config::{Config, Pem, runtime_setting};
@@ -72,6 +74,7 @@ pub(crate) struct Server {
     pub(crate) openapi: openapi::OpenApi,
     pub(crate) discovery: discovery::Discovery,
     pub(crate) inflight: http::inflight::InFlight,
+    pub(crate) audit: Option<Arc<audit::Audit>>,
     pub(crate) fairness: Arc<fairness::Fairness>,
     pub(crate) metrics: metrics::Metrics,
     pub(crate) started: jiff::Timestamp,
@@ -134,6 +137,7 @@ impl ApiServer {
             0
         };
         let server = Server {
+            audit: audit::Audit::new(&config.audit, Arc::clone(&config.clock)).map_err(err)?,
             fairness: Arc::new(fairness::Fairness::new(seats)),
             clock: Arc::clone(&config.clock),
             registry,
@@ -166,6 +170,9 @@ impl ApiServer {
     /// # Errors
     /// When the store fails.
     pub async fn start(&self) -> Result<(), SetupError> {
+        if let Some(audit) = &self.inner.audit {
+            audit.start();
+        }
         bootstrap::start(&self.inner).await.map_err(|s| SetupError(s.message))
     }
 

@@ -135,11 +135,18 @@ impl Plugin for PodSecurity {
         let (metadata, spec) = (&pod["metadata"], &pod["spec"]);
         let (enforce, version) = policy(&namespace, "enforce");
         if is_pod {
+            a.ctx.annotate(&format!("{PREFIX}enforce-policy"), format!("{}:{version}", enforce.name()));
             let found = findings(enforce, metadata, spec);
             if !found.is_empty() {
                 let text = format!("violates PodSecurity \"{}:{version}\": {}", enforce.name(), shown(&found));
                 return Err(a.forbidden(&text));
             }
+        }
+        let (audit, version) = policy(&namespace, "audit");
+        let found = if a.ctx.audit.is_some() { findings(audit, metadata, spec) } else { Vec::new() };
+        if !found.is_empty() {
+            let text = format!("would violate PodSecurity \"{}:{version}\": {}", audit.name(), shown(&found));
+            a.ctx.annotate(&format!("{PREFIX}audit-violations"), text);
         }
         let (warn, version) = policy(&namespace, "warn");
         let found = findings(warn, metadata, spec);

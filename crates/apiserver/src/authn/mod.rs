@@ -6,6 +6,7 @@ pub(crate) mod service_account;
 pub(crate) mod tokens;
 pub(crate) mod x509;
 
+use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 
 use http::header::AUTHORIZATION;
@@ -21,14 +22,15 @@ use crate::http::context::Ctx;
 pub(crate) struct Peer {
     /// The client's certificate and its chain, proven to be its own but not yet to be trusted.
     pub(crate) certificates: Arc<Vec<CertificateDer<'static>>>,
+    pub(crate) address: Option<IpAddr>,
     /// What the certificate was found to be worth when the connection's first request came.
     known: Arc<OnceLock<Option<x509::Client>>>,
 }
 
 impl Peer {
     /// The other end with this chain.
-    pub(crate) fn new(certificates: Vec<CertificateDer<'static>>) -> Self {
-        Self { certificates: Arc::new(certificates), known: Arc::default() }
+    pub(crate) fn new(certificates: Vec<CertificateDer<'static>>, address: Option<IpAddr>) -> Self {
+        Self { certificates: Arc::new(certificates), address, known: Arc::default() }
     }
 }
 

@@ -140,10 +140,15 @@ impl Server {
     /// 403.
     pub(crate) async fn authorize(&self, ctx: &Ctx) -> Result<(), Status> {
         let a = Attributes::of(ctx);
-        match self.decide(&a).await {
-            Decision::Allow(_) => Ok(()),
-            Decision::NoOpinion(reason) => Err(a.forbidden(&reason)),
+        let (allowed, reason) = match self.decide(&a).await {
+            Decision::Allow(reason) => (true, reason),
+            Decision::NoOpinion(reason) => (false, reason),
+        };
+        if ctx.audit.is_some() {
+            ctx.annotate("authorization.k8s.io/decision", if allowed { "allow" } else { "forbid" });
+            ctx.annotate("authorization.k8s.io/reason", reason.as_str());
         }
+        if allowed { Ok(()) } else { Err(a.forbidden(&reason)) }
     }
 
     /// Refuses a user of this request another verb on a resource.

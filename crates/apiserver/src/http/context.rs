@@ -10,6 +10,7 @@ use pintle_api::service::UserInfo;
 
 use super::info::RequestInfo;
 use super::query::Query;
+use crate::audit::Record;
 
 /// One request on its way through the server.
 #[derive(Debug)]
@@ -37,6 +38,8 @@ pub(crate) struct Ctx {
     warnings: Mutex<Vec<String>>,
     /// Microseconds that the request waited for its turn or for webhooks.
     held: AtomicU64,
+    /// The request's audit record, if one is kept.
+    pub(crate) audit: Option<Arc<Record>>,
     /// Uids of the flow schema and the priority level that the request was counted to.
     flow: OnceLock<(String, String)>,
 }
@@ -57,6 +60,7 @@ impl Ctx {
             upgrade: Mutex::new(None),
             warnings: Mutex::new(Vec::new()),
             held: AtomicU64::new(0),
+            audit: None,
             flow: OnceLock::new(),
         }
     }
@@ -76,6 +80,7 @@ impl Ctx {
             upgrade: Mutex::new(None),
             warnings: Mutex::new(Vec::new()),
             held: AtomicU64::new(0),
+            audit: None,
             flow: OnceLock::new(),
         }
     }
@@ -97,6 +102,13 @@ impl Ctx {
     /// Counts time that the request waited for its turn or for webhooks.
     pub(crate) fn hold(&self, waited: Duration) {
         self.held.fetch_add(u64::try_from(waited.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// Notes in the audit record why something is as it is.
+    pub(crate) fn annotate(&self, key: &str, value: impl Into<String>) {
+        if let Some(record) = &self.audit {
+            record.annotate(key, value);
+        }
     }
 
     /// Notes the uids of the request's flow schema and priority level.

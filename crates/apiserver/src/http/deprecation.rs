@@ -60,6 +60,10 @@ impl Server {
     pub(crate) fn warn_deprecated(&self, ctx: &Ctx, res: &Res) {
         let def = res.def;
         let Some(d) = find(def.group, def.version, def.kind) else { return };
+        ctx.annotate("k8s.io/deprecated", "true");
+        if let Some(n) = d.removed {
+            ctx.annotate("k8s.io/removed-release", format!("1.{n}"));
+        }
         ctx.warn(d.warning(&res.api_version, def.kind));
         self.metrics.deprecated(ctx, &d.removed.map(|n| format!("1.{n}")).unwrap_or_default());
     }

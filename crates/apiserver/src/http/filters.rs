@@ -1,19 +1,26 @@
 //! The filters around every request, in upstream's order.
 
+use std::io::Read;
+use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use futures::FutureExt;
-use http::header::{CACHE_CONTROL, HeaderName, HeaderValue, RETRY_AFTER, WARNING};
+use http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WARNING};
 use http::{Request, Response};
+use http_body_util::BodyExt;
 use pintle_api::Status;
 use pintle_api::service::{Body, InProcessUser};
+use serde_json::Value;
 
 use super::context::Ctx;
 use super::info::RequestInfo;
+use super::negotiate::Media;
 use super::query::Query;
 use super::respond;
 use crate::Server;
+use crate::audit::{self, Level, Record, Stage};
+use crate::registry::options::FieldValidation;
 
 const FLOW_SCHEMA: HeaderName = HeaderName::from_static("x-kubernetes-pf-flowschema-uid");
 const PRIORITY_LEVEL: HeaderName = HeaderName::from_static("x-kubernetes-pf-prioritylevel-uid");
@@ -40,9 +47,15 @@ impl Server {
         let started = std::time::Instant::now();
 
         let outcome = AssertUnwindSafe(self.filtered(&mut ctx, in_process, &peer, body)).catch_unwind().await;
+        let mut refused = None;
+        let panicked = outcome.is_err();
         let mut response = match outcome {
             Ok(Ok(response)) => response,
-            Ok(Err(status)) => respond::error(&status, &ctx.headers, &ctx.query),
+            Ok(Err(status)) => {
+                let response = respond::error(&status, &ctx.headers, &ctx.query);
+                refused = Some(status);
+                response
+            }
             Err(_) => {
                 tracing::error!(path = %ctx.raw_path, "panic while serving a request");
                 let text = format!(
@@ -54,6 +67,9 @@ impl Server {
                 respond::error(&s, &ctx.headers, &ctx.query)
             }
         };
+        if let Some(record) = ctx.audit.clone() {
+            response = audited(&record, &ctx, response, refused.as_ref(), panicked).await;
+        }
         self.count(&ctx, &response, started.elapsed());
         let headers = response.headers_mut();
         if let Ok(v) = HeaderValue::from_str(&ctx.audit_id) {
@@ -78,6 +94,25 @@ impl Server {
         response
     }
 
+    /// Records a request whose sender could not be told.
+    fn audit_stranger(&self, ctx: &Ctx, peer: &crate::authn::Peer, status: &Status) {
+        let Some(audit) = &self.audit else { return };
+        let Some(record) = audit.record(ctx, audit::sources(&ctx.headers, peer.address)) else { return };
+        let mut attempted = Vec::new();
+        if crate::authn::bearer(ctx).is_some() {
+            attempted.push("bearer");
+        }
+        if !peer.certificates.is_empty() {
+            attempted.push("x509");
+        }
+        let mut status = status.clone();
+        if !attempted.is_empty() {
+            status.message = format!("Authentication failed, attempted: {}", attempted.join(", "));
+        }
+        record.outcome(401, Some(&status));
+        record.stage(Stage::ResponseStarted);
+    }
+
     /// Counts an answered request.
     fn count(&self, ctx: &Ctx, response: &Response<Body>, took: std::time::Duration) {
         let (code, i) = (response.status().as_u16(), &ctx.info);
@@ -100,9 +135,27 @@ impl Server {
         let local = in_process.is_some();
         ctx.user = match in_process {
             Some(InProcessUser(user)) => user,
-            None => self.authenticate(ctx, peer).await?,
+            None => match self.authenticate(ctx, peer).await {
+                Ok(user) => user,
+                Err(status) => {
+                    self.audit_stranger(ctx, peer, &status);
+                    return Err(status);
+                }
+            },
         };
+        if let Some(audit) = &self.audit {
+            let from = if local { Some(IpAddr::from([127, 0, 0, 1])) } else { peer.address };
+            ctx.audit = audit.record(ctx, audit::sources(&ctx.headers, from));
+        }
+        if let Some(record) = &ctx.audit {
+            record.stage(Stage::RequestReceived);
+            ctx.want_objects &= record.level() < Level::RequestResponse || ctx.info.verb == "watch";
+        }
+        let asks = Arc::clone(&ctx.user);
         self.impersonate(ctx).await?;
+        if let Some(record) = ctx.audit.as_ref().filter(|_| !Arc::ptr_eq(&asks, &ctx.user)) {
+            record.impersonated(&ctx.user);
+        }
         let long = ctx.info.is_long_running();
         let fair = self.fairness.is_on();
         let _guard = if long || local { None } else { Some(self.inflight.enter(ctx, !fair).await?) };
@@ -122,6 +175,7 @@ impl Server {
         };
         self.authorize(ctx).await?;
         let ctx = &*ctx;
+        let body = if long { body } else { audit_request(self, ctx, body).await? };
         if long || ctx.info.verb == "deletecollection" {
             return self.route(ctx, body).await;
         }
@@ -135,6 +189,68 @@ impl Server {
     async fn route(self: &Arc<Self>, ctx: &Ctx, body: Body) -> Result<Response<Body>, Status> {
         if ctx.info.is_resource { self.resource(ctx, body).await } else { self.other(ctx, body).await }
     }
+}
+
+/// Notes what is sent, when the audit policy wants it.
+async fn audit_request(server: &Server, ctx: &Ctx, body: Body) -> Result<Body, Status> {
+    let writes = matches!(ctx.info.verb.as_str(), "create" | "update" | "patch" | "delete" | "deletecollection");
+    let Some(record) = ctx.audit.as_ref().filter(|r| writes && r.level() >= Level::Request) else { return Ok(body) };
+    let bytes = super::body::read(body).await?;
+    if !bytes.is_empty() {
+        let kind = ctx.headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
+        let i = &ctx.info;
+        let res = server.registry.get(&i.group, &i.version, &i.resource);
+        let (api_version, of) = res.map_or(("", ""), |r| (r.api_version.as_str(), r.def.kind));
+        record.sent(audit_value(kind, &bytes, api_version, of));
+    }
+    Ok(pintle_api::service::full(bytes))
+}
+
+/// An encoded object as a value, as far as it can be read.
+fn audit_value(content_type: &str, bytes: &[u8], api_version: &str, kind: &str) -> Value {
+    let base = content_type.split(';').next().unwrap_or_default();
+    if base.contains("protobuf") {
+        let decoded = crate::codec::decode(Media::Protobuf, bytes, api_version, kind, FieldValidation::Ignore);
+        return decoded.map(|(v, _)| v).unwrap_or_default();
+    }
+    let media = if base.contains("yaml") { Media::Yaml } else { Media::Json };
+    crate::codec::plain(media, bytes).unwrap_or_default()
+}
+
+/// Completes the audit record of an answered request.
+async fn audited(
+    record: &Arc<Record>,
+    ctx: &Ctx,
+    response: Response<Body>,
+    refused: Option<&Status>,
+    panicked: bool,
+) -> Response<Body> {
+    let code = response.status().as_u16();
+    let long = ctx.info.is_long_running();
+    let mut response = response;
+    if record.level() == Level::RequestResponse && !long {
+        let (parts, body) = response.into_parts();
+        let bytes = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+        let kind = parts.headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
+        let mut plain = Vec::new();
+        let zipped = parts.headers.contains_key(CONTENT_ENCODING)
+            && flate2::read::GzDecoder::new(&bytes[..]).read_to_end(&mut plain).is_ok();
+        record.answered(audit_value(kind, if zipped { &plain } else { &bytes }, "", ""));
+        response = Response::from_parts(parts, pintle_api::service::full(bytes));
+    }
+    record.outcome(code, refused);
+    if panicked {
+        record.stage(Stage::Panic);
+    } else if !long {
+        record.stage(Stage::ResponseComplete);
+    } else {
+        record.stage(Stage::ResponseStarted);
+        // A watch is complete when its stream is.
+        if ctx.info.verb != "watch" || code >= 300 {
+            record.stage(Stage::ResponseComplete);
+        }
+    }
+    response
 }
 
 /// The value of a `Warning` header.

@@ -93,12 +93,13 @@ impl ApiServer {
 
 async fn connection(server: Arc<Server>, acceptor: TlsAcceptor, stream: TcpStream) -> Result<(), BoxError> {
     stream.set_nodelay(true)?;
+    let address = stream.peer_addr().ok().map(|a| a.ip());
     let stream = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream))
         .await
         .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "TLS handshake"))??;
     let certificates =
         stream.get_ref().1.peer_certificates().map(|c| c.iter().map(|c| c.clone().into_owned()).collect());
-    let peer = Peer::new(certificates.unwrap_or_default());
+    let peer = Peer::new(certificates.unwrap_or_default(), address);
     let stopping = server.stopping.clone();
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         let (server, peer) = (Arc::clone(&server), peer.clone());

@@ -41,7 +41,7 @@ pub(crate) async fn serve(server: &Arc<Server>, ctx: &Ctx, res: &Arc<Res>) -> Re
         _ => table::Include::None,
     };
     let items = limited(server, watch::watch(res, &namespace(ctx, res), &o).await?, timeout);
-    let running = server.metrics.long_running(ctx);
+    let running = (server.metrics.long_running(ctx), ctx.audit.clone().map(crate::audit::Completion));
     if ctx.want_objects {
         let res = Arc::clone(res);
         let events = items.map(move |item| {

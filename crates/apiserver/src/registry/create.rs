@@ -130,6 +130,9 @@ impl Server {
         meta::wipe_system_fields(&mut object);
         ensure_namespace(&mut object, w.res, w.namespace)?;
         dedup_owners(w.ctx, &mut object, false);
+        if let Some(record) = &w.ctx.audit {
+            record.about(&object);
+        }
         let asked = meta::name(&object).to_owned();
         let namespace =
             if w.res.def.group.is_empty() && w.res.def.resource == "namespaces" { &asked } else { w.namespace };
