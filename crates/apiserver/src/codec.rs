@@ -33,10 +33,12 @@ pub(crate) fn json_to_yaml(body: &[u8]) -> Bytes {
 /// # Errors
 /// For what has no protobuf form.
 pub(crate) fn json_to_protobuf(body: &[u8]) -> Result<Bytes, Status> {
-    let value: Value = serde_json::from_slice(body).map_err(Status::internal)?;
-    let text = |k: &str| value.get(k).and_then(Value::as_str).unwrap_or_default();
-    match pintle_schema::kind(text("apiVersion"), text("kind")) {
-        Some(ty) => Ok(proto::to_proto(&value, ty).into()),
+    let meta = decode::type_meta(body).map_err(Status::internal)?;
+    match pintle_schema::kind(&meta.api_version, &meta.kind) {
+        Some(ty) => {
+            let body = proto::json_to_body(body, ty).map_err(Status::internal)?;
+            Ok(proto::seal(&meta.api_version, &meta.kind, &body).into())
+        }
         None => Err(Status::not_acceptable(&["application/json", "application/yaml"])),
     }
 }
@@ -44,8 +46,9 @@ pub(crate) fn json_to_protobuf(body: &[u8]) -> Result<Bytes, Status> {
 /// The protobuf body of a stored object, made once.
 pub(crate) fn protobuf_body<'a>(object: &'a Object, ty: &'static Type) -> &'a Bytes {
     object.protobuf(|| {
-        let value: Value = object.view().unwrap_or_default();
-        proto::to_body(&value, ty).into()
+        // What is kept was encoded by the schema; were it not to read so, the slow way says more.
+        let body = proto::json_to_body(object.bytes(), ty);
+        body.unwrap_or_else(|_| proto::to_body(&object.view().unwrap_or_default(), ty)).into()
     })
 }
 

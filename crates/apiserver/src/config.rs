@@ -51,6 +51,8 @@ pub struct Config {
     pub store: Arc<dyn Store>,
     /// Prefix of all keys in the store.
     pub storage_prefix: String,
+    /// How objects are written there; either form is read.
+    pub storage_media_type: crate::StorageMediaType,
     /// The serving certificate and its chain.
     pub tls_cert: Option<Pem>,
     /// The key of the serving certificate.
@@ -140,6 +142,7 @@ impl Config {
         Self {
             store,
             storage_prefix: "/registry".into(),
+            storage_media_type: crate::StorageMediaType::default(),
             tls_cert: None,
             tls_key: None,
             client_ca: None,

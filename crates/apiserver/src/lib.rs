@@ -33,6 +33,7 @@ pub use clock::{Clock, SystemClock};
 pub use config::{Config, Pem, runtime_setting};
 use pintle_api::service::{ApiService, InProcessUser, UserInfo};
 use registry::Registry;
+pub use registry::form::StorageMediaType;
 
 fn service_accounts(config: &Config) -> Result<authn::service_account::ServiceAccounts, String> {
     use authn::jwt::{PublicKey, Signer};
@@ -98,7 +99,8 @@ impl ApiServer {
     pub fn new(config: Config) -> Result<Self, SetupError> {
         let read = |pem: &Option<Pem>| pem.as_ref().map(Pem::read).transpose();
         let err = SetupError;
-        let registry = Registry::new(&config.store, &config.storage_prefix, |r| config.serves(r));
+        let registry =
+            Registry::new(&config.store, &config.storage_prefix, config.storage_media_type, |r| config.serves(r));
         let client_ca =
             read(&config.client_ca).and_then(|p| p.map(|p| authn::x509::ClientCa::new(&p)).transpose()).map_err(err)?;
         let proxy_ca = read(&config.request_header_ca)

@@ -3,6 +3,7 @@
 pub(crate) mod create;
 pub(crate) mod delete;
 mod devices;
+pub(crate) mod form;
 pub(crate) mod list;
 pub(crate) mod managed;
 pub(crate) mod meta;
@@ -176,7 +177,12 @@ fn storage_version(def: &'static Resource) -> &'static Resource {
 
 impl Registry {
     /// The resources of all served group-versions.
-    pub(crate) fn new(store: &Arc<dyn Store>, root: &str, serves: impl Fn(&Resource) -> bool) -> Self {
+    pub(crate) fn new(
+        store: &Arc<dyn Store>,
+        root: &str,
+        media: form::StorageMediaType,
+        serves: impl Fn(&Resource) -> bool,
+    ) -> Self {
         let mut shared: HashMap<&'static str, Arc<Objects>> = HashMap::new();
         let mut registry = Self { by_name: HashMap::new(), ordered: Vec::new() };
         for def in resources::all().iter().filter(|r| serves(r)) {
@@ -184,7 +190,7 @@ impl Registry {
             let strategy = kinds::strategy(storage);
             let objects = storage.storage_key.map(|key| {
                 Arc::clone(shared.entry(key).or_insert_with(|| {
-                    Arc::new(Objects::new(Arc::clone(store), root, key, storage.namespaced, strategy.selectable))
+                    Arc::new(Objects::new(Arc::clone(store), root, key, storage, strategy.selectable, media))
                 }))
             });
             let api_version = def.api_version();

@@ -6,9 +6,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use pintle_api::Status;
 use pintle_api::object::{Object, SelectableField};
+use pintle_api::resources::Resource;
 use pintle_store::{Error, Expect, KeyValue, Outcome, Store, Txn, keys};
 use tokio::sync::OnceCell;
 
+use super::form::{Form, StorageMediaType};
 use crate::cache::{Cache, Options, Snapshot, Watch, WatchOptions};
 
 /// What a failed write found in its place.
@@ -25,6 +27,7 @@ pub(crate) struct Objects {
     prefix: String,
     namespaced: bool,
     selectable: &'static [SelectableField],
+    form: Arc<Form>,
     /// Loaded by the first who needs it.
     cache: OnceCell<Cache>,
 }
@@ -45,19 +48,27 @@ impl Objects {
         store: Arc<dyn Store>,
         root: &str,
         storage_key: &str,
-        namespaced: bool,
+        storage: &'static Resource,
         selectable: &'static [SelectableField],
+        media: StorageMediaType,
     ) -> Self {
-        Self { store, prefix: format!("{root}/{storage_key}/"), namespaced, selectable, cache: OnceCell::new() }
+        Self {
+            store,
+            prefix: format!("{root}/{storage_key}/"),
+            namespaced: storage.namespaced,
+            selectable,
+            form: Arc::new(Form::new(storage, media)),
+            cache: OnceCell::new(),
+        }
     }
 
     /// The watch cache.
     pub(crate) async fn cache(&self) -> Result<&Cache, Status> {
         self.cache
             .get_or_try_init(|| {
-                let selectable = self.selectable;
+                let (selectable, form) = (self.selectable, Arc::clone(&self.form));
                 let decode = Arc::new(move |value: &[u8], revision| {
-                    Object::from_stored(value, revision, selectable).map_err(|e| e.to_string())
+                    Object::from_stored(&form.open(value)?, revision, selectable).map_err(|e| e.to_string())
                 });
                 Cache::start(Arc::clone(&self.store), &self.prefix, decode, Options::default())
             })
@@ -75,7 +86,8 @@ impl Objects {
     }
 
     fn object(&self, value: &[u8], revision: u64) -> Result<Arc<Object>, Status> {
-        Object::from_stored(value, revision, self.selectable).map(Arc::new).map_err(Status::internal)
+        let value = self.form.open(value).map_err(Status::internal)?;
+        Object::from_stored(&value, revision, self.selectable).map(Arc::new).map_err(Status::internal)
     }
 
     /// The newest state.
@@ -117,9 +129,10 @@ impl Objects {
     }
 
     async fn put(&self, txn: Txn, key: &str, value: Bytes, ttl: Option<Duration>) -> Result<Arc<Object>, Lost> {
+        let sealed = self.form.seal(&value);
         let txn = match ttl {
-            Some(ttl) => txn.put_with_ttl(key, value.clone(), ttl),
-            None => txn.put(key, value.clone()),
+            Some(ttl) => txn.put_with_ttl(key, sealed, ttl),
+            None => txn.put(key, sealed),
         }
         .or_get(key);
         match self.store.txn(txn).await {

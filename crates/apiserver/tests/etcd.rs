@@ -1,0 +1,176 @@
+//! Two API servers on one etcd, which Debian has as `etcd-server`, and what others write there.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use common::InProcess;
+use pintle_apiserver::{ApiServer, Config, StorageMediaType};
+use pintle_store::{EtcdOptions, EtcdStore, Outcome, Store, Txn};
+use serde_json::{Value, json};
+
+struct Etcd {
+    process: Child,
+    url: String,
+    _directory: tempfile::TempDir,
+}
+
+impl Drop for Etcd {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// Ports may be taken between being found free and being used, hence several attempts.
+async fn etcd() -> (Etcd, EtcdStore) {
+    for _ in 0..10 {
+        let taken = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+        let [client, peer] = taken.map(|l| format!("http://127.0.0.1:{}", l.local_addr().unwrap().port()));
+        let memory = Path::new("/dev/shm");
+        let directory = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap();
+        let process = Command::new("etcd")
+            .args(["--name", "test", "--logger", "zap", "--log-outputs", "/dev/null"])
+            .arg("--data-dir")
+            .arg(directory.path())
+            .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
+            .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
+            .args(["--initial-cluster", &format!("test={peer}")])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("etcd starts; Debian's package is etcd-server");
+        let mut etcd = Etcd { process, url: client, _directory: directory };
+        while etcd.process.try_wait().unwrap().is_none() {
+            match connect(&etcd).await {
+                Ok(store) => return (etcd, store),
+                Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+            }
+        }
+    }
+    panic!("etcd does not start");
+}
+
+async fn connect(etcd: &Etcd) -> pintle_store::Result<EtcdStore> {
+    let mut options = EtcdOptions::new([&etcd.url]);
+    options.connect_timeout = Duration::from_secs(10);
+    EtcdStore::connect(&options).await
+}
+
+async fn server(etcd: &Etcd, media: StorageMediaType) -> InProcess {
+    let mut config = Config::new(Arc::new(connect(etcd).await.unwrap()));
+    config.storage_media_type = media;
+    let api = ApiServer::new(config).unwrap();
+    api.start().await.unwrap();
+    InProcess { api, user: pintle_api::service::UserInfo::authenticated("admin", &["system:masters"]) }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_servers_agree() {
+    let (etcd, _) = etcd().await;
+    // One writes protobuf and one JSON: each reads both.
+    let servers = [server(&etcd, StorageMediaType::Protobuf).await, server(&etcd, StorageMediaType::Json).await];
+    let maps = "/api/v1/namespaces/default/configmaps";
+    // What one acknowledged the other shows, however it is asked for.
+    for i in 0..40 {
+        let (a, b) = (&servers[i % 2], &servers[(i + 1) % 2]);
+        let made = a.create(maps, &json!({"metadata": {"name": format!("m{i}")}, "data": {"k": "v"}})).await;
+        let seen = b.get(&format!("{maps}/m{i}")).await;
+        assert_eq!((seen.code, &seen.body), (200, &made));
+        let listed = b.get(maps).await.body;
+        let names: Vec<&str> =
+            listed["items"].as_array().unwrap().iter().map(|o| o["metadata"]["name"].as_str().unwrap()).collect();
+        assert!(names.contains(&format!("m{i}").as_str()));
+        let version = made["metadata"]["resourceVersion"].as_str().unwrap();
+        let at_least = b.get(&format!("{maps}?resourceVersion={version}&resourceVersionMatch=NotOlderThan")).await;
+        assert_eq!(at_least.code, 200);
+    }
+    // Changes by both at once: none is lost.
+    let mut tasks = tokio::task::JoinSet::new();
+    for (n, c) in servers.iter().enumerate() {
+        for k in 0..4 {
+            let c = InProcess { api: c.api.clone(), user: c.user.clone() };
+            tasks.spawn(async move {
+                for i in 0..10 {
+                    let patch = json!({"data": {format!("s{n}-{k}-{i}"): "x"}}).to_string();
+                    let path = "/api/v1/namespaces/default/configmaps/m0";
+                    let answer = c.send("PATCH", path, "application/merge-patch+json", patch).await;
+                    assert_eq!(answer.code, 200, "{}", answer.text);
+                }
+            });
+        }
+    }
+    while let Some(task) = tasks.join_next().await {
+        task.unwrap();
+    }
+    for c in &servers {
+        let data = c.get(&format!("{maps}/m0")).await.body["data"].as_object().unwrap().len();
+        assert_eq!(data, 81);
+    }
+    // A stale update loses against the other's.
+    let old = servers[0].get(&format!("{maps}/m1")).await.body;
+    let mut new = old.clone();
+    new["data"]["k"] = "1".into();
+    assert_eq!(servers[1].send("PUT", &format!("{maps}/m1"), "", new.to_string()).await.code, 200);
+    assert_eq!(servers[0].send("PUT", &format!("{maps}/m1"), "", new.to_string()).await.code, 409);
+    // No address and no port is given out twice.
+    let mut tasks = tokio::task::JoinSet::new();
+    for i in 0..40 {
+        let c = &servers[i % 2];
+        let c = InProcess { api: c.api.clone(), user: c.user.clone() };
+        tasks.spawn(async move {
+            let service =
+                json!({"metadata": {"name": format!("s{i}")}, "spec": {"type": "NodePort", "ports": [{"port": 80}]}});
+            c.create("/api/v1/namespaces/default/services", &service).await
+        });
+    }
+    let (mut addresses, mut ports) = (BTreeSet::new(), BTreeSet::new());
+    while let Some(made) = tasks.join_next().await {
+        let made = made.unwrap();
+        let address = made["spec"]["clusterIP"].as_str().unwrap().to_owned();
+        assert!(addresses.insert(address.clone()), "{address} twice");
+        let port = made["spec"]["ports"][0]["nodePort"].as_i64().unwrap();
+        assert!(ports.insert(port), "{port} twice");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn protobuf_of_others_is_read_and_ours_is_theirs() {
+    let (etcd, store) = etcd().await;
+    let ty = pintle_schema::kind("apps/v1", "Deployment").unwrap();
+    let deployment = json!({"kind": "Deployment", "apiVersion": "apps/v1", "metadata": {"name": "d", "namespace": "default", "uid": "u",
+        "generation": 1, "creationTimestamp": "2024-01-01T00:00:00Z"},
+        "spec": {"replicas": 2, "selector": {"matchLabels": {"a": "b"}},
+        "template": {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}}, "status": {}});
+    let mut whole = deployment.clone();
+    pintle_schema::apply_defaults(&mut whole, ty);
+    let key = "/registry/deployments/default/d";
+    let put = Txn::default().put(key, pintle_schema::proto::to_proto(&whole, ty));
+    assert!(matches!(store.txn(put).await.unwrap(), Outcome::Succeeded { .. }));
+    let c = server(&etcd, StorageMediaType::Protobuf).await;
+    let path = "/apis/apps/v1/namespaces/default/deployments/d";
+    let mut seen = c.get(path).await.body;
+    seen["metadata"].as_object_mut().unwrap().remove("resourceVersion");
+    let mut want = whole.clone();
+    want["status"] = json!({});
+    assert_eq!(seen, want);
+    let patch = json!({"metadata": {"labels": {"x": "y"}}}).to_string();
+    assert_eq!(c.send("PATCH", path, "application/merge-patch+json", patch).await.code, 200);
+    let stored = store.get(key).await.unwrap().kv.unwrap().value;
+    assert!(stored.starts_with(b"k8s\0"));
+    let read: Value = pintle_schema::proto::from_proto(&stored, ty).unwrap();
+    assert_eq!((&read["kind"], &read["apiVersion"]), (&json!("Deployment"), &json!("apps/v1")));
+    assert_eq!(read["metadata"]["labels"], json!({"x": "y"}));
+    assert!(read["metadata"]["resourceVersion"].is_null());
+    // Every object the server itself wrote has this form, too.
+    let listed = store.list(pintle_store::ListRequest::prefix("/registry/")).await.unwrap();
+    for kv in listed.kvs {
+        assert!(kv.value.starts_with(b"k8s\0"), "{}: {:?}", kv.key, &kv.value[..8.min(kv.value.len())]);
+    }
+}
