@@ -17,6 +17,8 @@ pub struct Config {
     pub root_ca: Option<String>,
     /// Certificate and key that sign requests of the built-in signers (`--cluster-signing-cert-file` and key), PEM.
     pub cluster_signing: Option<(String, String)>,
+    /// Key that signs tokens kept in Secrets (`--service-account-private-key-file`), PEM.
+    pub service_account_key: Option<String>,
     /// Pod address ranges to give nodes a part of (`--cluster-cidr` with `--allocate-node-cidrs`).
     pub cluster_cidrs: Vec<String>,
     /// Prefix length of a node's part, IPv4 and IPv6.
@@ -33,7 +35,7 @@ pub struct Config {
 
 impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Never the signing key.
+        // Never the keys.
         f.debug_struct("Config").field("controllers", &self.controllers).finish_non_exhaustive()
     }
 }
@@ -44,6 +46,7 @@ impl Default for Config {
             controllers: vec!["*".into()],
             root_ca: None,
             cluster_signing: None,
+            service_account_key: None,
             cluster_cidrs: Vec::new(),
             node_cidr_mask: (24, 64),
             service_cidrs: Vec::new(),

@@ -2,6 +2,7 @@
 //! decisions, `decide.rs` decides without I/O or clock.
 
 pub mod attachdetach;
+pub mod bootstrap;
 pub mod certificates;
 pub mod clusterroleaggregation;
 pub mod context;
@@ -23,15 +24,20 @@ pub mod nodeipam;
 pub mod nodelifecycle;
 pub mod persistentvolume;
 pub mod podgc;
+pub mod policystatus;
 pub mod replicaset;
+pub mod resourceclaim;
 pub mod resourcequota;
 pub mod rootca;
 pub mod serviceaccount;
+pub mod serviceaccounttokens;
+pub mod servicecidr;
 pub mod statefulset;
 pub mod support;
 pub mod tainteviction;
+pub mod ttl;
 pub mod ttlafterfinished;
 pub mod volumeprotection;
 
 pub use context::{Config, Context};
-pub use manager::{Controller, all, run, select};
+pub use manager::{Controller, all, lead, run, select};

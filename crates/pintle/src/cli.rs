@@ -91,6 +91,9 @@ pub struct Up {
     /// Networks of pod IPs.
     #[arg(long, default_value = "10.244.0.0/16", value_delimiter = ',')]
     pub cluster_cidr: Vec<String>,
+    /// Controllers to run: names, `-name` to leave one out, `*` for all that are on by default.
+    #[arg(long, default_value = "*", value_delimiter = ',', allow_hyphen_values = true)]
+    pub controllers: Vec<String>,
     /// Domain of the cluster's DNS names.
     #[arg(long, default_value = "cluster.local")]
     pub cluster_domain: String,

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use base64::Engine;
 use jiff::Timestamp;
 use pintle_api::Status;
 use pintle_api::object::Object;
@@ -29,6 +30,8 @@ pub(crate) struct Bound {
 /// How long a deleted object's tokens are still good.
 const LEEWAY: i64 = 60;
 
+/// Who tokens kept in Secrets say they are from.
+const LEGACY_ISSUER: &str = "kubernetes/serviceaccount";
 const EXTRA: &str = "authentication.kubernetes.io/";
 
 impl ServiceAccounts {
@@ -82,6 +85,10 @@ impl Server {
         audiences: &[String],
     ) -> Result<Option<(UserInfo, Vec<String>)>, Status> {
         let sa = &self.service_accounts;
+        let issuer = jwt::unverified(token).and_then(|c| Some(c.get("iss")?.as_str()?.to_owned()));
+        if issuer.as_deref() == Some(LEGACY_ISSUER) {
+            return self.legacy_user(token, audiences).await;
+        }
         let ours = jwt::unverified(token).is_some_and(|c| c.get("iss").and_then(Value::as_str) == Some(&sa.issuer));
         if !ours {
             return Ok(None);
@@ -143,6 +150,38 @@ impl Server {
         if let Some(id) = claims.get("jti").and_then(Value::as_str) {
             extra("credential-id", &format!("JTI={id}"));
         }
+        Ok(Some((user, good)))
+    }
+
+    /// The user of a token that is kept in a Secret: it is good as long as it is there.
+    async fn legacy_user(&self, token: &str, audiences: &[String]) -> Result<Option<(UserInfo, Vec<String>)>, Status> {
+        let sa = &self.service_accounts;
+        let Some(claims) = jwt::verify(token, &sa.keys) else { return Ok(None) };
+        let text = |name: &str| {
+            claims.get(&format!("kubernetes.io/serviceaccount/{name}")).and_then(Value::as_str).unwrap_or_default()
+        };
+        let (namespace, name, uid) = (text("namespace"), text("service-account.name"), text("service-account.uid"));
+        let subject = claims.get("sub").and_then(Value::as_str).unwrap_or_default();
+        if namespace.is_empty() || subject != format!("system:serviceaccount:{namespace}:{name}") {
+            return Ok(None);
+        }
+        let wanted = if audiences.is_empty() { &sa.audiences } else { audiences };
+        let good: Vec<String> = wanted.iter().filter(|a| sa.audiences.contains(a)).cloned().collect();
+        let secrets = self.registry.must("", "v1", "secrets")?.objects()?;
+        let Some(secret) = secrets.get(namespace, text("secret.name")).await?.filter(|s| !s.is_deleting()) else {
+            return Ok(None);
+        };
+        let kept: Option<String> = secret.at(&["data", "token"]).and_then(|t| serde_json::from_slice(t).ok());
+        let same = kept.and_then(|t| base64::engine::general_purpose::STANDARD.decode(t).ok());
+        if good.is_empty()
+            || same.as_deref() != Some(token.as_bytes())
+            || secret.label("kubernetes.io/legacy-token-invalid-since").is_some()
+            || !self.still_there("serviceaccounts", namespace, name, uid, self.clock.now().as_second()).await?
+        {
+            return Ok(None);
+        }
+        let mut user = UserInfo::service_account(namespace, name);
+        user.uid = uid.to_owned();
         Ok(Some((user, good)))
     }
 

@@ -49,6 +49,22 @@ impl Cidr {
         (if self.v6 { 128 } else { 32 }) - u32::from(self.length)
     }
 
+    /// Whether an address is in it.
+    #[must_use]
+    pub fn contains(&self, ip: IpAddr) -> bool {
+        let (bits, v6) = match ip {
+            IpAddr::V4(ip) => (u128::from(u32::from(ip)), false),
+            IpAddr::V6(ip) => (u128::from(ip), true),
+        };
+        v6 == self.v6 && (self.base..=self.last()).contains(&bits)
+    }
+
+    /// Whether all of another range is in it.
+    #[must_use]
+    pub fn contains_network(&self, other: &Self) -> bool {
+        self.v6 == other.v6 && self.base <= other.base && other.last() <= self.last()
+    }
+
     fn last(&self) -> u128 {
         let size = 1u128.checked_shl(self.host_bits()).map_or(u128::MAX, |s| s - 1);
         self.base | size

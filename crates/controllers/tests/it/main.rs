@@ -1,6 +1,7 @@
 //! The controllers on the in-memory API and on the real API server.
 
 mod autoscaling;
+mod claims;
 mod cluster;
 mod collection;
 mod common;

@@ -7,7 +7,8 @@ use super::common::Cluster;
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{
-    ConfigMap, Endpoints, Event, Namespace, Node, PersistentVolumeClaim, Pod, ResourceQuota, Service, ServiceAccount,
+    ConfigMap, Endpoints, Event, Namespace, Node, PersistentVolumeClaim, Pod, ResourceQuota, Secret, Service,
+    ServiceAccount,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -207,4 +208,41 @@ async fn jobs_and_budgets_on_the_real_server() {
         b[0].status.as_ref().is_some_and(|s| s.disruptions_allowed == Some(1) && s.expected_pods == Some(3))
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_token_kept_in_a_secret_is_good_while_it_is_there() {
+    let key = rcgen::KeyPair::generate().unwrap().serialize_pem();
+    let mut config = pintle_apiserver::Config::new(Arc::new(MemoryStore::new()));
+    config.advertise_address = [192, 0, 2, 1].into();
+    config.service_account_signing_key = Some(pintle_apiserver::Pem::Text(key.clone().into_bytes()));
+    let server = ApiServer::new(config).unwrap();
+    server.start().await.unwrap();
+    let config = Config { service_account_key: Some(key), ..Config::default() };
+    let c = super::common::start_on(server.service(), Clock::system(), &["serviceaccount-token-controller"], config);
+    c.create::<ServiceAccount>(json!({"metadata": {"name": "sa", "namespace": "default"}})).await;
+    c.create::<Secret>(json!({"metadata": {"name": "t", "namespace": "default", "annotations": {"kubernetes.io/service-account.name": "sa"}}, "type": "kubernetes.io/service-account-token"})).await;
+    let filled = c
+        .until::<Secret>("default", "filled", |s| {
+            s.iter().any(|s| s.data.as_ref().is_some_and(|d| d.contains_key("token")))
+        })
+        .await;
+    let token = String::from_utf8(filled[0].data.as_ref().unwrap()["token"].0.clone()).unwrap();
+    let who = || {
+        let review = json!({"kind": "SelfSubjectReview", "apiVersion": "authentication.k8s.io/v1"}).to_string();
+        let request = http::Request::post("/apis/authentication.k8s.io/v1/selfsubjectreviews")
+            .header("authorization", format!("Bearer {token}"))
+            .header("content-type", "application/json")
+            .body(pintle_api::service::full(review))
+            .unwrap();
+        let service = server.service();
+        async move { tower::ServiceExt::oneshot(service, request).await.unwrap() }
+    };
+    let answer = who().await;
+    assert_eq!(answer.status(), 201);
+    let body = http_body_util::BodyExt::collect(answer.into_body()).await.unwrap().to_bytes();
+    let answer: Value = serde_json::from_slice(&body).unwrap();
+    assert_eq!(answer["status"]["userInfo"]["username"], "system:serviceaccount:default:sa");
+    c.client.of::<Secret>().delete("default", "t", None).await.unwrap();
+    assert_eq!(who().await.status(), 401);
 }

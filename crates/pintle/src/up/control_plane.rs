@@ -102,15 +102,21 @@ impl ControlPlane {
     fn start_controllers(&mut self, facts: &Facts, shutdown: &CancellationToken) {
         let client = self.admin.as_user(UserInfo::authenticated("system:kube-controller-manager", &[]));
         let config = pintle_controllers::Config {
+            controllers: facts.options.controllers.clone(),
             root_ca: Some(facts.pki.ca.cert.clone()),
+            service_account_key: Some(facts.pki.service_account.key.clone()),
             cluster_signing: Some((facts.pki.ca.cert.clone(), facts.pki.ca.key.clone())),
             cluster_cidrs: facts.options.cluster_cidr.clone(),
             service_cidrs: facts.options.service_cluster_ip_range.clone(),
             ..pintle_controllers::Config::default()
         };
         let (informers, stop) = (self.informers.clone(), shutdown.clone());
+        // The same after a restart, so that the Lease of a process that was killed is not waited for; no other process
+        // has this data directory.
+        let identity = format!("{}_{}", facts.node_name, facts.paths.fingerprint());
         self.parts.push(tokio::spawn(async move {
-            let ended = pintle_controllers::run(client, informers, config, Clock::system(), stop.clone()).await;
+            let ended =
+                pintle_controllers::lead(client, informers, config, &identity, Clock::system(), stop.clone()).await;
             if let Err(e) = ended {
                 eprintln!("the controllers stopped: {e}");
                 stop.cancel();

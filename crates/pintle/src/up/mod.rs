@@ -45,6 +45,7 @@ pub async fn run(options: Up) -> anyhow::Result<()> {
     let mut stop = Stop::new()?;
     let mut progress = Progress::new();
     eprintln!("Pintle {}: starting a cluster below {}", env!("CARGO_PKG_VERSION"), options.data_dir.display());
+    pintle_controllers::select(&options.controllers).map_err(anyhow::Error::msg)?;
     preflight::check(&options.data_dir)?;
     let paths = Paths::new(&options.data_dir);
     let lock = paths::lock(&paths.root)?;

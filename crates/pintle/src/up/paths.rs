@@ -45,6 +45,16 @@ impl Paths {
         }
     }
 
+    /// Tells this data directory from others of the machine.
+    #[must_use]
+    pub fn fingerprint(&self) -> String {
+        // FNV-1a: the same in every build.
+        let bytes = self.root.as_os_str().as_encoded_bytes();
+        let hash =
+            bytes.iter().fold(0xcbf2_9ce4_8422_2325u64, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3));
+        format!("{hash:016x}")
+    }
+
     /// Where a running process answers `pintle image`.
     #[must_use]
     pub fn image_socket(&self) -> PathBuf {
