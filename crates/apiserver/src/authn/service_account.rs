@@ -158,7 +158,7 @@ impl Server {
         let sa = &self.service_accounts;
         let Some(claims) = jwt::verify(token, &sa.keys) else { return Ok(None) };
         let text = |name: &str| {
-            claims.get(&format!("kubernetes.io/serviceaccount/{name}")).and_then(Value::as_str).unwrap_or_default()
+            claims.get(format!("kubernetes.io/serviceaccount/{name}")).and_then(Value::as_str).unwrap_or_default()
         };
         let (namespace, name, uid) = (text("namespace"), text("service-account.name"), text("service-account.uid"));
         let subject = claims.get("sub").and_then(Value::as_str).unwrap_or_default();
