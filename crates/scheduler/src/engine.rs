@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::cache::Cache;
 use crate::cache::objects::ObjectChange;
+use crate::framework::extender::Extender;
 use crate::framework::preemption::Nomination;
 use crate::framework::profile::{Attempt, Profile, Search};
 use crate::framework::{Action, ClusterEvent, Diagnosis};
@@ -34,6 +35,8 @@ pub struct Failure {
     pub nominate: Option<String>,
     /// Pods that are to go for it.
     pub victims: Vec<Arc<Pod>>,
+    /// Whether it is neither the pod's nor the nodes' fault.
+    pub error: bool,
     /// Whether room was looked for.
     pub preempted: bool,
     /// Less important pods that lose their nomination to the same node.
@@ -67,6 +70,13 @@ impl Engine {
     #[must_use]
     pub fn with_observer(mut self, observer: Box<dyn Observer>) -> Self {
         self.search.observer = Some(observer);
+        self
+    }
+
+    /// The same, with programs that are asked besides the plugins.
+    #[must_use]
+    pub fn with_extenders(mut self, extenders: Vec<Arc<dyn Extender>>) -> Self {
+        self.search.extenders = extenders;
         self
     }
 
@@ -201,6 +211,11 @@ impl Engine {
                         Outcome::Unschedulable(Failure::new(pod, rejection.text()))
                     }
                 },
+                Attempt::Error(why) => {
+                    // Nobody rejected it, so it backs off.
+                    self.queue.failed(&pod.uid, Vec::new(), now);
+                    Outcome::Unschedulable(Failure { error: true, ..Failure::new(pod, why) })
+                }
                 Attempt::Failed(diagnosis, preemption) => {
                     let mut failure = Failure::new(pod, diagnosis.message());
                     if let Some(preemption) = preemption {
@@ -317,7 +332,7 @@ impl Engine {
 
 impl Failure {
     fn new(pod: Arc<Pod>, message: String) -> Self {
-        Self { pod, message, nominate: None, victims: Vec::new(), preempted: false, demoted: Vec::new() }
+        Self { pod, message, nominate: None, victims: Vec::new(), error: false, preempted: false, demoted: Vec::new() }
     }
 }
 

@@ -4,6 +4,7 @@
 //! back, so that no plugin looks anything up by name while nodes are tried.
 
 pub mod diagnosis;
+pub mod extender;
 pub mod points;
 pub mod preemption;
 pub mod profile;

@@ -3,9 +3,10 @@
 //! As upstream's `DefaultPreemption`. Nothing is deleted here; the engine hands the victims to whoever carries it out.
 
 use std::cmp::Reverse;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use super::extender::Victims;
 use super::profile::{Filters, Search};
 use super::{Diagnosis, Rejection};
 use crate::cache::{Cache, NodeId};
@@ -79,6 +80,10 @@ pub fn preempt(
     }
     let hopeful: Vec<NodeId> = diagnosis.rejected.iter().filter(|(_, r)| !r.unresolvable).map(|(id, _)| *id).collect();
     let (candidates, rejected) = candidates(config, pod, cache, filters, &hopeful, search);
+    let candidates = match ask_extenders(pod, candidates, cache, search) {
+        Ok(candidates) => candidates,
+        Err(why) => return refused(why),
+    };
     match best(candidates) {
         Some(c) => {
             let node = cache.at(c.node).map(|(n, _)| n.name.clone()).unwrap_or_default();
@@ -89,6 +94,49 @@ pub fn preempt(
             Preemption { message: format!("preemption: {why}"), nomination: Nomination::Clear }
         }
     }
+}
+
+/// What extenders leave of the candidates.
+fn ask_extenders(
+    pod: &Pod,
+    mut candidates: Vec<Candidate>,
+    cache: &Cache,
+    search: &Search,
+) -> Result<Vec<Candidate>, String> {
+    for e in search.extenders.iter().filter(|e| e.is_interested(pod)) {
+        if candidates.is_empty() {
+            break;
+        }
+        let asked: BTreeMap<String, Victims> = candidates
+            .iter()
+            .filter_map(|c| {
+                let victims = Victims { pods: c.victims.clone(), violations: c.violations };
+                Some((cache.at(c.node)?.0.name.clone(), victims))
+            })
+            .collect();
+        let said = match e.preempt(pod, &asked) {
+            None => continue,
+            Some(Ok(said)) => said,
+            Some(Err(why)) if e.is_ignorable() => {
+                tracing::warn!(extender = e.name(), why, "an extender that may be ignored failed");
+                continue;
+            }
+            Some(Err(why)) => return Err(why),
+        };
+        candidates.clear();
+        for (name, v) in said {
+            match cache.id(&name) {
+                Some(node) if !v.pods.is_empty() => {
+                    let mut victims = v.pods;
+                    victims.sort_by(|a, b| importance(a).cmp(&importance(b)));
+                    candidates.push(Candidate { node, victims, violations: v.violations });
+                }
+                _ if e.is_ignorable() => {}
+                _ => return Err(format!("expected at least one victim pod on node {name:?}")),
+            }
+        }
+    }
+    Ok(candidates)
 }
 
 fn explain(nodes: usize, rejected: Vec<(NodeId, Rejection)>) -> String {

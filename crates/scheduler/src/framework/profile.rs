@@ -1,7 +1,9 @@
 //! A profile: a named list of plugins with weights, and the one way through all of them for a pod.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
+use super::extender::{self, Extender};
 use super::points::{Point, Points};
 use super::preemption::{self, Preemption};
 use super::{Action, ClusterEvent, Diagnosis, Plugin, PreFilter, Rejection, State};
@@ -44,6 +46,7 @@ pub struct Search {
     next: usize,
     random: u64,
     pub(crate) observer: Option<Box<dyn Observer>>,
+    pub(crate) extenders: Vec<Arc<dyn Extender>>,
 }
 
 /// Who measures: the framework itself knows no clock.
@@ -58,7 +61,7 @@ impl Search {
     /// A search with this seed; the same seed and the same cluster give the same placements.
     #[must_use]
     pub fn new(seed: u64) -> Self {
-        Self { next: 0, random: seed | 1, observer: None }
+        Self { next: 0, random: seed | 1, observer: None, extenders: Vec::new() }
     }
 
     /// The moment, when somebody measures.
@@ -157,6 +160,8 @@ pub enum Attempt {
     Placed(String),
     /// No node takes it; what preemption makes of that.
     Failed(Diagnosis, Option<Preemption>),
+    /// Something went wrong that is neither the pod's nor the nodes' fault.
+    Error(String),
 }
 
 impl Profile {
@@ -198,6 +203,10 @@ impl Profile {
         }
         let began = search.now();
         let feasible = self.feasible(pod, cache, &mut filters, only.as_deref(), search, &mut diagnosis);
+        let feasible = match ask_extenders(pod, feasible, cache, search, &mut diagnosis) {
+            Ok(feasible) => feasible,
+            Err(why) => return Attempt::Error(why),
+        };
         search.over("Filter", if feasible.is_empty() { "Unschedulable" } else { "Success" }, &self.name, began);
         let chosen = match feasible.as_slice() {
             [] => {
@@ -340,6 +349,7 @@ impl Profile {
                 *total += score * p.weight;
             }
         }
+        add_extenders(pod, feasible, cache, search, &mut totals);
         let top = totals.iter().copied().max().unwrap_or(0);
         let mut chosen = 0;
         let mut equals = 0;
@@ -374,6 +384,63 @@ impl Profile {
     /// Gives back what [`Profile::reserve`] took.
     pub fn unreserve(&self, pod: &Pod, cache: &mut Cache) {
         self.at(Point::Reserve).for_each(|p| p.plugin.unreserve(pod, cache));
+    }
+}
+
+fn names(nodes: &[NodeId], cache: &Cache) -> Vec<String> {
+    nodes.iter().filter_map(|id| Some(cache.at(*id)?.0.name.clone())).collect()
+}
+
+/// What extenders leave of the nodes that the plugins found.
+fn ask_extenders(
+    pod: &Pod,
+    mut feasible: Vec<NodeId>,
+    cache: &Cache,
+    search: &Search,
+    diagnosis: &mut Diagnosis,
+) -> Result<Vec<NodeId>, String> {
+    for e in search.extenders.iter().filter(|e| e.is_interested(pod)) {
+        if feasible.is_empty() {
+            break;
+        }
+        let said = match e.filter(pod, &names(&feasible, cache)) {
+            None => continue,
+            Some(Ok(said)) => said,
+            Some(Err(why)) if e.is_ignorable() => {
+                tracing::warn!(extender = e.name(), why, "an extender that may be ignored failed");
+                continue;
+            }
+            Some(Err(why)) => return Err(why),
+        };
+        feasible.retain(|id| {
+            let Some((node, _)) = cache.at(*id) else { return false };
+            if said.nodes.contains(&node.name) {
+                return true;
+            }
+            let rejection = match (said.unresolvable.get(&node.name), said.failed.get(&node.name)) {
+                (Some(why), _) => Rejection::unresolvable(why.clone()),
+                (None, why) => Rejection::new(why.cloned().unwrap_or_default()),
+            };
+            diagnosis.rejected.push((*id, rejection));
+            false
+        });
+    }
+    Ok(feasible)
+}
+
+/// Adds what extenders think of nodes.
+fn add_extenders(pod: &Pod, feasible: &[NodeId], cache: &Cache, search: &Search, totals: &mut [i64]) {
+    for e in search.extenders.iter().filter(|e| e.is_interested(pod)) {
+        match e.prioritize(pod, &names(feasible, cache)) {
+            None => {}
+            Some(Ok(scores)) => {
+                for (total, id) in totals.iter_mut().zip(feasible) {
+                    let score = cache.at(*id).and_then(|(n, _)| scores.get(&n.name)).copied().unwrap_or(0);
+                    *total += score * (super::MAX_SCORE / extender::MAX_EXTENDER_PRIORITY);
+                }
+            }
+            Some(Err(why)) => tracing::warn!(extender = e.name(), why, "an extender gave no scores"),
+        }
     }
 }
 

@@ -26,7 +26,8 @@ pub(super) async fn carry_out(shared: Arc<Shared>, outcome: Outcome, began: Inst
         }
         Outcome::Unschedulable(failure) => {
             let profile = &failure.pod.scheduler_name;
-            metrics::attempt(metrics::Result::Unschedulable, profile, began.elapsed().as_secs_f64());
+            let result = if failure.error { metrics::Result::Error } else { metrics::Result::Unschedulable };
+            metrics::attempt(result, profile, began.elapsed().as_secs_f64());
             if failure.preempted {
                 metrics::preemption(failure.victims.len());
             }
@@ -57,20 +58,31 @@ async fn bind(shared: &Shared, pod: Arc<Pod>, node: &str, actions: Vec<Action>) 
         "target": {"kind": "Node", "name": node},
     });
     let answer = async {
-        let body = encode(&binding)?;
-        shared.client.create_subresource(shared.pods, &pod.namespace, &pod.name, "binding", body).await
+        // The call waits for another process, so it must not hold up a thread of the runtime.
+        let (extenders, about, to) = (shared.extenders.clone(), pod.clone(), node.to_owned());
+        if !extenders.is_empty() {
+            let asked = tokio::task::spawn_blocking(move || extenders.iter().find_map(|e| e.bind(&about, &to)));
+            match asked.await {
+                Ok(Some(answer)) => return answer.map_err(|why| (why, false)),
+                Ok(None) => {}
+                Err(error) => return Err((error.to_string(), false)),
+            }
+        }
+        let refused = |e: Error| (e.to_string(), e.is_not_found());
+        let body = encode(&binding).map_err(refused)?;
+        let bound = shared.client.create_subresource(shared.pods, &pod.namespace, &pod.name, "binding", body).await;
+        bound.map(drop).map_err(refused)
     };
     match answer.await {
-        Ok(_) => {
+        Ok(()) => {
             let text = format!("Successfully assigned {} to {node}", pod.key);
             shared.recorder.normal(&reference(shared.pods, &meta(&pod)), "Scheduled", text);
             shared.tell(News::Bound(pod));
             true
         }
-        Err(error) => {
-            let gone = error.is_not_found();
+        Err((error, gone)) => {
             if !gone {
-                tracing::warn!(pod = pod.key, node, %error, "binding failed");
+                tracing::warn!(pod = pod.key, node, error, "binding failed");
                 let text = format!("binding rejected: {error}");
                 shared.recorder.warning(&reference(shared.pods, &meta(&pod)), "FailedScheduling", text);
             }
@@ -154,7 +166,7 @@ fn known(group: &str, resource: &str) -> Result<&'static pintle_api::resources::
 /// Says in an Event and in the `PodScheduled` condition why a pod is placed nowhere, and makes room for it where room
 /// can be made.
 async fn report(shared: &Arc<Shared>, failure: Failure) {
-    let Failure { pod, message, nominate, victims, demoted, .. } = failure;
+    let Failure { pod, message, nominate, victims, demoted, error, .. } = failure;
     shared.recorder.warning(&reference(shared.pods, &meta(&pod)), "FailedScheduling", message.as_str());
     for p in demoted {
         patch_status(shared, &p, &json!({"nominatedNodeName": ""})).await;
@@ -167,7 +179,8 @@ async fn report(shared: &Arc<Shared>, failure: Failure) {
             shared.tell(News::VictimRemoved(preemptor.uid.clone(), removed));
         });
     }
-    condition(shared, &pod, "Unschedulable", &message, nominate.as_deref()).await;
+    let reason = if error { "SchedulerError" } else { "Unschedulable" };
+    condition(shared, &pod, reason, &message, nominate.as_deref()).await;
 }
 
 /// Writes the `PodScheduled` condition and, when it changes, the nomination.

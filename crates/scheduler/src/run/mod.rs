@@ -1,6 +1,7 @@
 //! The scheduler at work: informers in, bindings, conditions and Events out.
 
 mod carry_out;
+mod extender;
 mod informed;
 
 use std::sync::Arc;
@@ -15,9 +16,11 @@ use tokio_util::sync::CancellationToken;
 use crate::cache::objects::ObjectChange;
 use crate::config::Config;
 use crate::engine::Engine;
+use crate::framework::extender::Extender;
 use crate::metrics;
 use crate::model::objects::Claim;
 use crate::model::{Node, Pod};
+use extender::HttpExtender;
 
 /// How often pods that have been unschedulable for very long are looked for, as upstream.
 const FLUSH_EVERY: Duration = Duration::from_secs(30);
@@ -48,6 +51,7 @@ struct Shared {
     pods: &'static Resource,
     claims: View<Claim>,
     clock: Clock,
+    extenders: Vec<Arc<HttpExtender>>,
 }
 
 impl Shared {
@@ -82,6 +86,21 @@ pub async fn run(client: Client, informers: Informers, config: Config, shutdown:
         return;
     };
     let informers = informers.handle();
+    let mut extenders = Vec::new();
+    if !config.extenders.is_empty()
+        && let Some(nodes) = by_resource("", "v1", "nodes")
+    {
+        for spec in config.extenders {
+            let url = spec.url_prefix.clone();
+            match HttpExtender::new(spec, informers.get(pods), informers.get(nodes)) {
+                Ok(extender) => extenders.push(extender),
+                Err(why) => {
+                    tracing::error!(url, why, "an extender cannot be used: nothing is scheduled without it");
+                    return;
+                }
+            }
+        }
+    }
     let recorder = Recorder::new(client.clone(), "default-scheduler", None, config.clock.clone());
     let shared = Arc::new(Shared {
         inbox: Mutex::default(),
@@ -91,11 +110,14 @@ pub async fn run(client: Client, informers: Informers, config: Config, shutdown:
         pods,
         claims: informers.get(claims).view::<Claim>(),
         clock: config.clock,
+        extenders,
     });
     let backoff = (config.pod_initial_backoff_seconds * 1000, config.pod_max_backoff_seconds * 1000);
-    let mut engine = Engine::new(config.profiles, config.seed)
+    let engine = Engine::new(config.profiles, config.seed)
         .with_backoff(backoff.0, backoff.1)
         .with_observer(Box::new(metrics::Timed::new()));
+    let asked = shared.extenders.iter().map(|e| e.clone() as Arc<dyn Extender>);
+    let mut engine = engine.with_extenders(asked.collect());
     let start = Instant::now();
     let now = || u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
     // Without all assigned pods in sight nodes would look emptier than they are.
