@@ -82,9 +82,9 @@ fn preempt() {
                 "containers": [{"resources": {"requests": {"cpu": "900m"}}}]});
             engine.set_pod(None, &pod(100_000 + i, &json!({}), &more), 0);
         }
-        let vips = 500;
+        let vips = 500_u32;
         let more = json!({"priority": 100, "containers": [{"resources": {"requests": {"cpu": "3"}}}]});
-        (0..vips).for_each(|i| engine.set_pod(None, &pod(i, &json!({}), &more), 0));
+        (0..vips).for_each(|i| engine.set_pod(None, &pod(i as usize, &json!({}), &more), 0));
         let began = Instant::now();
         let (mut bound, mut now) = (0, 0);
         while bound < vips {

@@ -121,7 +121,9 @@ impl Engine {
                 }
                 let gated = self.profiles[profile].pre_enqueue(pod).is_err();
                 // Status updates, the scheduler's own among them, are no reason to try again.
-                let retry = old.is_some_and(|o| o.generation != pod.generation || o.labels != pod.labels);
+                let retry = old.is_some_and(|o| {
+                    o.generation != pod.generation || o.labels != pod.labels || o.resource_claims != pod.resource_claims
+                });
                 self.queue.set(pod.clone(), gated, retry, now);
             }
         } else {

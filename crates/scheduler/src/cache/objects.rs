@@ -6,6 +6,7 @@ use std::sync::Arc;
 use pintle_api::selector::Selector;
 
 use crate::model::affinity::Namespaces;
+use crate::model::devices::{Allocation, DeviceClass, DeviceId, Given, ResourceClaim, ResourceSlice};
 use crate::model::objects::{
     Attachment, Budget, Claim, CsiDriver, CsiNode, Grouping, Namespace, SELECTED_NODE, StorageCapacity, StorageClass,
     Volume,
@@ -57,6 +58,9 @@ pub enum ObjectChange {
     Attachment(Delta<Attachment>),
     Budget(Delta<Budget>),
     Grouping(GroupingKind, Delta<Grouping>),
+    ResourceClaim(Delta<ResourceClaim>),
+    ResourceSlice(Delta<ResourceSlice>),
+    DeviceClass(Delta<DeviceClass>),
 }
 
 impl<T> Delta<T> {
@@ -90,6 +94,9 @@ impl ObjectChange {
             Self::Attachment(d) => names!(d, "VolumeAttachment"),
             Self::Budget(d) => names!(d, "PodDisruptionBudget"),
             Self::Grouping(_, d) => names!(d, "Grouping"),
+            Self::ResourceClaim(d) => names!(d, "ResourceClaim"),
+            Self::ResourceSlice(d) => names!(d, "ResourceSlice"),
+            Self::DeviceClass(d) => names!(d, "DeviceClass"),
         }
     }
 }
@@ -119,6 +126,16 @@ pub struct Objects {
     /// Claims for which a node was chosen by a pod that is being bound: the node and the pod's uid, by the claim as
     /// `namespace/name`.
     pub assumed_nodes: HashMap<String, (String, String)>,
+    /// Resource claims by `namespace/name`.
+    pub resource_claims: HashMap<String, Arc<ResourceClaim>>,
+    /// Resource slices by name.
+    pub slices: BTreeMap<String, Arc<ResourceSlice>>,
+    /// Device classes by name.
+    pub device_classes: HashMap<String, Arc<DeviceClass>>,
+    /// What claims were given by pods that are being bound: with the pod's uid, by `namespace/name`.
+    pub assumed_claims: HashMap<String, (Allocation, String)>,
+    /// Devices that claims have, and how many times.
+    pub given_devices: HashMap<DeviceId, usize>,
     /// Budgets by namespace, with their selectors.
     pub budgets: HashMap<String, BTreeMap<String, (Arc<Budget>, Selector)>>,
     /// Selectors of what groups pods, by namespace.
@@ -200,6 +217,26 @@ impl Objects {
                     }
                 }
             }
+            ObjectChange::ResourceClaim(d) => {
+                let Some(key) = d.last().map(|c| c.key()) else { return };
+                let allocation = |c: &Option<Arc<ResourceClaim>>| c.as_ref().and_then(|c| c.status.allocation.clone());
+                if let Some(a) = allocation(&d.old) {
+                    self.count_devices(&a, false);
+                }
+                if let Some(a) = allocation(&d.new) {
+                    self.count_devices(&a, true);
+                }
+                // What was assumed has come true, or never will.
+                let open = d.new.as_ref().is_some_and(|c| c.status.allocation.is_none());
+                if !open && let Some((a, _)) = self.assumed_claims.remove(&key) {
+                    self.count_devices(&a, false);
+                }
+                keep!(self.resource_claims, d, |c: &Arc<ResourceClaim>| c.key());
+            }
+            ObjectChange::ResourceSlice(d) => keep!(self.slices, d, |s: &Arc<ResourceSlice>| s.metadata.name.clone()),
+            ObjectChange::DeviceClass(d) => {
+                keep!(self.device_classes, d, |c: &Arc<DeviceClass>| c.metadata.name.clone());
+            }
             ObjectChange::Grouping(kind, d) => {
                 let Some(last) = d.last() else { return };
                 let of = self.groupings.entry(last.metadata.namespace.clone()).or_default();
@@ -208,6 +245,35 @@ impl Objects {
                     Some(selector) => of.insert(key, selector),
                     None => of.remove(&key),
                 };
+            }
+        }
+    }
+
+    fn count_devices(&mut self, allocation: &Allocation, add: bool) {
+        for id in allocation.devices.results.iter().filter_map(Given::id) {
+            let n = self.given_devices.entry(id.clone()).or_default();
+            *n = if add { *n + 1 } else { n.saturating_sub(1) };
+            if *n == 0 {
+                self.given_devices.remove(&id);
+            }
+        }
+    }
+
+    /// Notes what a claim is given, until the API says so.
+    pub fn assume_claim(&mut self, key: &str, allocation: Allocation, pod: &str) {
+        self.count_devices(&allocation, true);
+        if let Some((before, _)) = self.assumed_claims.insert(key.to_owned(), (allocation, pod.to_owned())) {
+            self.count_devices(&before, false);
+        }
+    }
+
+    /// Takes back what the claims of a pod were given.
+    pub fn unassume_claims(&mut self, pod: &str) {
+        let keys: Vec<String> =
+            self.assumed_claims.iter().filter(|(_, (_, uid))| uid == pod).map(|(key, _)| key.clone()).collect();
+        for key in keys {
+            if let Some((a, _)) = self.assumed_claims.remove(&key) {
+                self.count_devices(&a, false);
             }
         }
     }

@@ -156,6 +156,21 @@ pub enum Action {
         /// The node.
         node: String,
     },
+    /// A resource claim gets devices, or one more consumer.
+    GiveDevices {
+        /// Namespace of the claim.
+        namespace: String,
+        /// Name of the claim.
+        claim: String,
+        /// The claim's resourceVersion.
+        resource_version: String,
+        /// All its finalizers, when one is missing.
+        finalizers: Option<Vec<String>>,
+        /// What it gets, when it has nothing yet.
+        allocation: Option<serde_json::Value>,
+        /// All its consumers.
+        reserved_for: Vec<serde_json::Value>,
+    },
     /// The pod must wait until these claims are bound.
     AwaitClaims {
         /// Namespace of the claims.

@@ -191,7 +191,7 @@ impl Profile {
         let found = self.pre_filter(pod, cache, &mut diagnosis);
         search.over("PreFilter", if found.is_some() { "Success" } else { UNRESOLVABLE }, &self.name, began);
         let Some((mut filters, only)) = found else {
-            return self.failed(diagnosis, None, true);
+            return self.failed(pod, diagnosis, None, true);
         };
         let promised = cache.nominated.node_of(&pod.uid).and_then(|n| cache.id(n));
         if let Some(id) = promised
@@ -214,7 +214,7 @@ impl Profile {
                     .preemption
                     .as_ref()
                     .map(|config| preemption::preempt(config, pod, cache, &mut filters, &diagnosis, search));
-                return self.failed(diagnosis, made, false);
+                return self.failed(pod, diagnosis, made, false);
             }
             [one] => *one,
             many => {
@@ -229,7 +229,7 @@ impl Profile {
     }
 
     /// What came of making room, as upstream's chain of plugins words it.
-    fn failed(&self, mut diagnosis: Diagnosis, made: Option<Preemption>, before_nodes: bool) -> Attempt {
+    fn failed(&self, pod: &Pod, mut diagnosis: Diagnosis, made: Option<Preemption>, before_nodes: bool) -> Attempt {
         let mut says = Vec::new();
         if before_nodes {
             // The plugin of resource claims comes first and finds no state of its own.
@@ -240,7 +240,8 @@ impl Profile {
             }
         } else if made.as_ref().is_none_or(|p| !p.message.is_empty()) {
             if self.serves_claims {
-                says.push("no new claims to deallocate".to_owned());
+                let none = pod.resource_claims.is_empty();
+                says.push(if none { "no new claims to deallocate" } else { "still not schedulable" }.to_owned());
             }
             says.extend(made.as_ref().map(|p| p.message.clone()));
         }

@@ -1,6 +1,7 @@
 //! Pods and nodes as the scheduler sees them: narrow forms, decoded once an event.
 
 pub mod affinity;
+pub mod devices;
 pub mod node;
 pub mod objects;
 pub mod pod;

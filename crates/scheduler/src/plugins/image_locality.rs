@@ -1,7 +1,7 @@
 //! `ImageLocality`: nodes that have a pod's images already score higher, the more so the larger and rarer they are.
 
-use crate::cache::Cache;
-use crate::framework::{ClusterEvent, MAX_SCORE, Plugin, State};
+use crate::cache::{Cache, NodeId};
+use crate::framework::{ClusterEvent, MAX_SCORE, Plugin, State, state_as};
 use crate::model::{Node, NodeInfo, Pod};
 
 /// The plugin.
@@ -28,16 +28,22 @@ impl Plugin for ImageLocality {
         true
     }
 
-    fn score(&self, _: &State, pod: &Pod, node: &Node, _: &NodeInfo, cache: &Cache) -> i64 {
-        let nodes = i64::try_from(cache.nodes().len()).unwrap_or(i64::MAX).max(1);
-        let mut sum = 0;
-        for image in &pod.images {
+    fn pre_score(&self, pod: &Pod, _: &[NodeId], cache: &mut Cache) -> Option<State> {
+        let images = pod.images.iter().map(|image| {
             let name = normalized(image);
-            if let Some(size) = node.images.get(&name) {
-                let spread = i64::try_from(cache.nodes_with_image(&name)).unwrap_or(i64::MAX);
-                sum += size.saturating_mul(spread) / nodes;
-            }
-        }
+            let spread = cache.nodes_with_image(&name);
+            (name, i64::try_from(spread).unwrap_or(i64::MAX))
+        });
+        // An image that no node has favours none.
+        let images: Vec<(String, i64)> = images.filter(|(_, spread)| *spread > 0).collect();
+        if images.is_empty() { None } else { Some(Some(Box::new(images))) }
+    }
+
+    fn score(&self, state: &State, pod: &Pod, node: &Node, _: &NodeInfo, cache: &Cache) -> i64 {
+        let nodes = i64::try_from(cache.nodes().len()).unwrap_or(i64::MAX).max(1);
+        let images = state_as::<Vec<(String, i64)>>(state).into_iter().flatten();
+        let sum: i64 =
+            images.filter_map(|(name, spread)| Some(node.images.get(name)?.saturating_mul(*spread) / nodes)).sum();
         let max = MAX_PER_CONTAINER * i64::try_from(pod.images.len()).unwrap_or(1).max(1);
         (sum.clamp(MIN, max) - MIN) * MAX_SCORE / (max - MIN)
     }

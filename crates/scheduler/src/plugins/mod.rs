@@ -1,6 +1,7 @@
 //! The default plugins, one a file.
 
 pub mod balanced_allocation;
+pub mod dynamic_resources;
 mod image_locality;
 pub mod inter_pod_affinity;
 pub mod node_affinity;
@@ -84,7 +85,12 @@ pub static KNOWN: &[Known] = &[
         &[PreFilter, Filter, PreScore, Score],
         Some(|| Box::<inter_pod_affinity::InterPodAffinity>::default()),
     ),
-    known("DynamicResources", 2, &[PreEnqueue, PreFilter, Filter, PostFilter, Score, Reserve, PreBind], None),
+    known(
+        "DynamicResources",
+        2,
+        &[PreEnqueue, PreFilter, Filter, PostFilter, Reserve, PreBind],
+        Some(|| Box::<dynamic_resources::DynamicResources>::default()),
+    ),
     known("DefaultPreemption", 0, &[PostFilter, PreEnqueue], None),
     known(
         "NodeResourcesBalancedAllocation",

@@ -10,9 +10,12 @@ use crate::plugins::taint_toleration::tolerates;
 pub struct NodeUnschedulable;
 
 fn refuses(pod: &Pod, node: &Node) -> bool {
+    if !node.unschedulable {
+        return false;
+    }
     let taint =
         Taint { key: "node.kubernetes.io/unschedulable".into(), value: String::new(), effect: "NoSchedule".into() };
-    node.unschedulable && !pod.tolerations.iter().any(|t| tolerates(t, &taint))
+    !pod.tolerations.iter().any(|t| tolerates(t, &taint))
 }
 
 impl Plugin for NodeUnschedulable {

@@ -44,7 +44,9 @@ fn meta(pod: &Pod) -> Meta {
 async fn bind(shared: &Shared, pod: Arc<Pod>, node: &str, actions: Vec<Action>) -> bool {
     for action in actions {
         if let Err(why) = act(shared, &action).await {
-            let why = format!("running PreBind plugin \"VolumeBinding\": {why}");
+            let plugin =
+                if matches!(action, Action::GiveDevices { .. }) { "DynamicResources" } else { "VolumeBinding" };
+            let why = format!("running PreBind plugin {plugin:?}: {why}");
             tracing::warn!(pod = pod.key, node, why, "what precedes binding failed");
             condition(shared, &pod, "SchedulerError", &why, None).await;
             shared.tell(News::Unbound(pod, false));
@@ -119,6 +121,29 @@ async fn act(shared: &Shared, action: &Action) -> Result<(), String> {
             }});
             let patch = Patch::merge(&patch).map_err(text)?;
             shared.client.patch(claims, namespace, claim, "", patch, &WriteParams::default()).await.map_err(text)?;
+            Ok(())
+        }
+        Action::GiveDevices { namespace, claim, resource_version, finalizers, allocation, reserved_for } => {
+            let claims = known("resource.k8s.io", "resourceclaims")?;
+            let mut version = resource_version.clone();
+            if let Some(finalizers) = finalizers {
+                let patch = json!({"metadata": {"resourceVersion": version, "finalizers": finalizers}});
+                let patch = Patch::merge(&patch).map_err(text)?;
+                let params = WriteParams::default();
+                let written = shared.client.patch(claims, namespace, claim, "", patch, &params).await.map_err(text)?;
+                version = written.resource_version().to_string();
+            }
+            let mut status = json!({"reservedFor": reserved_for});
+            if let Some(allocation) = allocation {
+                status["allocation"] = allocation.clone();
+            }
+            let patch = json!({"metadata": {"resourceVersion": version}, "status": status});
+            let patch = Patch::merge(&patch).map_err(text)?;
+            shared
+                .client
+                .patch(claims, namespace, claim, "status", patch, &WriteParams::default())
+                .await
+                .map_err(text)?;
             Ok(())
         }
         Action::AwaitClaims { namespace, claims, seconds } => {

@@ -74,6 +74,9 @@ pub(super) async fn follow(shared: &Arc<Shared>, informers: &Informers) {
     f.objects(("storage.k8s.io", "v1", "csistoragecapacities"), |c| ObjectChange::StorageCapacity(delta(c)));
     f.objects(("storage.k8s.io", "v1", "volumeattachments"), |c| ObjectChange::Attachment(delta(c)));
     f.objects(("policy", "v1", "poddisruptionbudgets"), |c| ObjectChange::Budget(delta(c)));
+    f.objects(("resource.k8s.io", "v1", "resourceclaims"), |c| ObjectChange::ResourceClaim(delta(c)));
+    f.objects(("resource.k8s.io", "v1", "resourceslices"), |c| ObjectChange::ResourceSlice(delta(c)));
+    f.objects(("resource.k8s.io", "v1", "deviceclasses"), |c| ObjectChange::DeviceClass(delta(c)));
     f.groupings::<Service>(("", "v1", "services"), GroupingKind::Service);
     f.groupings::<ReplicationController>(("", "v1", "replicationcontrollers"), GroupingKind::ReplicationController);
     f.groupings::<ReplicaSet>(("apps", "v1", "replicasets"), GroupingKind::ReplicaSet);
