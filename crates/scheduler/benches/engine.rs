@@ -1,15 +1,20 @@
-//! Pods placed a second by the engine alone: no API, no I/O. Each workload is run to its end a few times; the best counts.
+//! Pods placed a second of processor time by the engine alone: no API, no I/O. Each workload is run to its end a few times; the best counts.
 //!
 //! `cargo bench -p pintle-scheduler [NAME]`
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use pintle_scheduler::cache::objects::{Delta, GroupingKind, ObjectChange};
 use pintle_scheduler::engine::{Engine, Outcome};
 use pintle_scheduler::model::{Node, Pod, wire};
 use pintle_scheduler::plugins::default_profile;
 use serde_json::{Value, json};
+
+/// Processor time of this thread, which a busy machine does not stretch.
+fn cpu() -> f64 {
+    let t = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    t.tv_sec as f64 + t.tv_nsec as f64 / 1e9
+}
 
 const NODES: usize = 1000;
 const PODS: usize = 5000;
@@ -50,7 +55,7 @@ fn place(name: &str, make: impl Fn() -> Engine, pods: impl Fn() -> Vec<Arc<Pod>>
         let (mut engine, pods) = (make(), pods());
         let n = pods.len();
         pods.iter().for_each(|p| engine.set_pod(None, p, 0));
-        let began = Instant::now();
+        let began = cpu();
         let mut bound = 0;
         while let Some(outcome) = engine.step(0) {
             if let Outcome::Bind(pod, ..) = outcome {
@@ -59,7 +64,7 @@ fn place(name: &str, make: impl Fn() -> Engine, pods: impl Fn() -> Vec<Arc<Pod>>
             }
         }
         assert_eq!(bound, n, "{name}: not every pod was placed");
-        best = best.min(began.elapsed().as_secs_f64() / n as f64);
+        best = best.min((cpu() - began) / n as f64);
     }
     println!("{name:24} {:>8.0} pods/s  {:>7.1} us a pod", 1.0 / best, best * 1e6);
 }
@@ -85,7 +90,7 @@ fn preempt() {
         let vips = 500_u32;
         let more = json!({"priority": 100, "containers": [{"resources": {"requests": {"cpu": "3"}}}]});
         (0..vips).for_each(|i| engine.set_pod(None, &pod(i as usize, &json!({}), &more), 0));
-        let began = Instant::now();
+        let began = cpu();
         let (mut bound, mut now) = (0, 0);
         while bound < vips {
             match engine.step(now) {
@@ -102,7 +107,7 @@ fn preempt() {
                 None => now = engine.next_wake().expect("a pod that backs off"),
             }
         }
-        best = best.min(began.elapsed().as_secs_f64() / f64::from(vips));
+        best = best.min((cpu() - began) / f64::from(vips));
     }
     println!("{name:24} {:>8.0} pods/s  {:>7.1} us a pod", 1.0 / best, best * 1e6);
 }

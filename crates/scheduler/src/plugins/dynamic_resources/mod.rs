@@ -23,11 +23,14 @@ const MAX_CONSUMERS: usize = 256;
 /// Keeps a claim that was given devices from going before they are given back.
 pub const FINALIZER: &str = "resource.kubernetes.io/delete-protection";
 
+/// A selector, or why it does not compile.
+type Compiled = Arc<Result<Selector, String>>;
+
 /// The plugin.
 #[derive(Default)]
 pub struct DynamicResources {
     /// Selectors that were compiled, by their text.
-    selectors: Mutex<HashMap<Arc<str>, Arc<Result<Selector, String>>>>,
+    selectors: Mutex<HashMap<Arc<str>, Compiled>>,
 }
 
 /// A pod's claims, ready to be tried on nodes.
@@ -39,7 +42,7 @@ struct Claims {
 }
 
 impl DynamicResources {
-    fn selector(&self, text: &Arc<str>) -> Arc<Result<Selector, String>> {
+    fn selector(&self, text: &Arc<str>) -> Compiled {
         let mut known = self.selectors.lock();
         if known.len() > 4096 {
             known.clear();

@@ -96,7 +96,7 @@ fn order(a: &Value, b: &Value) -> Result<Ordering, ExecutionError> {
 
 fn quantity_of(v: &Value) -> Result<Quantity, ExecutionError> {
     match v {
-        Value::Opaque(o) => o.downcast_ref::<CelQuantity>().map(|q| q.0.clone()),
+        Value::Opaque(o) => o.downcast_ref::<CelQuantity>().map(|q| q.0),
         _ => None,
     }
     .ok_or_else(|| fail("quantity", "no such overload"))
