@@ -83,12 +83,12 @@ impl Log {
         self.put(&out);
     }
 
-    /// Takes the end of a stream: a line without end counts as one.
+    /// Takes the end of a stream: what has no end of line is a part, so that readers add none.
     pub fn end(&mut self, stream: Stream, now: i64) {
         let rest = std::mem::take(&mut self.rest[stream as usize]);
         if !rest.is_empty() {
             let mut out = vec![];
-            format_line(&mut out, now, stream, 'F', &rest);
+            format_line(&mut out, now, stream, 'P', &rest);
             self.put(&out);
         }
     }
@@ -162,7 +162,7 @@ mod tests {
         let lines: Vec<&str> = text.lines().map(|l| l.strip_prefix(prefix).unwrap()).collect();
         let part = format!("stdout P {}", "x".repeat(MAX_LINE));
         let expect =
-            ["stdout F one", "stderr F err", "stdout F twomore", "stdout F ", &part, "stdout F xxx", "stdout F last"];
+            ["stdout F one", "stderr F err", "stdout F twomore", "stdout F ", &part, "stdout F xxx", "stdout P last"];
         assert_eq!(lines, expect);
     }
 
