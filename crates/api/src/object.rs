@@ -12,7 +12,8 @@ use serde::Deserialize;
 use crate::scan::{self, Span};
 
 /// A field that field selectors may name: its selector name, where it stands, and what it reads as where it is absent,
-/// such as `("spec.unschedulable", &["spec", "unschedulable"], "false")`.
+/// such as `("spec.unschedulable", &["spec", "unschedulable"], "false")`. A name may stand several times: the first value
+/// that is there counts.
 pub type SelectableField = (&'static str, &'static [&'static str], &'static str);
 
 /// Why bytes are no object.
@@ -224,8 +225,10 @@ impl Object {
             "metadata.name" => Some(self.name()),
             "metadata.namespace" => Some(self.namespace()),
             _ => {
-                let (i, (_, _, absent)) = self.selectable.iter().enumerate().find(|(_, (n, ..))| *n == name)?;
-                Some(if self.fields[i].is_empty() { absent } else { self.str(self.fields[i]) })
+                // A field with several paths has the first value that is there.
+                let mut paths = self.selectable.iter().zip(&self.fields).filter(|((n, ..), _)| *n == name).peekable();
+                let ((_, _, absent), _) = paths.peek()?;
+                Some(paths.find(|(_, span)| !span.is_empty()).map_or(absent, |(_, span)| self.str(*span)))
             }
         }
     }
@@ -321,6 +324,8 @@ mod tests {
         ("spec.nodeName", &["spec", "nodeName"], ""),
         ("status.phase", &["status", "phase"], ""),
         ("spec.hostNetwork", &["spec", "hostNetwork"], "false"),
+        ("either", &["spec", "other"], ""),
+        ("either", &["spec", "nodeName"], ""),
     ];
 
     #[test]
@@ -332,6 +337,7 @@ mod tests {
         assert_eq!(o.field("status.phase"), Some(""));
         assert_eq!(o.field("spec.hostNetwork"), Some("false"));
         assert_eq!(o.field("spec.other"), None);
+        assert_eq!(o.field("either"), Some("n1"), "the first path that leads to something");
         assert_eq!(o.field("metadata.name"), Some("a"));
         assert_eq!(o.labels().collect::<Vec<_>>(), [("app", "x"), ("tier", "y")]);
         assert_eq!(o.label("tier"), Some("y"));

@@ -8,6 +8,7 @@ use http::header::{CONTENT_TYPE, HeaderValue};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
 use pintle_api::object::Object;
+use pintle_api::selector::FieldSelector;
 use pintle_api::service::{Body, BoxError, ObjectList};
 use pintle_api::status::Status;
 use serde_json::{Value, json};
@@ -396,6 +397,9 @@ pub(crate) fn namespace(ctx: &Ctx, res: &Res) -> String {
 
 /// A name in the path or in `fieldSelector` of a list narrows it to that object.
 pub(crate) fn name_selector(ctx: &Ctx, o: &mut ListOptions) -> Result<(), Status> {
+    if ctx.info.group == "events.k8s.io" {
+        event_fields(&mut o.fields);
+    }
     if ctx.info.name.is_empty() {
         return Ok(());
     }
@@ -405,6 +409,17 @@ pub(crate) fn name_selector(ctx: &Ctx, o: &mut ListOptions) -> Result<(), Status
         return Err(Status::bad_request("fieldSelector metadata.name doesn't match requested name"));
     }
     Ok(())
+}
+
+/// Fields of an event of events.k8s.io, by the names they are stored under.
+fn event_fields(fields: &mut FieldSelector) {
+    for (field, _, _) in &mut fields.terms {
+        if let Some(rest) = field.strip_prefix("regarding.") {
+            *field = format!("involvedObject.{rest}");
+        } else if field == "reportingController" {
+            "reportingComponent".clone_into(field);
+        }
+    }
 }
 
 fn list_metadata(found: &Listed) -> Value {
@@ -453,5 +468,18 @@ fn returns_deleted(res: &Res) -> bool {
         "storage.k8s.io" => res.def.resource != "csistoragecapacities",
         "resource.k8s.io" => true,
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_are_selected_by_the_names_of_their_group() {
+        let mut fields = FieldSelector::parse("regarding.name=a,reportingController=b,type!=Normal").unwrap();
+        event_fields(&mut fields);
+        let names: Vec<&str> = fields.terms.iter().map(|(field, ..)| field.as_str()).collect();
+        assert_eq!(names, ["involvedObject.name", "reportingComponent", "type"]);
     }
 }

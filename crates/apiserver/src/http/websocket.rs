@@ -32,6 +32,12 @@ pub(crate) fn wanted(ctx: &Ctx) -> bool {
     ctx.method == Method::GET && names(&ctx.headers, CONNECTION, "upgrade") && names(&ctx.headers, UPGRADE, "websocket")
 }
 
+/// The protocols a client offers, in its order; a bearer token among them is none.
+pub(crate) fn protocols(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+    let all = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|v| v.to_str().ok());
+    all.flat_map(|v| v.split(',')).map(str::trim).filter(|p| !p.is_empty() && !p.starts_with(BEARER))
+}
+
 /// One frame as a message: text as it is.
 fn message(frame: Bytes, text: bool) -> Message {
     if text {
@@ -61,15 +67,7 @@ pub(crate) fn serve(
     }
     let key = ctx.headers.get(SEC_WEBSOCKET_KEY).ok_or_else(|| bad("mismatch challenge/response"))?;
     let accept = derive_accept_key(key.as_bytes());
-    let protocols: Vec<&str> = ctx
-        .headers
-        .get_all(SEC_WEBSOCKET_PROTOCOL)
-        .iter()
-        .filter_map(|v| v.to_str().ok())
-        .flat_map(|v| v.split(','))
-        .map(str::trim)
-        .filter(|p| !p.is_empty() && !p.starts_with(BEARER))
-        .collect();
+    let protocol = protocols(&ctx.headers).next().and_then(|p| HeaderValue::from_str(p).ok());
     let Some(upgrade) = ctx.upgrade.lock().take() else {
         return Err(bad("the connection cannot switch protocols"));
     };
@@ -105,7 +103,7 @@ pub(crate) fn serve(
     if let Ok(v) = HeaderValue::from_str(&accept) {
         headers.insert(SEC_WEBSOCKET_ACCEPT, v);
     }
-    if let Some(v) = protocols.first().and_then(|p| HeaderValue::from_str(p).ok()) {
+    if let Some(v) = protocol {
         headers.insert(SEC_WEBSOCKET_PROTOCOL, v);
     }
     Ok(r)

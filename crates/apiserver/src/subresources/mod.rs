@@ -6,6 +6,7 @@ mod components;
 mod eviction;
 mod kubelet;
 mod proxy;
+mod rewrite;
 mod scale;
 mod streams;
 mod token;

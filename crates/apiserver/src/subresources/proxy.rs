@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use http::Response;
-use http::header::{HeaderValue, LOCATION};
+use http::header::{HOST, HeaderValue, LOCATION};
 use pintle_api::Status;
 use pintle_api::service::Body;
 use rand::RngExt;
 use serde_json::Value;
 
 use super::kubelet::Target;
+use super::rewrite::Rewrite;
 use crate::Server;
 use crate::http::context::Ctx;
 use crate::registry::Res;
@@ -44,6 +45,7 @@ impl Server {
             return Err(Status::bad_request(format!("invalid {kind} request {id:?}")));
         };
         let mut path = ctx.info.trailing(&ctx.raw_path).to_owned();
+        let prefix = ctx.raw_path.strip_suffix(&*path).unwrap_or(&ctx.raw_path).to_owned();
         // Upstream sends a browser to the directory, so that its relative links work.
         if path.is_empty() && matches!(ctx.method, http::Method::GET | http::Method::HEAD) {
             let mut r = crate::http::respond::bytes(301, "text/html; charset=utf-8", "");
@@ -79,7 +81,10 @@ impl Server {
                 Target { host, port, tls: scheme == "https", kubelet: false, path }
             }
         };
-        self.forward(ctx, &target, body).await
+        let answer = self.forward(ctx, &target, body).await?;
+        let requested = ctx.headers.get(HOST).and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
+        let rewrite = Rewrite { prefix, source: format!("{}:{}", target.host, target.port), requested };
+        rewrite.answer(answer).await
     }
 
     async fn pod_address(&self, res: &Res, namespace: &str, name: &str, port: &str) -> Result<(String, u16), Status> {

@@ -1,8 +1,13 @@
 //! `pods/log`, `exec`, `attach` and `portforward`: passed on to the kubelet of the pod's node.
 
+use std::future::ready;
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use futures::StreamExt as _;
 use http::Response;
+use http_body_util::BodyExt as _;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use pintle_api::Status;
 use pintle_api::service::{Body, full};
@@ -13,7 +18,7 @@ use crate::Server;
 use crate::admission::{Attributes, Operation};
 use crate::http::context::Ctx;
 use crate::http::query::Query;
-use crate::http::respond;
+use crate::http::{respond, websocket};
 use crate::registry::Res;
 
 /// What a query leaves as it is.
@@ -138,6 +143,18 @@ fn exec_query(q: &Query, exec: bool) -> Result<String, Status> {
     Ok(out)
 }
 
+/// Sends a log as WebSocket messages: as they are, or in base64 for a client that asks for `base64.binary.k8s.io`. The
+/// first message is empty, so that the client knows at once that it is connected.
+fn log_messages(ctx: &Ctx, answer: Response<Body>) -> Result<Response<Body>, Status> {
+    let base64 = websocket::protocols(&ctx.headers).next() == Some("base64.binary.k8s.io");
+    let chunks = answer.into_body().into_data_stream().take_while(|chunk| ready(chunk.is_ok()));
+    let frames = chunks
+        .filter_map(|chunk| ready(chunk.ok()))
+        .map(move |chunk| if base64 { STANDARD.encode(&chunk).into() } else { chunk });
+    let frames = futures::stream::once(ready(bytes::Bytes::new())).chain(frames);
+    websocket::serve(ctx, "text/plain", base64, frames)
+}
+
 impl Server {
     async fn pod(&self, ctx: &Ctx, res: &Res) -> Result<Value, Status> {
         let name = &ctx.info.name;
@@ -179,7 +196,8 @@ impl Server {
         let (host, port) = self.kubelet_of(node).await?;
         let path = format!("/containerLogs/{}/{name}/{container}{query}", ctx.info.namespace);
         let target = Target { host, port, tls: true, kubelet: true, path };
-        self.forward(ctx, &target, full(bytes::Bytes::new())).await
+        let answer = self.forward(ctx, &target, full(bytes::Bytes::new())).await?;
+        if websocket::wanted(ctx) && answer.status().is_success() { log_messages(ctx, answer) } else { Ok(answer) }
     }
 
     /// `exec`, `attach` and `portforward`.

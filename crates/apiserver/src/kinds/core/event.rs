@@ -21,6 +21,7 @@ pub static EVENT: Strategy = Strategy {
         ("reason", &["reason"], ""),
         ("reportingComponent", &["reportingComponent"], ""),
         ("source", &["source", "component"], ""),
+        ("source", &["reportingComponent"], ""),
         ("type", &["type"], ""),
     ],
     create_on_update: true,
