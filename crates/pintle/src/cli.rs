@@ -27,6 +27,9 @@ pub enum Command {
     /// Day-2 work on a cluster.
     #[command(subcommand)]
     Cluster(Cluster),
+    /// Save the state of a cluster to a file, or restore it.
+    #[command(subcommand)]
+    Snapshot(crate::snapshot::Snapshot),
     /// The built-in sample: a web server that names its pod, and a client for it.
     #[command(subcommand)]
     Sample(Sample),
@@ -104,6 +107,9 @@ pub struct Up {
     /// taken from the flag.
     #[arg(long)]
     pub kubelet_config: Option<PathBuf>,
+    /// The API server and its store.
+    #[command(flatten)]
+    pub api: crate::up::api_flags::ApiFlags,
     /// Deploy the built-in sample and show it answering by DNS name and node port.
     #[arg(long)]
     pub demo: bool,

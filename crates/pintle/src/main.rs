@@ -4,6 +4,7 @@ mod cli;
 mod image;
 mod reset;
 mod sample;
+mod snapshot;
 mod up;
 
 use std::process::ExitCode;
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
             Command::Cluster(cli::Cluster::Reset { data_dir, cgroup_root }) => {
                 reset::run(&data_dir, &cgroup_root).await
             }
+            Command::Snapshot(what) => snapshot::run(what).await,
             Command::Sample(what) => sample::run(what).await,
         }
     });

@@ -8,7 +8,7 @@ use anyhow::Context;
 use pintle_apiserver::{ApiServer, Config, Pem};
 use pintle_client::api::service::UserInfo;
 use pintle_client::{Client, Clock, Informers};
-use pintle_store::{EmbeddedOptions, EmbeddedStore, Store};
+use pintle_store::Store;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -39,6 +39,24 @@ fn pem(text: &str) -> Option<Pem> {
     Some(Pem::Text(text.as_bytes().to_vec()))
 }
 
+/// The flags of the command line, for `/flagz`.
+fn given_flags() -> Vec<(String, String)> {
+    let mut out: Vec<(String, String)> = Vec::new();
+    let mut args = std::env::args().skip(1).peekable();
+    while let Some(arg) = args.next() {
+        let Some(flag) = arg.strip_prefix("--") else { continue };
+        let (name, value) = match flag.split_once('=') {
+            Some((name, value)) => (name.to_owned(), value.to_owned()),
+            None => {
+                let value = args.next_if(|next| !next.starts_with("--")).unwrap_or_else(|| "true".into());
+                (flag.to_owned(), value)
+            }
+        };
+        out.push((name, value));
+    }
+    out
+}
+
 impl ControlPlane {
     pub(crate) async fn start(
         facts: &Facts,
@@ -46,8 +64,9 @@ impl ControlPlane {
         shutdown: &CancellationToken,
         progress: &mut Progress,
     ) -> anyhow::Result<Self> {
-        let store = EmbeddedStore::open(&facts.paths.store, EmbeddedOptions::default()).await;
-        let store: Arc<dyn Store> = Arc::new(store.context("the store cannot be opened")?);
+        let api = &facts.options.api;
+        let store: Arc<dyn Store> = api.store.open(&facts.paths.store, api.compaction()).await?;
+        crate::snapshot::serve(&facts.paths.store_socket(), store.clone(), shutdown.clone())?;
         progress.done("store");
 
         let (pki, options) = (&facts.pki, &facts.options);
@@ -70,6 +89,8 @@ impl ControlPlane {
         config.kubelet_preferred_address_types = vec!["InternalIP".into(), "Hostname".into()];
         config.enable_bootstrap_token_auth = true;
         config.enable_admission_plugins = vec!["NodeRestriction".into()];
+        api.apply(&mut config);
+        config.flags = given_flags();
         let server = ApiServer::new(config)?;
         server.start().await?;
         let listener = tokio::net::TcpListener::from_std(listener)?;

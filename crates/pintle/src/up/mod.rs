@@ -1,5 +1,6 @@
 //! `pintle up`: a whole one-node cluster in this process.
 
+pub(crate) mod api_flags;
 mod control_plane;
 mod demo;
 mod node;

@@ -55,6 +55,12 @@ impl Paths {
         format!("{hash:016x}")
     }
 
+    /// Where a running process gives snapshots of its store.
+    #[must_use]
+    pub fn store_socket(&self) -> PathBuf {
+        self.root.join("store.sock")
+    }
+
     /// Where a running process answers `pintle image`.
     #[must_use]
     pub fn image_socket(&self) -> PathBuf {
