@@ -244,6 +244,12 @@ impl FakeApi {
         self.0.state.lock().requests.clone()
     }
 
+    /// How many requests were made so far.
+    #[must_use]
+    pub fn request_count(&self) -> usize {
+        self.0.state.lock().requests.len()
+    }
+
     /// Waits until `f` holds; it is asked anew after every answer.
     pub async fn until(&self, f: impl Fn(&Self) -> bool) {
         let mut answered = self.0.answered.subscribe();

@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::DeleteOptions;
+use pintle_api::metrics::{Family, Kind, Stability};
+use pintle_client::clock::since;
 use pintle_client::informers::{BY_CONTROLLER, View};
 use pintle_client::meta::{MetaOnly, key};
 use pintle_client::recorder::reference_of;
@@ -20,6 +22,14 @@ use crate::support::status;
 use decide::{Plan, Snapshot};
 
 const WORKERS: usize = 5;
+
+static SKEW: Family = Family::new(
+    "cronjob_controller_job_creation_skew_duration_seconds",
+    Kind::Histogram(&[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0]),
+    Stability::Stable,
+    &[],
+    "Time between when a cronjob is scheduled to be run, and when the corresponding job is created",
+);
 
 struct Controller {
     cx: Context,
@@ -91,6 +101,7 @@ impl Controller {
             let made = match api.create(&job).await {
                 Ok(made) => {
                     self.cx.recorder.normal(&about, "SuccessfulCreate", format!("Created job {name}"));
+                    SKEW.with(&[]).observe(since(at.0, self.cx.clock.now()).as_secs_f64());
                     Some(made)
                 }
                 // Made before, and the status with it was lost.

@@ -159,9 +159,8 @@ impl Controller {
         let mut sizes: BTreeMap<String, i32> = BTreeMap::new();
         for pod in pods {
             let m = &pod.metadata;
-            let Some(mut owner) = m.controller().cloned() else {
-                return Err(format!("found no controllers for pod {:?}", m.name));
-            };
+            // A pod of nobody counts for nothing here: the caller says so.
+            let Some(mut owner) = m.controller().cloned() else { continue };
             let mut found = None;
             // A ReplicaSet's size is its Deployment's.
             for _ in 0..2 {
@@ -198,6 +197,15 @@ impl Controller {
             self.cx.recorder.normal(&reference_of(&budget), "NoPods", "No matching pods found");
         }
         pods.retain(|p| !p.is_terminal());
+        let counted = !matches!((&spec.max_unavailable, &spec.min_available), (None, None | Some(IntOrString::Int(_))));
+        if counted && pods.iter().any(|p| p.metadata.controller().is_none()) {
+            let selector = serde_json::to_string(&spec.selector).unwrap_or_default();
+            self.cx.recorder.warning(
+                &reference_of(&budget),
+                "UnmanagedPods",
+                format!("Pods selected by this PodDisruptionBudget (selector: {selector}) were found to be unmanaged. As a result, the status of the PDB cannot be calculated correctly, which may result in undefined behavior. To account for these pods please set \".spec.minAvailable\" field of the PDB to an integer value."),
+            );
+        }
         let need = need(spec, pods.len(), self.expected(&pods));
         if let Err(message) = &need {
             self.cx.recorder.warning(

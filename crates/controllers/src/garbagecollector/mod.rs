@@ -13,7 +13,7 @@ use pintle_api::resources::{GroupVersion, Resource};
 use pintle_client::meta::{MetaOnly, split_key};
 use pintle_client::recorder::reference;
 use pintle_client::typed::decode;
-use pintle_client::{Change, Error, Key, Meta, OwnerRef, Patch, WorkQueue, WriteParams};
+use pintle_client::{Backoff, Change, Error, Key, Meta, OwnerRef, Patch, WorkQueue, WriteParams};
 use serde_json::{Value, json};
 
 use crate::context::{Context, Outcome};
@@ -46,19 +46,26 @@ pub async fn run(cx: Context) {
     let changed = Arc::new(tokio::sync::Notify::new());
     let notify = changed.clone();
     me.cx.informers.of::<CustomResourceDefinition>().on_change(move |_| notify.notify_one());
-    tokio::select! {
-        () = me.clone().start() => {}
+    let complete = tokio::select! {
+        complete = me.clone().start() => complete,
         () = me.cx.shutdown.cancelled() => return,
+    };
+    if !complete {
+        changed.notify_one();
     }
     let follower = {
         let me = me.clone();
         tokio::spawn(async move {
             loop {
                 changed.notified().await;
-                tokio::time::sleep(SETTLE).await;
-                while let Err(error) = me.clone().follow().await {
+                let mut pause = Backoff::new(SETTLE, PATIENCE, 0.0);
+                tokio::time::sleep(pause.next_delay()).await;
+                // A group that cannot be asked now must not be left out for good.
+                while !me.clone().follow().await.unwrap_or_else(|error| {
                     tracing::warn!(%error, "cannot discover resources");
-                    tokio::time::sleep(PATIENCE).await;
+                    false
+                }) {
+                    tokio::time::sleep(pause.next_delay()).await;
                 }
             }
         })
@@ -87,18 +94,24 @@ fn collects(r: &Resource) -> bool {
 }
 
 impl Controller {
-    /// Follows everything there is; nothing is judged before all of it was seen.
-    async fn start(self: Arc<Self>) {
+    /// Follows everything there is; nothing is judged before all of it was seen. Answers whether all groups could
+    /// be asked.
+    async fn start(self: Arc<Self>) -> bool {
         let mut delay = Duration::from_millis(50);
-        while let Err(error) = self.clone().follow().await {
-            tracing::debug!(%error, "cannot discover resources yet");
+        loop {
+            match self.clone().follow().await {
+                Ok(complete) => return complete,
+                Err(error) => tracing::debug!(%error, "cannot discover resources yet"),
+            }
             tokio::time::sleep(delay).await;
             delay = (delay * 2).min(PATIENCE);
         }
     }
 
-    async fn follow(self: Arc<Self>) -> Result<(), Error> {
+    /// Follows what is new and lets go of what is gone. Answers whether all groups could be asked.
+    async fn follow(self: Arc<Self>) -> Result<bool, Error> {
         let served = discovery::preferred(&self.cx.client).await?;
+        let complete = served.failed.is_empty();
         let resources: Vec<&'static Resource> = served.resources.into_iter().filter(|r| collects(r)).collect();
         let mut fresh = Vec::new();
         {
@@ -140,7 +153,7 @@ impl Controller {
         if tokio::time::timeout(PATIENCE, all).await.is_err() {
             tracing::warn!("some resources cannot be listed; what they own may stay");
         }
-        Ok(())
+        Ok(complete)
     }
 
     fn observe(&self, resource: &'static Resource, change: &Change<pintle_api::Object>) {

@@ -45,6 +45,8 @@ pub struct Plan {
     pub events: Vec<(&'static str, String, bool)>,
     pub failures: Failures,
     pub again: Option<Duration>,
+    /// Actions of the rules that applied to new failures.
+    pub handled: Vec<String>,
 }
 
 fn condition<'a>(job: &'a Job, kind: &str) -> Option<&'a JobCondition> {
@@ -95,6 +97,7 @@ struct Step<'a> {
     uncounted_succeeded: Vec<String>,
     uncounted_failed: Vec<String>,
     failures: Failures,
+    handled: Vec<String>,
 }
 
 fn nonzero(n: usize) -> Option<i32> {
@@ -121,6 +124,7 @@ pub fn decide(s: &Snapshot<'_>, now: Timestamp) -> Plan {
         uncounted_succeeded: uncounted.succeeded.unwrap_or_default(),
         uncounted_failed: uncounted.failed.unwrap_or_default(),
         failures: s.failures,
+        handled: Vec::new(),
         status,
         s,
     };
@@ -147,7 +151,9 @@ impl Step<'_> {
         let passed = self.status.start_time.as_ref().map(|t| since(t.0, self.now));
         let limit = deadline.and_then(|d| u64::try_from(d).ok()).map(Duration::from_secs).filter(|_| !self.suspended);
         let late = passed.zip(limit).is_some_and(|(p, l)| p >= l);
-        let mut end = self.early_end(fail_message, failed > usize::try_from(backoff_limit).unwrap_or(0), late);
+        let exceeded =
+            failed > usize::try_from(backoff_limit).unwrap_or(0) || self.restarts_exceed(&active, backoff_limit);
+        let mut end = self.early_end(fail_message, exceeded, late);
         let (mut create, mut delete) = (Vec::new(), Vec::new());
         if let Some(e) = &end {
             // Whatever still runs is stopped.
@@ -186,7 +192,8 @@ impl Step<'_> {
             self.finish(&e, &mut events);
         }
         self.write_counts();
-        Plan { create, delete, release, status: self.status.clone(), events, failures: self.failures, again }
+        let (status, handled) = (self.status.clone(), std::mem::take(&mut self.handled));
+        Plan { create, delete, release, status, events, failures: self.failures, again, handled }
     }
 
     fn succeeded(&self) -> usize {
@@ -267,6 +274,7 @@ impl Step<'_> {
 
     fn count_failure(&mut self, pod: &Arc<Pod>, index: Option<i32>) {
         let verdict = policy::judge(self.s.job, pod);
+        self.handled.extend(policy::rule(self.s.job, pod).map(|(action, _)| action.to_owned()));
         if verdict == Verdict::Ignore || (self.indexed && index.is_none()) {
             return;
         }
@@ -279,6 +287,22 @@ impl Step<'_> {
         {
             self.failed_indexes.insert(i);
         }
+    }
+
+    /// Containers that are started again in place count as failures, too.
+    fn restarts_exceed(&self, active: &[Arc<Pod>], limit: i32) -> bool {
+        let template = self.s.job.spec.as_ref().and_then(|s| s.template.spec.as_ref());
+        if template.and_then(|t| t.restart_policy.as_deref()) != Some("OnFailure") {
+            return false;
+        }
+        let started = |p: &&Arc<Pod>| matches!(p.status.phase.as_str(), "Running" | "Pending");
+        let restarts: i32 = active
+            .iter()
+            .filter(started)
+            .flat_map(|p| p.status.init_container_statuses.iter().chain(&p.status.container_statuses))
+            .map(|c| c.restart_count)
+            .sum();
+        if limit == 0 { restarts > 0 } else { restarts >= limit }
     }
 
     /// An end that does not wait for the number of completions.

@@ -3,6 +3,7 @@
 
 mod decide;
 mod indexes;
+mod metrics;
 mod policy;
 mod template;
 
@@ -93,6 +94,12 @@ fn has_finalizer(pod: &Pod) -> bool {
 impl Controller {
     /// A pod whose Job is gone is let go.
     fn pod_changed(&self, change: &Change<Pod>) {
+        let held = |p: Option<&Arc<Pod>>| p.is_some_and(|p| p.is_terminal() && has_finalizer(p));
+        match (held(change.before()), held(change.now())) {
+            (false, true) => metrics::terminated("add"),
+            (true, false) => metrics::terminated("delete"),
+            _ => {}
+        }
         let Some(pod) = change.now().filter(|p| has_finalizer(p)) else { return };
         let lives = match controller_of(&pod.metadata, resource_of::<Job>()) {
             // Its Job may only be late in the cache: the check asks the API.
@@ -140,6 +147,7 @@ impl Controller {
     }
 
     async fn sync(self: &Arc<Self>, k: &Key) -> Outcome {
+        let began = tokio::time::Instant::now();
         let Some(object) = self.jobs.get(k) else { return Ok(None) };
         if self.written.lock().get(k).is_some_and(|v| object.resource_version() < *v) {
             // The cache is behind our own write; its event brings us back.
@@ -162,7 +170,15 @@ impl Controller {
         let snapshot = Snapshot { job: &job, pods, failures, may_scale: met };
         let plan = decide::decide(&snapshot, now);
         self.failures.lock().insert(k.clone(), plan.failures);
-        self.apply(k, &object, &snapshot, plan).await
+        let action = match () {
+            () if !met => "reconciling",
+            () if !plan.create.is_empty() => "pods_created",
+            () if !plan.delete.is_empty() => "pods_deleted",
+            () => "tracking",
+        };
+        let outcome = self.apply(k, &object, &snapshot, plan).await;
+        metrics::synced(&job, outcome.is_ok(), action, began.elapsed());
+        outcome
     }
 
     async fn apply(
@@ -188,6 +204,8 @@ impl Controller {
         if snapshot.job.status.as_ref() != Some(&plan.status) {
             let new = status::put(&self.cx.client, resource_of::<Job>(), object, &plan.status).await?;
             self.written.lock().insert(k.clone(), new.resource_version());
+            metrics::written(snapshot.job, &plan.status);
+            plan.handled.iter().for_each(|action| metrics::handled(action));
             for (reason, message, normal) in plan.events {
                 if normal {
                     self.cx.recorder.normal(&about, reason, message);

@@ -61,19 +61,20 @@ fn matches(rule: &PodFailurePolicyRule, index: usize, pod: &Pod) -> Option<Strin
     ))
 }
 
-/// What a failed pod means to its Job: the first rule that fits says.
-pub fn judge(job: &Job, pod: &Pod) -> Verdict {
+/// The first rule that fits a failed pod: its action, and why in words.
+pub fn rule<'a>(job: &'a Job, pod: &Pod) -> Option<(&'a str, String)> {
     let rules = job.spec.as_ref().and_then(|s| s.pod_failure_policy.as_ref()).map_or(&[][..], |p| &p.rules);
-    for (i, rule) in rules.iter().enumerate() {
-        let Some(message) = matches(rule, i, pod) else { continue };
-        return match rule.action.as_str() {
-            "FailJob" => Verdict::FailJob(message),
-            "Ignore" => Verdict::Ignore,
-            "FailIndex" => Verdict::FailIndex,
-            _ => Verdict::Count,
-        };
+    rules.iter().enumerate().find_map(|(i, r)| Some((r.action.as_str(), matches(r, i, pod)?)))
+}
+
+/// What a failed pod means to its Job.
+pub fn judge(job: &Job, pod: &Pod) -> Verdict {
+    match rule(job, pod) {
+        Some(("FailJob", message)) => Verdict::FailJob(message),
+        Some(("Ignore", _)) => Verdict::Ignore,
+        Some(("FailIndex", _)) => Verdict::FailIndex,
+        _ => Verdict::Count,
     }
-    Verdict::Count
 }
 
 /// The first success rule that holds, in words.

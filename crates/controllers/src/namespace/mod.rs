@@ -37,7 +37,9 @@ pub async fn run(cx: Context) {
     let view = namespaces::view(&cx.informers);
     let q = queue.clone();
     view.on_change(move |change| {
-        if change.now().is_some_and(|n| n.phase() == Phase::Terminating) {
+        // Only when it begins: our own words about what blocks must not cut short the pause before the next try.
+        let going = |n: Option<&Arc<namespaces::Namespace>>| n.is_some_and(|n| n.phase() == Phase::Terminating);
+        if going(change.now()) && !going(change.before()) {
             q.add(change.key().clone());
         }
     });

@@ -12,6 +12,7 @@ use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node as TypedNode, Pod as TypedPod};
 use parking_lot::Mutex;
 use pintle_api::Object;
+use pintle_api::metrics::{Family, Kind, Stability};
 use pintle_client::informers::View;
 use pintle_client::recorder::{reference, reference_to};
 use pintle_client::typed::resource_of;
@@ -27,6 +28,14 @@ use crate::support::status;
 use zones::Zones;
 
 const WORKERS: usize = 8;
+
+static EVICTIONS: Family = Family::new(
+    "node_collector_evictions_total",
+    Kind::Counter,
+    Stability::Stable,
+    &["zone"],
+    "Number of Node evictions that happened since current instance of NodeController started.",
+);
 const LEASES: &str = "kube-node-lease";
 /// A node that just registered may take this long to speak.
 const STARTUP_GRACE: Duration = Duration::from_secs(60);
@@ -166,7 +175,14 @@ impl Controller {
         let taints = decide::taints(&node, evict, now);
         let labels = decide::labels(&node);
         if taints.is_some() || labels.is_some() {
+            let evicting = |all: &[Taint]| {
+                all.iter().any(|t| t.effect == "NoExecute" && decide::EVICTING.contains(&t.key.as_str()))
+            };
+            let begins = taints.as_ref().is_some_and(|t| evicting(t)) && !evicting(&node.spec.taints);
             self.write(&node, taints, labels).await?;
+            if begins {
+                EVICTIONS.with(&[&zones::zone_of(&node)]).inc();
+            }
         }
         Ok(again)
     }

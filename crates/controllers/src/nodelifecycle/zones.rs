@@ -70,7 +70,7 @@ impl Zones {
             let mut zones: Vec<&str> = self.nodes.values().map(|(z, _)| z.as_str()).collect();
             zones.sort_unstable();
             zones.dedup();
-            zones.len() > 1 && zones.iter().all(|z| self.state(z) == State::Full)
+            zones.iter().all(|z| self.state(z) == State::Full)
         };
         match self.state(zone) {
             // Everything failed: it is us who are cut off.

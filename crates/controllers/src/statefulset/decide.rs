@@ -32,6 +32,8 @@ pub enum Action {
     /// With the phase of a pod that ended and is made anew.
     Delete(Arc<Pod>, Option<String>),
     Label(Arc<Pod>, Labels),
+    /// The claims of an ordinal whose pod waits, perhaps for one of them.
+    Claims(i32),
 }
 
 /// What to do, and the status of what there is.
@@ -48,6 +50,13 @@ fn name_of(r: &ControllerRevision) -> &str {
 
 fn revision(pod: &Pod) -> &str {
     pod.metadata.labels.get(HASH_LABEL).map_or("", String::as_str)
+}
+
+/// Most pods that a rolling update makes unavailable.
+pub fn max_unavailable(set: &StatefulSet, replicas: i32) -> i32 {
+    let strategy = set.spec.as_ref().and_then(|s| s.update_strategy.as_ref());
+    let max = strategy.and_then(|u| u.rolling_update.as_ref()?.max_unavailable.as_ref());
+    max.map_or(1, |v| scaled(v, replicas, true).max(1))
 }
 
 struct Step<'a> {
@@ -121,6 +130,9 @@ impl Step<'_> {
             if !labels.is_empty() && !p.is_deleting() {
                 actions.push(Action::Label(p.clone(), labels));
             }
+            if p.status.phase == "Pending" && !p.is_deleting() {
+                actions.push(Action::Claims(ordinal));
+            }
             if self.ordered && (p.is_deleting() || !self.is_available(p)) {
                 return false;
             }
@@ -164,8 +176,7 @@ impl Step<'_> {
             self.s.set.spec.as_ref().and_then(|s| s.update_strategy.as_ref()).and_then(|u| u.rolling_update.as_ref());
         let partition = rolling.and_then(|r| r.partition).unwrap_or(0);
         let replicas = range.end - range.start;
-        let mut budget =
-            rolling.and_then(|r| r.max_unavailable.as_ref()).map_or(1, |v| scaled(v, replicas, true).max(1));
+        let mut budget = max_unavailable(self.s.set, replicas);
         for ordinal in (range.start.saturating_add(partition)..range.end).rev() {
             if budget <= 0 {
                 return;
@@ -298,6 +309,7 @@ mod tests {
             }
             Action::Delete(p, _) => format!("-{}", p.metadata.name),
             Action::Label(p, _) => format!("~{}", p.metadata.name),
+            Action::Claims(o) => format!("claims of {o}"),
         };
         (plan.actions.iter().map(text).collect(), plan.status)
     }

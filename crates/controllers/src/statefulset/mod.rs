@@ -6,9 +6,10 @@ mod pod;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
+use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet, StatefulSetStatus};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod as TypedPod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use pintle_api::metrics::{Family, Kind, Stability};
 use pintle_client::informers::View;
 use pintle_client::meta::{HasMeta, MetaOnly, key};
 use pintle_client::recorder::reference_of;
@@ -34,6 +35,36 @@ struct Controller {
     claim_objects: Informer,
     revisions: Informer,
     revision_metas: View<MetaOnly>,
+}
+
+static MAX_UNAVAILABLE: Family = Family::new(
+    "statefulset_controller_statefulset_max_unavailable",
+    Kind::Gauge,
+    Stability::Beta,
+    &["statefulset_namespace", "statefulset_name", "pod_management_policy"],
+    "Maximum number of unavailable pods allowed during StatefulSet rolling updates",
+);
+static UNAVAILABLE: Family = Family::new(
+    "statefulset_controller_statefulset_unavailable_replicas",
+    Kind::Gauge,
+    Stability::Beta,
+    &["statefulset_namespace", "statefulset_name", "pod_management_policy"],
+    "Current number of unavailable pods in StatefulSet",
+);
+
+/// Says how a set is, or nothing more of one that is gone.
+fn gauge(set: &StatefulSet, status: &StatefulSetStatus) {
+    let m = &set.metadata;
+    let policy = set.spec.as_ref().and_then(|s| s.pod_management_policy.as_deref()).unwrap_or("OrderedReady");
+    let labels = [m.namespace.as_deref().unwrap_or_default(), m.name.as_deref().unwrap_or_default(), policy];
+    if m.deletion_timestamp.is_some() {
+        MAX_UNAVAILABLE.forget(&labels);
+        UNAVAILABLE.forget(&labels);
+        return;
+    }
+    let replicas = set.spec.as_ref().and_then(|s| s.replicas).unwrap_or(1);
+    MAX_UNAVAILABLE.with(&labels).set(f64::from(decide::max_unavailable(set, replicas)));
+    UNAVAILABLE.with(&labels).set(f64::from((replicas - status.available_replicas.unwrap_or(0)).max(0)));
 }
 
 /// A set owns pods of its name only.
@@ -106,10 +137,12 @@ impl Controller {
         let snapshot = Snapshot { set: &set, current: &current, update: &update, pods };
         let now = self.cx.clock.now();
         let plan = decide::decide(&snapshot, now);
+        // Before a pod goes its claims say whether they go with it.
+        self.keep_claims(&set, &snapshot.pods).await?;
         for action in plan.actions {
             self.act(&set, action).await?;
         }
-        self.keep_claims(&set, &snapshot.pods).await?;
+        gauge(&set, &plan.status);
         if set.status.as_ref() != Some(&plan.status) {
             status::put(&self.cx.client, resource_of::<StatefulSet>(), &object, &plan.status).await?;
         }
@@ -131,7 +164,8 @@ impl Controller {
         match action {
             Action::Create(new) => {
                 let pod = new.metadata.name.clone().unwrap_or_default();
-                if let Err(e) = self.make_claims(set, &new).await {
+                let ordinal = pod::split_name(&pod).map_or(0, |(_, o)| o);
+                if let Err(e) = self.make_claims(set, ordinal).await {
                     self.cx.recorder.warning(
                         &about,
                         "FailedCreate",
@@ -188,6 +222,7 @@ impl Controller {
                     }
                 }
             }
+            Action::Claims(ordinal) => self.make_claims(set, ordinal).await?,
             Action::Label(pod, labels) => {
                 let m = &pod.metadata;
                 let patch = Patch::merge(&json!({"metadata": {"uid": m.uid, "labels": labels}}))?;
@@ -201,11 +236,10 @@ impl Controller {
     }
 
     /// A pod's claims are there before it is.
-    async fn make_claims(&self, set: &StatefulSet, new: &TypedPod) -> Result<(), Error> {
+    async fn make_claims(&self, set: &StatefulSet, ordinal: i32) -> Result<(), Error> {
         let about = reference_of(set);
-        let (name, pod) =
-            (set.metadata.name.as_deref().unwrap_or_default(), new.metadata.name.as_deref().unwrap_or_default());
-        let Some((_, ordinal)) = pod::split_name(pod) else { return Ok(()) };
+        let name = set.metadata.name.as_deref().unwrap_or_default();
+        let pod = format!("{name}-{ordinal}");
         for claim in pod::claims(set, ordinal) {
             let claim_name = claim.metadata.name.clone().unwrap_or_default();
             let k = key(claim.metadata.namespace.as_deref().unwrap_or_default(), &claim_name);

@@ -27,12 +27,16 @@ impl Drop for Cluster {
     }
 }
 
-/// Starts these controllers. Time is simulated: it moves when everybody waits.
+/// Starts these controllers on an API of their own. Time is simulated: it moves when everybody waits.
 pub fn start(controllers: &[&str], config: Config) -> Cluster {
-    let api = FakeApi::new();
     let clock = Clock::simulated("2024-01-01T00:00:00Z".parse().unwrap());
+    start_controllers(&FakeApi::new(), clock, controllers, config)
+}
+
+/// Starts these controllers on an in-memory API that there is.
+pub fn start_controllers(api: &FakeApi, clock: Clock, controllers: &[&str], config: Config) -> Cluster {
     let mut cluster = start_on(api.service(), clock, controllers, config);
-    cluster.api = api;
+    cluster.api = api.clone();
     cluster.simulated = true;
     cluster
 }
@@ -42,7 +46,10 @@ pub fn start_on(service: ApiService, clock: Clock, controllers: &[&str], config:
     let client = Client::in_process(service, UserInfo::authenticated("admin", &["system:masters"]));
     let shutdown = CancellationToken::new();
     let config = Config { controllers: controllers.iter().map(|s| (*s).to_owned()).collect(), ..config };
-    let informers = Informers::new(client.as_user(UserInfo::authenticated("system:kube-controller-manager", &[])));
+    let informers = client
+        .as_user(UserInfo::authenticated("system:kube-controller-manager", &[]))
+        .with_user_agent("pintle/test (informers of the controllers)");
+    let informers = Informers::new(informers);
     tokio::spawn(run(client.clone(), informers, config, clock.clone(), shutdown.clone()));
     Cluster { api: FakeApi::new(), client, clock, shutdown, simulated: false }
 }
@@ -100,7 +107,13 @@ impl Cluster {
         let informer = informers.of::<T>();
         let mut changes = informer.subscribe();
         let began = tokio::time::Instant::now();
+        let most = self.api.request_count() + 200_000;
         loop {
+            // Who asks without end keeps the time from passing.
+            if self.api.request_count() > most {
+                let requests = self.api.requests();
+                panic!("never: {what}; a hot loop: {:#?}", &requests[requests.len() - 60..]);
+            }
             let all = self.list::<T>(namespace).await;
             if wanted(&all) {
                 return all;
