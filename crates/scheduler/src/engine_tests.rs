@@ -8,8 +8,7 @@ fn engine() -> Engine {
 }
 
 fn node(name: &str, cpu: &str) -> Arc<Node> {
-    let text =
-        json!({"metadata": {"name": name}, "status": {"allocatable": {"cpu": cpu, "memory": "8Gi", "pods": "10"}}});
+    let text = json!({"metadata": {"name": name, "labels": {"kubernetes.io/hostname": name}}, "status": {"allocatable": {"cpu": cpu, "memory": "8Gi", "pods": "10"}}});
     Arc::new(serde_json::from_value::<wire::Node>(text).unwrap().into())
 }
 
@@ -274,4 +273,53 @@ fn lesser_nominations_give_way() {
     e.set_pod(None, &important("high", 9, "1"), 0);
     let f = failure(&mut e, 0);
     assert_eq!((f.nominate.as_deref(), names(&f.demoted)), (Some("n"), vec!["mid"]));
+}
+
+/// What is remembered of nodes for pods alike must be what they would say if they were asked again.
+#[test]
+fn remembered_scores_are_true() {
+    let mut e = engine();
+    let mut random = Search::new(99);
+    for i in 0..20 {
+        e.set_node(&node(&format!("n{i}"), ["2", "4", "6"][i % 3]), 0);
+    }
+    let mut placed: Vec<Arc<Pod>> = Vec::new();
+    for i in 0..400 {
+        let spec = [
+            json!({"containers": [{"resources": {"requests": {"cpu": "100m"}}}]}),
+            json!({"containers": [{"resources": {"requests": {"cpu": "300m", "memory": "100Mi"}}}]}),
+            json!({"containers": [{"ports": [{"hostPort": 80}]}]}),
+            json!({"topologySpreadConstraints": [{"maxSkew": 1, "topologyKey": "kubernetes.io/hostname",
+                "whenUnsatisfiable": "ScheduleAnyway", "labelSelector": {}}]}),
+            json!({"topologySpreadConstraints": [{"maxSkew": 2, "topologyKey": "kubernetes.io/hostname",
+                "whenUnsatisfiable": "DoNotSchedule", "labelSelector": {}}]}),
+            json!({"affinity": {"podAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 2,
+                "podAffinityTerm": {"topologyKey": "kubernetes.io/hostname", "labelSelector": {}}}]}}}),
+        ];
+        let p = pod(&format!("p{i}"), spec[random.random(spec.len())].clone());
+        e.set_pod(None, &p, 0);
+        let scores = e.profiles[0].scores_of(&p, &mut e.cache);
+        let top = scores.iter().map(|(_, s)| *s).max();
+        match e.step(0) {
+            Some(Outcome::Bind(p, n, _)) => {
+                let own = scores.iter().find(|(name, _)| *name == n).map(|(_, s)| *s);
+                assert_eq!(own, top, "{} on {n}: {scores:?}", p.name);
+                placed.push(p);
+            }
+            Some(Outcome::Unschedulable(f)) => {
+                assert_eq!(top, None, "{}", f.message);
+                e.queue.remove(&f.pod.uid);
+            }
+            None => panic!("nothing was tried"),
+        }
+        // Pods go, and a node changes, now and then.
+        if random.random(4) == 0 && !placed.is_empty() {
+            let gone = placed.swap_remove(random.random(placed.len()));
+            e.remove_pod(&gone, 0);
+        }
+        if random.random(40) == 0 {
+            let name = format!("n{}", random.random(20));
+            e.set_node(&node(&name, "5"), 0);
+        }
+    }
 }

@@ -27,6 +27,10 @@ pub struct Cache {
     /// Node of each pod that has one, by uid; with whether the API has confirmed it.
     placed: HashMap<String, (NodeId, bool)>,
     assumed: usize,
+    /// Nodes on which pods came or went, in order; and how often it was begun anew, as it is when the nodes themselves
+    /// change.
+    changes: Vec<NodeId>,
+    epoch: u64,
     /// How many nodes have each image, by name.
     images: HashMap<String, usize>,
     /// How many nodes have a taint that only lowers their score.
@@ -40,6 +44,9 @@ pub struct Cache {
     /// Pods that wait for room on a node they were promised.
     pub nominated: Nominated,
 }
+
+/// So many changes are remembered.
+const MAX_CHANGES: usize = 1 << 16;
 
 fn is_soft_tainted(node: &Node) -> bool {
     node.taints.iter().any(|t| t.effect == "PreferNoSchedule")
@@ -113,6 +120,7 @@ impl Cache {
 
     /// Takes a node's newest state; answers the one before.
     pub fn set_node(&mut self, node: Arc<Node>) -> Option<Arc<Node>> {
+        self.new_epoch();
         let id = self.slot(&node.name);
         for image in node.images.keys() {
             *self.images.entry(image.clone()).or_default() += 1;
@@ -147,6 +155,7 @@ impl Cache {
     /// Forgets a node; pods that still name it are kept until they go.
     pub fn remove_node(&mut self, name: &str) -> Option<Arc<Node>> {
         let id = self.id(name)?;
+        self.new_epoch();
         self.recount(id, None);
         let old = self.infos[id].node.take();
         self.release(id);
@@ -221,6 +230,7 @@ impl Cache {
             self.remove_pod(&pod.uid);
         }
         let id = self.slot(node);
+        self.changed(id);
         self.placed.insert(pod.uid.clone(), (id, confirmed));
         self.assumed += usize::from(!confirmed);
         if self.infos[id].node.is_some() {
@@ -230,6 +240,24 @@ impl Cache {
             *self.claims_in_use.entry(claim).or_default() += 1;
         }
         self.infos[id].add(pod);
+    }
+
+    /// Nodes on which pods came or went since the epoch began, in order, and the epoch.
+    #[must_use]
+    pub fn changes(&self) -> (u64, &[NodeId]) {
+        (self.epoch, &self.changes)
+    }
+
+    fn changed(&mut self, node: NodeId) {
+        if self.changes.len() >= MAX_CHANGES {
+            self.new_epoch();
+        }
+        self.changes.push(node);
+    }
+
+    fn new_epoch(&mut self) {
+        self.epoch += 1;
+        self.changes.clear();
     }
 
     /// How many nodes there are, how many pods on nodes, and how many of these are assumed.
@@ -261,6 +289,7 @@ impl Cache {
         let (id, confirmed) = self.placed.remove(uid)?;
         self.assumed -= usize::from(!confirmed);
         let pod = self.infos[id].remove(uid)?;
+        self.changed(id);
         if self.infos[id].node.is_some() {
             self.index.remove(&pod, id, &self.objects.namespaces);
         }

@@ -42,6 +42,12 @@ impl Nominated {
         self.by_node.get(node).map_or(&[], Vec::as_slice)
     }
 
+    /// Whether no pod was promised anything.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.of.is_empty()
+    }
+
     /// The node a pod is nominated to.
     #[must_use]
     pub fn node_of(&self, uid: &str) -> Option<&str> {

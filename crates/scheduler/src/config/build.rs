@@ -80,7 +80,9 @@ fn weighted(list: &[ResourceSpec]) -> Vec<Weighted> {
         return default_resources();
     }
     // A weight left out is 1, as upstream's defaults have it.
-    list.iter().map(|r| Weighted { name: r.name.clone(), weight: if r.weight == 0 { 1 } else { r.weight } }).collect()
+    list.iter()
+        .map(|r| Weighted { name: r.name.as_str().into(), weight: if r.weight == 0 { 1 } else { r.weight } })
+        .collect()
 }
 
 fn fit(args: &NodeResourcesFitArgs) -> NodeResourcesFit {

@@ -8,6 +8,7 @@ pub mod extender;
 pub mod points;
 pub mod preemption;
 pub mod profile;
+mod table;
 
 use std::any::Any;
 use std::borrow::Cow;
@@ -226,6 +227,17 @@ pub trait Plugin: Send + Sync {
     /// `other` is supposed to have come to a node (`added`) or to have left it: the state is to follow. Done backwards it
     /// is undone.
     fn suppose(&self, _state: &mut State, _pod: &Pod, _other: &Pod, _info: &NodeInfo, _added: bool, _cache: &Cache) {}
+
+    /// Whether what its `filter` says of a pod depends on nothing but the node and the pods on it.
+    fn filters_locally(&self) -> bool {
+        false
+    }
+
+    /// Whether its score of a node depends on nothing but the node, the pods on it and the set of nodes, and is not
+    /// normalised.
+    fn scores_locally(&self) -> bool {
+        false
+    }
 
     /// Whether it scores nodes; a weight above 0 in its profile is needed too.
     fn scores(&self) -> bool {

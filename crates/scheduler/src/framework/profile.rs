@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::extender::{self, Extender};
 use super::points::{Point, Points};
 use super::preemption::{self, Preemption};
+use super::table::{Table, Tables};
 use super::{Action, ClusterEvent, Diagnosis, Plugin, PreFilter, Rejection, State};
 use crate::cache::{Cache, NodeId};
 use crate::model::{Node, NodeInfo, Pod};
@@ -47,6 +48,7 @@ pub struct Search {
     random: u64,
     pub(crate) observer: Option<Box<dyn Observer>>,
     pub(crate) extenders: Vec<Arc<dyn Extender>>,
+    tables: Tables,
 }
 
 /// Who measures: the framework itself knows no clock.
@@ -61,7 +63,7 @@ impl Search {
     /// A search with this seed; the same seed and the same cluster give the same placements.
     #[must_use]
     pub fn new(seed: u64) -> Self {
-        Self { next: 0, random: seed | 1, observer: None, extenders: Vec::new() }
+        Self { next: 0, random: seed | 1, observer: None, extenders: Vec::new(), tables: Tables::default() }
     }
 
     /// The moment, when somebody measures.
@@ -201,6 +203,11 @@ impl Profile {
         {
             return Attempt::Placed(node.name.clone());
         }
+        if only.is_none()
+            && let Some(node) = self.by_table(pod, cache, &filters, search)
+        {
+            return Attempt::Placed(cache.at(node).map(|(n, _)| n.name.clone()).unwrap_or_default());
+        }
         let began = search.now();
         let feasible = self.feasible(pod, cache, &mut filters, only.as_deref(), search, &mut diagnosis);
         let feasible = match ask_extenders(pod, feasible, cache, search, &mut diagnosis) {
@@ -226,6 +233,79 @@ impl Profile {
         };
         // It is one of the nodes just tried, which all have their object.
         Attempt::Placed(cache.at(chosen).map(|(n, _)| n.name.clone()).unwrap_or_default())
+    }
+
+    /// The best node, by what is known of nodes for pods alike: plugins for which only the node and the pods on it matter
+    /// are asked about nodes on which something changed, the others about the nodes that these leave. Nothing, where
+    /// that does not hold or no node will do.
+    fn by_table(&self, pod: &Pod, cache: &mut Cache, filters: &Filters<'_>, search: &mut Search) -> Option<NodeId> {
+        if !search.extenders.is_empty() || !cache.nominated.is_empty() {
+            return None;
+        }
+        let (local, others): (Vec<&Enabled>, Vec<&Enabled>) =
+            self.at(Point::Score).filter(|p| p.weight > 0).partition(|p| p.plugin.scores_locally());
+        let local: Vec<(&Enabled, State)> =
+            local.into_iter().filter_map(|p| Some((p, p.plugin.pre_score(pod, &[], cache)?))).collect();
+        let mut tables = std::mem::take(&mut search.tables);
+        let table = tables.of(pod);
+        let known = &*cache;
+        table.refresh(known, |id| {
+            let (node, info) = known.at(id)?;
+            let local_filters = filters.filters.iter().filter(|(p, _)| p.filters_locally());
+            for (plugin, state) in local_filters {
+                plugin.filter(state, pod, node, info, known).ok()?;
+            }
+            Some(local.iter().map(|(p, state)| p.plugin.score(state, pod, node, info, known) * p.weight).sum())
+        });
+        let best = self.by_scores(pod, cache, filters, &others, table, search);
+        search.tables = tables;
+        best
+    }
+
+    /// The best of the nodes that a table leaves.
+    fn by_scores(
+        &self,
+        pod: &Pod,
+        cache: &mut Cache,
+        filters: &Filters<'_>,
+        scorers: &[&Enabled],
+        table: &Table,
+        search: &mut Search,
+    ) -> Option<NodeId> {
+        let global: Vec<&(&dyn Plugin, State)> = filters.filters.iter().filter(|(p, _)| !p.filters_locally()).collect();
+        if global.is_empty() && !scorers.iter().any(|p| p.plugin.pre_score(pod, &[], cache).is_some()) {
+            return table.best(cache, |n| search.random(n));
+        }
+        let nodes = cache.nodes();
+        let wanted = wanted(nodes.len(), self.percentage_of_nodes_to_score);
+        let (mut feasible, mut totals) = (Vec::with_capacity(wanted), Vec::with_capacity(wanted));
+        let mut tried = 0;
+        while tried < nodes.len() && feasible.len() < wanted {
+            let id = nodes[(search.next + tried) % nodes.len()];
+            tried += 1;
+            let (Some(score), Some((node, info))) = (table.score(id), cache.at(id)) else { continue };
+            if global.iter().all(|(plugin, state)| plugin.filter(state, pod, node, info, cache).is_ok()) {
+                feasible.push(id);
+                totals.push(score);
+            }
+        }
+        if feasible.is_empty() {
+            return None;
+        }
+        search.next = (search.next + tried) % nodes.len();
+        add_scores(scorers.iter().copied(), pod, &feasible, cache, &mut totals);
+        Some(pick(&feasible, &totals, search))
+    }
+
+    /// Every node that takes a pod and its score, asked anew.
+    #[cfg(test)]
+    pub(crate) fn scores_of(&self, pod: &Pod, cache: &mut Cache) -> Vec<(String, i64)> {
+        let Some((filters, _)) = self.pre_filter(pod, cache, &mut Diagnosis::default()) else { return Vec::new() };
+        let all: Vec<NodeId> =
+            cache.iter().filter(|(n, i)| filters.run(pod, n, i, cache).is_ok()).map(|(_, i)| i.id).collect();
+        let mut totals = vec![0; all.len()];
+        add_scores(self.at(Point::Score), pod, &all, cache, &mut totals);
+        names(&all, cache).into_iter().zip(totals).collect()
     }
 
     /// What came of making room, as upstream's chain of plugins words it.
@@ -338,29 +418,10 @@ impl Profile {
     }
 
     fn best(&self, pod: &Pod, feasible: &[NodeId], cache: &mut Cache, search: &mut Search) -> NodeId {
-        let mut totals = vec![0_i64; feasible.len()];
-        let mut scores = vec![0_i64; feasible.len()];
-        for p in self.at(Point::Score).filter(|p| p.weight > 0) {
-            let Some(state) = p.plugin.pre_score(pod, feasible, cache) else { continue };
-            for (score, id) in scores.iter_mut().zip(feasible) {
-                *score = cache.at(*id).map_or(0, |(node, info)| p.plugin.score(&state, pod, node, info, cache));
-            }
-            p.plugin.normalize(&state, &mut scores);
-            for (total, score) in totals.iter_mut().zip(&scores) {
-                *total += score * p.weight;
-            }
-        }
+        let mut totals = vec![0; feasible.len()];
+        add_scores(self.at(Point::Score), pod, feasible, cache, &mut totals);
         add_extenders(pod, feasible, cache, search, &mut totals);
-        let top = totals.iter().copied().max().unwrap_or(0);
-        let mut chosen = 0;
-        let mut equals = 0;
-        for (i, _) in totals.iter().enumerate().filter(|(_, t)| **t == top) {
-            equals += 1;
-            if search.random(equals) == 0 {
-                chosen = i;
-            }
-        }
-        feasible[chosen]
+        pick(feasible, &totals, search)
     }
 
     /// Takes what a pod needs of the node chosen for it.
@@ -386,6 +447,41 @@ impl Profile {
     pub fn unreserve(&self, pod: &Pod, cache: &mut Cache) {
         self.at(Point::Reserve).for_each(|p| p.plugin.unreserve(pod, cache));
     }
+}
+
+/// Adds what plugins think of nodes, weighed.
+fn add_scores<'p>(
+    scorers: impl Iterator<Item = &'p Enabled>,
+    pod: &Pod,
+    feasible: &[NodeId],
+    cache: &mut Cache,
+    totals: &mut [i64],
+) {
+    let mut scores = vec![0_i64; feasible.len()];
+    for p in scorers.filter(|p| p.weight > 0) {
+        let Some(state) = p.plugin.pre_score(pod, feasible, cache) else { continue };
+        for (score, id) in scores.iter_mut().zip(feasible) {
+            *score = cache.at(*id).map_or(0, |(node, info)| p.plugin.score(&state, pod, node, info, cache));
+        }
+        p.plugin.normalize(&state, &mut scores);
+        for (total, score) in totals.iter_mut().zip(&scores) {
+            *total += score * p.weight;
+        }
+    }
+}
+
+/// One of the nodes with the highest score. There is at least one node.
+fn pick(feasible: &[NodeId], totals: &[i64], search: &mut Search) -> NodeId {
+    let top = totals.iter().copied().max().unwrap_or(0);
+    let mut chosen = 0;
+    let mut equals = 0;
+    for (i, _) in totals.iter().enumerate().filter(|(_, t)| **t == top) {
+        equals += 1;
+        if search.random(equals) == 0 {
+            chosen = i;
+        }
+    }
+    feasible[chosen]
 }
 
 fn names(nodes: &[NodeId], cache: &Cache) -> Vec<String> {

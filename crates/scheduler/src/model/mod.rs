@@ -10,4 +10,4 @@ pub mod wire;
 
 pub use node::{Node, NodeInfo};
 pub use pod::{HostPort, Pod};
-pub use resources::Resources;
+pub use resources::{ResourceName, Resources};

@@ -115,6 +115,37 @@ impl Pod {
         })
     }
 
+    /// Whether a node that takes one takes the other, and as gladly, as far as the node and the pods on it are concerned.
+    #[must_use]
+    pub fn is_like(&self, other: &Self) -> bool {
+        self.scheduler_name == other.scheduler_name
+            && self.requests == other.requests
+            && self.scored_requests == other.scored_requests
+            && self.images == other.images
+            && self.node_selector == other.node_selector
+            && self.node_affinity == other.node_affinity
+            && self.tolerations == other.tolerations
+            && self.host_ports == other.host_ports
+            && self.node_name == other.node_name
+    }
+
+    /// As much of it as [`Pod::is_like`] looks at.
+    #[must_use]
+    pub fn kind(&self) -> Self {
+        Self {
+            scheduler_name: self.scheduler_name.clone(),
+            requests: self.requests.clone(),
+            scored_requests: self.scored_requests.clone(),
+            images: self.images.clone(),
+            node_selector: self.node_selector.clone(),
+            node_affinity: self.node_affinity.clone(),
+            tolerations: self.tolerations.clone(),
+            host_ports: self.host_ports.clone(),
+            node_name: self.node_name.clone(),
+            ..Self::default()
+        }
+    }
+
     /// Whether it waits for a node.
     #[must_use]
     pub fn is_pending(&self) -> bool {

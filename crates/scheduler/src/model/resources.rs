@@ -12,6 +12,33 @@ pub const DEFAULT_MEMORY: i64 = 200 * 1024 * 1024;
 /// A `ResourceList` as text.
 pub type ResourceList = BTreeMap<String, String>;
 
+/// A resource's name, told apart once rather than at each look.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ResourceName {
+    /// `cpu`
+    Cpu,
+    /// `memory`
+    Memory,
+    /// `ephemeral-storage`
+    EphemeralStorage,
+    /// `pods`
+    Pods,
+    /// Any other.
+    Other(Box<str>),
+}
+
+impl From<&str> for ResourceName {
+    fn from(name: &str) -> Self {
+        match name {
+            "cpu" => Self::Cpu,
+            "memory" => Self::Memory,
+            "ephemeral-storage" => Self::EphemeralStorage,
+            "pods" => Self::Pods,
+            _ => Self::Other(name.into()),
+        }
+    }
+}
+
 /// Amounts of resources: requested, allocatable, or left.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Resources {
@@ -48,6 +75,19 @@ impl Resources {
             "ephemeral-storage" => self.ephemeral_storage,
             "pods" => self.pods,
             _ => self.scalar.get(name).copied().unwrap_or(0),
+        }
+    }
+
+    /// The amount of one resource; processor in thousandths.
+    #[must_use]
+    #[inline]
+    pub fn amount(&self, name: &ResourceName) -> i64 {
+        match name {
+            ResourceName::Cpu => self.milli_cpu,
+            ResourceName::Memory => self.memory,
+            ResourceName::EphemeralStorage => self.ephemeral_storage,
+            ResourceName::Pods => self.pods,
+            ResourceName::Other(name) => self.scalar.get(name).copied().unwrap_or(0),
         }
     }
 

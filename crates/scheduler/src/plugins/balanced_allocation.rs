@@ -1,5 +1,7 @@
 //! `NodeResourcesBalancedAllocation`: nodes on which resources are used in like shares score higher.
 
+use smallvec::SmallVec;
+
 use crate::cache::{Cache, NodeId};
 use crate::framework::{ClusterEvent, MAX_SCORE, Plugin, State};
 use crate::model::{Node, NodeInfo, Pod};
@@ -22,29 +24,36 @@ impl Plugin for NodeResourcesBalancedAllocation {
         "NodeResourcesBalancedAllocation"
     }
 
+    fn scores_locally(&self) -> bool {
+        true
+    }
+
     fn scores(&self) -> bool {
         true
     }
 
     fn pre_score(&self, pod: &Pod, _: &[NodeId], _: &mut Cache) -> Option<State> {
         // A pod that asks for nothing unbalances nothing.
-        self.resources.iter().any(|r| pod.requests.get(&r.name) > 0).then_some(None)
+        self.resources.iter().any(|r| pod.requests.amount(&r.name) > 0).then_some(None)
     }
 
     #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "shares between 0 and 1")]
     fn score(&self, _: &State, pod: &Pod, node: &Node, info: &NodeInfo, _: &Cache) -> i64 {
-        let shares = || {
-            self.resources.iter().filter_map(|r| {
-                let (have, used) = amounts(&r.name, &pod.requests, node, &info.requested)?;
-                Some((used as f64 / have as f64).min(1.0))
-            })
-        };
-        let (n, sum) = shares().fold((0.0, 0.0), |(n, sum), s| (n + 1.0, sum + s));
-        let deviation = if n < 2.0 {
-            0.0
-        } else {
-            let mean = sum / n;
-            (shares().map(|s| (s - mean) * (s - mean)).sum::<f64>() / n).sqrt()
+        let mut shares: SmallVec<[f64; 4]> = SmallVec::new();
+        for r in &self.resources {
+            if let Some((have, used)) = amounts(&r.name, &pod.requests, node, &info.requested) {
+                shares.push((used as f64 / have as f64).min(1.0));
+            }
+        }
+        let deviation = match shares.as_slice() {
+            [] | [_] => 0.0,
+            // Of two numbers it is half of what is between them.
+            [a, b] => (a - b).abs() / 2.0,
+            many => {
+                let n = many.len() as f64;
+                let mean = many.iter().sum::<f64>() / n;
+                (many.iter().map(|s| (s - mean) * (s - mean)).sum::<f64>() / n).sqrt()
+            }
         };
         ((1.0 - deviation) * MAX_SCORE as f64) as i64
     }

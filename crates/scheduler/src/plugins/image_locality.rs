@@ -24,6 +24,10 @@ impl Plugin for ImageLocality {
         "ImageLocality"
     }
 
+    fn scores_locally(&self) -> bool {
+        true
+    }
+
     fn scores(&self) -> bool {
         true
     }

@@ -77,6 +77,10 @@ impl Plugin for NodeAffinity {
         Ok(PreFilter { skip, nodes: named(pod), state: None })
     }
 
+    fn filters_locally(&self) -> bool {
+        true
+    }
+
     fn filters(&self) -> bool {
         true
     }

@@ -12,6 +12,10 @@ impl Plugin for NodeName {
         "NodeName"
     }
 
+    fn filters_locally(&self) -> bool {
+        true
+    }
+
     fn filters(&self) -> bool {
         true
     }

@@ -16,6 +16,10 @@ impl Plugin for NodePorts {
         Ok(PreFilter { skip: pod.host_ports.is_empty(), ..PreFilter::default() })
     }
 
+    fn filters_locally(&self) -> bool {
+        true
+    }
+
     fn filters(&self) -> bool {
         true
     }

@@ -2,13 +2,13 @@
 
 use crate::cache::Cache;
 use crate::framework::{ClusterEvent, MAX_SCORE, Plugin, Reason, Rejection, State};
-use crate::model::{Node, NodeInfo, Pod, Resources};
+use crate::model::{Node, NodeInfo, Pod, ResourceName, Resources};
 
 /// A resource and how much it weighs in a score.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Weighted {
-    /// Name of the resource.
-    pub name: String,
+    /// The resource.
+    pub name: ResourceName,
     /// Its weight.
     pub weight: i64,
 }
@@ -16,7 +16,7 @@ pub struct Weighted {
 /// Processor and memory, alike.
 #[must_use]
 pub fn default_resources() -> Vec<Weighted> {
-    ["cpu", "memory"].map(|name| Weighted { name: name.into(), weight: 1 }).into()
+    [ResourceName::Cpu, ResourceName::Memory].map(|name| Weighted { name, weight: 1 }).into()
 }
 
 /// How fullness makes a score.
@@ -55,13 +55,14 @@ impl Default for NodeResourcesFit {
 
 /// A node's amount of a resource, and how much of it would be taken with the pod there. Nothing, where it does not count:
 /// the node has none, or it is a device that the pod does not ask for.
-pub(crate) fn amounts(name: &str, pod: &Resources, node: &Node, taken: &Resources) -> Option<(i64, i64)> {
-    let want = pod.get(name);
-    if want == 0 && !matches!(name, "cpu" | "memory" | "ephemeral-storage") {
+#[inline]
+pub(crate) fn amounts(name: &ResourceName, pod: &Resources, node: &Node, taken: &Resources) -> Option<(i64, i64)> {
+    let want = pod.amount(name);
+    if want == 0 && matches!(name, ResourceName::Other(_) | ResourceName::Pods) {
         return None;
     }
-    let have = node.allocatable.get(name);
-    (have > 0).then(|| (have, taken.get(name).saturating_add(want)))
+    let have = node.allocatable.amount(name);
+    (have > 0).then(|| (have, taken.amount(name).saturating_add(want)))
 }
 
 /// The score at a utilisation, by points with straight lines between.
@@ -115,6 +116,14 @@ impl NodeResourcesFit {
 impl Plugin for NodeResourcesFit {
     fn name(&self) -> &'static str {
         "NodeResourcesFit"
+    }
+
+    fn filters_locally(&self) -> bool {
+        true
+    }
+
+    fn scores_locally(&self) -> bool {
+        true
     }
 
     fn filters(&self) -> bool {

@@ -23,6 +23,10 @@ impl Plugin for NodeUnschedulable {
         "NodeUnschedulable"
     }
 
+    fn filters_locally(&self) -> bool {
+        true
+    }
+
     fn filters(&self) -> bool {
         true
     }

@@ -46,6 +46,10 @@ impl Plugin for TaintToleration {
         "TaintToleration"
     }
 
+    fn filters_locally(&self) -> bool {
+        true
+    }
+
     fn filters(&self) -> bool {
         true
     }
