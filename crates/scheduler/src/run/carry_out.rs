@@ -42,6 +42,10 @@ fn meta(pod: &Pod) -> Meta {
 
 /// Binds; whether it was accepted.
 async fn bind(shared: &Shared, pod: Arc<Pod>, node: &str, actions: Vec<Action>) -> bool {
+    if !actions.is_empty() && pod.nominated_node != node {
+        // What precedes binding may take long; whoever looks is told where the pod will be.
+        patch_status(shared, &pod, &json!({"nominatedNodeName": node})).await;
+    }
     for action in actions {
         if let Err(why) = act(shared, &action).await {
             let plugin =

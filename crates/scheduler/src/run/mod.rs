@@ -162,3 +162,6 @@ async fn sleep_until(until: Option<Instant>) {
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests;
