@@ -15,4 +15,4 @@ pub mod time;
 pub use decode::{DecodeError, Decoded, Mode};
 pub use defaults::apply_defaults;
 pub use encode::encode;
-pub use table::{Base, Field, Form, ListKind, Type, Written, kind, named};
+pub use table::{Base, Field, Form, ListKind, Type, Written, kind, named, types};

@@ -5,7 +5,7 @@ mod gnostic;
 mod parameters;
 mod paths;
 mod schemas;
-mod texts;
+pub(crate) mod texts;
 mod v2;
 
 use std::collections::BTreeMap;
@@ -20,6 +20,8 @@ use http::{HeaderMap, Response, StatusCode};
 use pintle_api::Status;
 use pintle_api::service::{Body, full};
 use serde_json::json;
+
+pub(crate) use schemas::name as type_name;
 
 use crate::Server;
 use crate::http::context::Ctx;

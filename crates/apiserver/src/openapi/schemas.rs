@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use super::texts::Texts;
 
 /// The name of a type among the components.
-pub(super) fn name(ty: &Type) -> String {
+pub(crate) fn name(ty: &Type) -> String {
     let package = ty.package;
     let (group, version) = package.split_once('/').unwrap_or((package, ""));
     let prefix = match group {

@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 static PACKED: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptions.gz"));
 
 /// The text of all descriptions: a line `NAME\tTEXT` for a type, then `\tFIELD\tTEXT` for its fields.
-pub(super) fn unpack() -> String {
+pub(crate) fn unpack() -> String {
     let mut out = String::new();
     // It was packed by our own build and is part of the program; were it broken, documents would lack descriptions.
     let _ = flate2::read::GzDecoder::new(PACKED).read_to_string(&mut out);
@@ -15,13 +15,13 @@ pub(super) fn unpack() -> String {
 }
 
 /// Descriptions by type and field.
-pub(super) struct Texts<'a> {
+pub(crate) struct Texts<'a> {
     types: HashMap<&'a str, (&'a str, HashMap<&'a str, &'a str>)>,
 }
 
 impl<'a> Texts<'a> {
     /// Reads what [`unpack`] gave.
-    pub(super) fn new(text: &'a str) -> Self {
+    pub(crate) fn new(text: &'a str) -> Self {
         let mut types: HashMap<&str, (&str, HashMap<&str, &str>)> = HashMap::new();
         let mut now = "";
         for line in text.lines() {
@@ -42,12 +42,12 @@ impl<'a> Texts<'a> {
     }
 
     /// The description of a type.
-    pub(super) fn of_type(&self, name: &str) -> Option<String> {
+    pub(crate) fn of_type(&self, name: &str) -> Option<String> {
         self.types.get(name).and_then(|(text, _)| plain(text)).or_else(|| list(name))
     }
 
     /// The description of a field.
-    pub(super) fn of_field(&self, name: &str, field: &str) -> Option<String> {
+    pub(crate) fn of_field(&self, name: &str, field: &str) -> Option<String> {
         match self.types.get(name).and_then(|(_, fields)| fields.get(field)) {
             Some(text) => plain(text),
             None => common(name, field).map(str::to_owned),

@@ -1,5 +1,6 @@
 //! The one generic registry: create, get, list, watch, update, patch and delete of every resource.
 
+mod columns;
 pub(crate) mod create;
 pub(crate) mod delete;
 mod devices;

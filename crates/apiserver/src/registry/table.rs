@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use pintle_api::Status;
 use pintle_api::object::Object;
 use pintle_schema::cursor::Cursor;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::Res;
 use crate::http::query::Query;
@@ -64,15 +64,7 @@ pub(crate) fn table<'a>(
     write(&mut out, metadata);
     out.extend_from_slice(b",\"columnDefinitions\":");
     if head {
-        let columns: Vec<Value> = res
-            .strategy
-            .columns
-            .iter()
-            .map(|c| {
-                json!({"name": c.name, "type": c.kind, "format": c.format, "description": c.description, "priority": c.priority})
-            })
-            .collect();
-        write(&mut out, &Value::Array(columns));
+        out.extend_from_slice(super::columns::definitions(res.def).unwrap_or("[]").as_bytes());
     } else {
         out.extend_from_slice(b"null");
     }
