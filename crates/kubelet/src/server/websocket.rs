@@ -7,7 +7,12 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 use futures::stream::{SplitSink, SplitStream};
 use futures::{SinkExt as _, StreamExt as _};
 use std::collections::BTreeMap;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream};
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream, ReadBuf};
 use tokio::sync::mpsc;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::frame::CloseFrame;
@@ -56,10 +61,43 @@ const CLOSE: u8 = 255;
 const STDIN: u8 = 0;
 const RESIZE: u8 = 4;
 
-type Socket<S> = WebSocketStream<S>;
+type Socket<S> = WebSocketStream<Ending<S>>;
 
-async fn socket<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S) -> Socket<S> {
-    WebSocketStream::from_raw_socket(stream, Role::Server, None).await
+/// A stream whose sending direction ends with the flush after it was told to. Clients there are that wait for bytes
+/// from the network while the last frames are within their TLS library: only the end of the connection wakes them.
+struct Ending<S> {
+    inner: S,
+    end: Arc<AtomicBool>,
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Ending<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_read(cx, buf)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Ending<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        std::task::ready!(Pin::new(&mut self.inner).poll_flush(cx))?;
+        if self.end.load(Ordering::Acquire) {
+            return Pin::new(&mut self.inner).poll_shutdown(cx);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+}
+
+async fn socket<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(inner: S) -> (Socket<S>, Arc<AtomicBool>) {
+    let end = Arc::default();
+    let stream = Ending { inner, end: Arc::clone(&end) };
+    (WebSocketStream::from_raw_socket(stream, Role::Server, None).await, end)
 }
 
 /// Opens channels: `inputs` are those the client writes to. The outputs are numbered as they are sent.
@@ -68,7 +106,8 @@ async fn channels<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     protocol: Protocol,
     inputs: &[u8],
 ) -> (BTreeMap<u8, Inbox>, mpsc::Sender<ToPeer>) {
-    let (sink, source) = socket(stream).await.split();
+    let (socket, end) = socket(stream).await;
+    let (sink, source) = socket.split();
     let (tx, rx) = mpsc::channel(64);
     let (mut senders, mut receivers) = (BTreeMap::new(), BTreeMap::new());
     for channel in inputs {
@@ -76,7 +115,7 @@ async fn channels<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         senders.insert(*channel, s);
         receivers.insert(*channel, r);
     }
-    tokio::spawn(write_channels(sink, rx, protocol));
+    tokio::spawn(write_channels(sink, rx, protocol, end));
     // The reader holds no sender, so that the writer ends with those who use it.
     let alive = tx.downgrade();
     tokio::spawn(async move {
@@ -93,6 +132,7 @@ async fn write_channels<S: AsyncRead + AsyncWrite + Unpin>(
     mut sink: SplitSink<Socket<S>, Message>,
     mut rx: mpsc::Receiver<ToPeer>,
     protocol: Protocol,
+    end: Arc<AtomicBool>,
 ) {
     while let Some(message) = rx.recv().await {
         let out = match message {
@@ -118,15 +158,16 @@ async fn write_channels<S: AsyncRead + AsyncWrite + Unpin>(
             return;
         }
     }
-    close(&mut sink).await;
+    close(&mut sink, &end).await;
 }
 
 /// Ends a connection in order: clients take an end without a code for a failure.
-async fn close<S: AsyncRead + AsyncWrite + Unpin>(sink: &mut SplitSink<Socket<S>, Message>) {
+async fn close<S: AsyncRead + AsyncWrite + Unpin>(sink: &mut SplitSink<Socket<S>, Message>, end: &AtomicBool) {
     let frame = CloseFrame { code: CloseCode::Normal, reason: "".into() };
     // A client that is gone needs no end.
     let _ = sink.send(Message::Close(Some(frame))).await;
-    let _ = sink.close().await;
+    end.store(true, Ordering::Release);
+    let _ = sink.flush().await;
 }
 
 async fn read_channels<S: AsyncRead + AsyncWrite + Unpin>(
@@ -248,7 +289,8 @@ pub async fn forward<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
 
 /// The bytes inside a tunnel.
 pub async fn tunnel<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S) -> DuplexStream {
-    let (mut sink, mut source) = socket(stream).await.split();
+    let (socket, end) = socket(stream).await;
+    let (mut sink, mut source) = socket.split();
     let (ours, theirs) = tokio::io::duplex(64 * 1024);
     let (mut read, mut write) = tokio::io::split(theirs);
     tokio::spawn(async move {
@@ -274,7 +316,7 @@ pub async fn tunnel<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: 
             }
             buf.reserve(32 * 1024);
         }
-        close(&mut sink).await;
+        close(&mut sink, &end).await;
     });
     ours
 }
