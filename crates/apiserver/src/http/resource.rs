@@ -79,7 +79,11 @@ impl Server {
 
     pub(crate) async fn get(&self, ctx: &Ctx, res: &Arc<Res>) -> Result<Response<Body>, Status> {
         let accepted = accepted(ctx)?;
-        let version = ctx.query.non_empty("resourceVersion").map(parse_version).transpose()?;
+        let version = ctx.query.non_empty("resourceVersion").map(parse_version).transpose().map_err(|why| {
+            let given = ctx.query.non_empty("resourceVersion").unwrap_or_default();
+            let given = pintle_schema::quote::quoted(given);
+            Status::failure(500, "", format!("resourceVersion: Invalid value: {given}: {why}"))
+        })?;
         let object = list::get(res, &namespace(ctx, res), &ctx.info.name, version).await?;
         self.object(200, ctx, res, &accepted, &object)
     }

@@ -30,7 +30,7 @@ use crate::registry::{Res, table, watch};
 /// What is wrong with the request; what goes wrong later is an ERROR event.
 pub(crate) async fn serve(server: &Arc<Server>, ctx: &Ctx, res: &Arc<Res>) -> Result<Response<Body>, Status> {
     let accepted = negotiate::output(&ctx.headers, &ctx.query, Media::ALL, true, negotiate::resource_allows)?;
-    let mut o = ListOptions::parse(&ctx.query, true)?;
+    let mut o = ListOptions::parse(&ctx.query, true).map_err(|e| named(e, res))?;
     name_selector(ctx, &mut o)?;
     let timeout = match o.timeout_seconds {
         Some(s) => Duration::from_secs(s),
@@ -72,6 +72,16 @@ pub(crate) async fn serve(server: &Arc<Server>, ctx: &Ctx, res: &Arc<Res>) -> Re
     let mut r = Response::new(BodyExt::boxed_unsync(StreamBody::new(frames)));
     r.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     Ok(r)
+}
+
+/// An error about where a watch starts names the resource.
+fn named(status: Status, res: &Res) -> Status {
+    match &status.details {
+        Some(d) if d.kind.is_empty() && status.code == 422 => {
+            Status::invalid(res.def.group, res.def.resource, "", d.causes.clone())
+        }
+        _ => status,
+    }
 }
 
 /// Ends the stream at its time, after the first error and when the server stops.

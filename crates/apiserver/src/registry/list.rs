@@ -37,14 +37,11 @@ fn encode_token(revision: i64, start: &str) -> String {
 }
 
 fn decode_token(text: &str) -> Result<Token, Status> {
-    let bad = |why: String| Status::bad_request(format!("continue key is not valid: {why}"));
+    let bad = |why: String| Status::bad_request(format!("invalid continue token: continue key is not valid: {why}"));
     let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|e| bad(e.to_string()))?;
     let token: Token = serde_json::from_slice(&bytes).map_err(|e| bad(e.to_string()))?;
     if token.version != "meta.k8s.io/v1" {
-        return Err(bad(format!(
-            "server does not recognize this encoded version {}",
-            pintle_schema::quote::quoted(&token.version)
-        )));
+        return Err(bad(format!("server does not recognize this encoded version {}", token.version)));
     }
     if token.revision == 0 {
         return Err(bad("incorrect encoded start resourceVersion (version meta.k8s.io/v1)".into()));
@@ -110,6 +107,8 @@ pub(crate) async fn list(res: &Res, namespace: &str, o: &ListOptions) -> Result<
         }
         let token = decode_token(&o.continue_token)?;
         let start = token.start.trim_start_matches('/').to_owned();
+        // A token goes on where its list ended; a list of one namespace counts from there.
+        let place = if namespace.is_empty() { start.clone() } else { format!("{namespace}/{start}") };
         let snapshot = match u64::try_from(token.revision) {
             Ok(v) => cache.at(v).await.map_err(|e| match e.code {
                 410 => {
@@ -121,7 +120,7 @@ pub(crate) async fn list(res: &Res, namespace: &str, o: &ListOptions) -> Result<
             })?,
             Err(_) => cache.fresh().await?,
         };
-        from = Some(start);
+        from = Some(place);
         snapshot
     };
     let revision = snapshot.revision();
@@ -136,10 +135,13 @@ pub(crate) async fn list(res: &Res, namespace: &str, o: &ListOptions) -> Result<
             remaining: None,
         });
     }
-    let page = snapshot.page(namespace, from.as_deref(), o.limit, &matches, o.selects_all());
+    // Who takes any state gets all of it, as upstream has it.
+    let limit = if o.version == Some(0) { 0 } else { o.limit };
+    let page = snapshot.page(namespace, from.as_deref(), limit, &matches, o.selects_all());
     let continue_token = page.next.map(|start| {
         cache.retain(&snapshot);
-        encode_token(i64::try_from(revision).unwrap_or(i64::MAX), &start)
+        let own = start.strip_prefix(namespace).and_then(|s| s.strip_prefix('/')).filter(|_| !namespace.is_empty());
+        encode_token(i64::try_from(revision).unwrap_or(i64::MAX), own.unwrap_or(&start))
     });
     Ok(Listed {
         items: page.items,

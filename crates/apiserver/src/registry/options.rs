@@ -135,7 +135,16 @@ impl ListOptions {
         Ok(Self {
             labels,
             fields,
-            version: raw_version.map(parse_version).transpose()?,
+            version: raw_version.map(parse_version).transpose().map_err(|why| {
+                // A watch finds it where it starts, a list where it checks its options.
+                let mut errors = Errors::new();
+                errors.invalid_value("resourceVersion", raw_version.unwrap_or_default(), why.as_str());
+                if watch {
+                    Status::invalid("", "", "", causes(&errors))
+                } else {
+                    bad(format!("invalid resource version: {errors}"))
+                }
+            })?,
             version_match: match raw_match.as_str() {
                 "Exact" => Some(VersionMatch::Exact),
                 "NotOlderThan" => Some(VersionMatch::NotOlderThan),
@@ -153,15 +162,16 @@ impl ListOptions {
 /// A resourceVersion of a query.
 ///
 /// # Errors
-/// 400 with upstream's message.
-pub(crate) fn parse_version(text: &str) -> Result<u64, Status> {
-    text.parse().map_err(|_| {
-        Status::bad_request(format!(
-            "resourceVersion: Invalid value: {}: strconv.ParseUint: parsing {}: invalid syntax",
-            pintle_schema::quote::quoted(text),
-            pintle_schema::quote::quoted(text)
-        ))
-    })
+/// Why it is none, as Go says it.
+pub(crate) fn parse_version(text: &str) -> Result<u64, String> {
+    let why = match text.parse() {
+        Ok(version) => return Ok(version),
+        Err(e) if matches!(std::num::ParseIntError::kind(&e), std::num::IntErrorKind::PosOverflow) => {
+            "value out of range"
+        }
+        Err(_) => "invalid syntax",
+    };
+    Err(format!("strconv.ParseUint: parsing {}: {why}", pintle_schema::quote::quoted(text)))
 }
 
 /// What to do about unknown and duplicate fields.
