@@ -11,7 +11,7 @@ use pintle_api::resources::Resource;
 use pintle_client::client::encode;
 use pintle_client::meta::MetaOnly;
 use pintle_client::typed::{decode as typed, resource_of};
-use pintle_client::{Cache, Client, Error, Informer, Key, ListParams, WriteParams};
+use pintle_client::{Cache, Client, Error, Informer, Key, ListParams, QueueOptions, WorkQueue, WriteParams};
 
 use crate::context::{Context, Outcome};
 use crate::support::discovery;
@@ -21,6 +21,8 @@ use crate::support::pods::{self, Pod};
 use decide::{Found, Remaining};
 
 const WORKERS: usize = 10;
+/// Longest pause before a failure is tried again: somebody may be waiting for the name.
+const LONGEST: Duration = Duration::from_secs(60);
 const FINALIZER: &str = "kubernetes";
 /// Pause before looking again at content that has no event of its own here.
 const AGAIN: Duration = Duration::from_secs(5);
@@ -33,7 +35,7 @@ struct Controller {
 
 /// The controller.
 pub async fn run(cx: Context) {
-    let queue = cx.queue("namespace");
+    let queue = WorkQueue::new(QueueOptions { max_delay: LONGEST, ..QueueOptions::named("namespace") });
     let view = namespaces::view(&cx.informers);
     let q = queue.clone();
     view.on_change(move |change| {

@@ -5,6 +5,7 @@ mod claims;
 mod cluster;
 mod collection;
 mod common;
+mod faults;
 mod server;
 mod volumes;
 mod workloads;
