@@ -66,6 +66,24 @@ impl Filter {
     }
 }
 
+/// What each place is worth, by topology.
+#[derive(Default)]
+struct Worth(Vec<(TopologyId, Vec<i64>)>);
+
+impl Worth {
+    fn add(&mut self, topology: TopologyId, domain: usize, worth: i64) {
+        let at = self.0.iter().position(|(t, _)| *t == topology).unwrap_or_else(|| {
+            self.0.push((topology, Vec::new()));
+            self.0.len() - 1
+        });
+        let places = &mut self.0[at].1;
+        if places.len() <= domain {
+            places.resize(domain + 1, 0);
+        }
+        places[domain] += worth;
+    }
+}
+
 fn counts(who: &[Arc<Who>], key: &str, cache: &mut Cache) -> Counts {
     let topology = cache.index.topology_id(key);
     let query = cache.index.query(who, true, &cache.objects.namespaces);
@@ -171,11 +189,11 @@ impl Plugin for InterPodAffinity {
     }
 
     fn pre_score(&self, pod: &Pod, _: &[NodeId], cache: &mut Cache) -> Option<State> {
-        let mut worth: HashMap<(TopologyId, Domain), i64> = HashMap::new();
+        let mut worth = Worth::default();
         for (weight, term) in &pod.affinity.preferred {
             let c = counts(&[who(term)], &term.topology_key, cache);
             for (d, n) in c.by_domain.iter().enumerate().filter(|(_, n)| **n > 0) {
-                *worth.entry((c.topology, Domain::try_from(d).unwrap_or(Domain::MAX))).or_default() += weight * n;
+                worth.add(c.topology, d, weight * n);
             }
         }
         let wishes = !pod.affinity.preferred.is_empty();
@@ -188,28 +206,16 @@ impl Plugin for InterPodAffinity {
                     Hold::Prefers(weight) => weight,
                 };
                 for (d, n) in h.places.iter().filter(|_| weight != 0) {
-                    *worth.entry((h.topology, *d)).or_default() += weight * i64::from(*n);
+                    worth.add(h.topology, *d as usize, weight * i64::from(*n));
                 }
             }
         }
-        if worth.is_empty() {
-            return None;
-        }
-        let mut by_topology: Vec<(TopologyId, HashMap<Domain, i64>)> = Vec::new();
-        for ((t, d), n) in worth {
-            match by_topology.iter_mut().find(|(known, _)| *known == t) {
-                Some((_, map)) => {
-                    map.insert(d, n);
-                }
-                None => by_topology.push((t, HashMap::from([(d, n)]))),
-            }
-        }
-        Some(Some(Box::new(by_topology)))
+        if worth.0.is_empty() { None } else { Some(Some(Box::new(worth))) }
     }
 
     fn score(&self, state: &State, _: &Pod, _: &Node, info: &NodeInfo, cache: &Cache) -> i64 {
-        let Some(worth) = state_as::<Vec<(TopologyId, HashMap<Domain, i64>)>>(state) else { return 0 };
-        worth.iter().filter_map(|(t, by_domain)| by_domain.get(&cache.index.topology(*t).of(info.id)?)).sum()
+        let Some(worth) = state_as::<Worth>(state) else { return 0 };
+        worth.0.iter().filter_map(|(t, by_domain)| by_domain.get(cache.index.topology(*t).of(info.id)? as usize)).sum()
     }
 
     #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "upstream rounds this way")]
