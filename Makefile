@@ -5,7 +5,7 @@ CARGO ?= cargo
 TARGET := target/$(shell rustc -vV | sed -n 's/^host: //p')
 BIN := $(TARGET)/release/pintle
 
-.PHONY: run test build check setup bench clean
+.PHONY: run test test-vm build check setup bench clean
 
 run: build
 	$(BIN) up --demo
@@ -27,6 +27,9 @@ test: setup
 	# One whole cluster a test. A second try tells a race (to be found: see docs/features.md) from a break.
 	PINTLE_BIN=$(abspath $(TARGET)/debug/pintle) $(CARGO) test -p pintle-tests --locked || \
 	PINTLE_BIN=$(abspath $(TARGET)/debug/pintle) $(CARGO) test -p pintle-tests --locked
+
+# Control groups of version 2, in a virtual machine.
+test-vm: build ; tests/vm/run $(BIN)
 
 bench: setup build
 	PINTLE_BIN=$(abspath $(BIN)) $(CARGO) bench --workspace --locked

@@ -178,7 +178,7 @@ pub async fn run(
             "" => client.clone(),
             account => client.as_user(UserInfo::service_account("kube-system", account)),
         };
-        let client = client.with_user_agent(&format!("pintle/{} ({})", env!("CARGO_PKG_VERSION"), controller.name));
+        let client = client.with_user_agent(&format!("kube-controller-manager/v1.36.0 pintle/{}", controller.name));
         let context = Context {
             recorder: Recorder::new(client.clone(), controller.component, None, clock.clone()),
             client,

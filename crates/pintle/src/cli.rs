@@ -113,6 +113,9 @@ pub struct Up {
     /// Deploy the built-in sample and show it answering by DNS name and node port.
     #[arg(long)]
     pub demo: bool,
+    /// How many seconds the demonstration may take before it is called a failure.
+    #[arg(long, default_value_t = 120)]
+    pub demo_timeout: u64,
     /// With --demo: end when it has answered; exit status 1 when it did not.
     #[arg(long, requires = "demo")]
     pub exit: bool,

@@ -30,9 +30,12 @@ pub enum Sample {
     Get {
         /// An `http://` URL.
         url: String,
-        /// Give up after so many seconds.
+        /// Give up a try after so many seconds.
         #[arg(long, default_value_t = 10)]
         timeout: u64,
+        /// Try again, as long as nothing answers, for so many seconds.
+        #[arg(long, default_value_t = 0)]
+        retry: u64,
     },
 }
 
@@ -40,8 +43,8 @@ pub enum Sample {
 pub async fn run(what: Sample) -> anyhow::Result<()> {
     match what {
         Sample::Serve { listen } => serve(listen).await,
-        Sample::Get { url, timeout } => {
-            print!("{}", get(&url, Duration::from_secs(timeout)).await?);
+        Sample::Get { url, timeout, retry } => {
+            print!("{}", get_until(&url, Duration::from_secs(timeout), Duration::from_secs(retry)).await?);
             Ok(())
         }
     }
@@ -88,6 +91,23 @@ fn answer<B>(req: &Request<B>, page: &Bytes) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(body));
     *response.status_mut() = status;
     response
+}
+
+/// How long to leave a server that does not answer alone.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Fetches a page; tries again until `retry` has passed. What answers may be a moment behind what is announced.
+///
+/// # Errors
+/// That of the last try.
+pub async fn get_until(url: &str, timeout: Duration, retry: Duration) -> anyhow::Result<String> {
+    let start = tokio::time::Instant::now();
+    loop {
+        match get(url, timeout).await {
+            Err(_) if start.elapsed() < retry => tokio::time::sleep(PAUSE).await,
+            done => return done,
+        }
+    }
 }
 
 /// Fetches a page.

@@ -146,7 +146,9 @@ impl ControlPlane {
     }
 
     fn start_scheduler(&mut self, config: pintle_scheduler::Config, shutdown: &CancellationToken) {
+        // The name before the slash is the manager that managed fields name.
         let client = self.admin.as_user(UserInfo::authenticated("system:kube-scheduler", &[]));
+        let client = client.with_user_agent("kube-scheduler/v1.36.0 pintle");
         self.parts.push(tokio::spawn(pintle_scheduler::run(client, self.informers.clone(), config, shutdown.clone())));
     }
 

@@ -18,8 +18,8 @@ pub const IMAGE: &str = "pintle.internal/sample:latest";
 const NAMESPACE: &str = "default";
 const NAME: &str = "hello";
 const REPLICAS: usize = 3;
-/// How long the whole demonstration may take before it is called a failure.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How long the page is asked for before it is said not to answer.
+const RETRY: Duration = Duration::from_secs(30);
 
 fn objects() -> [Value; 2] {
     let labels = json!({"app": NAME});
@@ -62,7 +62,8 @@ fn caller(url: &str) -> Value {
             "restartPolicy": "Never",
             "terminationGracePeriodSeconds": 0,
             "containers": [{
-                "name": "caller", "image": IMAGE, "imagePullPolicy": "IfNotPresent", "args": ["sample", "get", url],
+                "name": "caller", "image": IMAGE, "imagePullPolicy": "IfNotPresent",
+                "args": ["sample", "get", format!("--retry={}", RETRY.as_secs()), url],
                 "terminationMessagePolicy": "FallbackToLogsOnError",
             }],
         },
@@ -84,7 +85,13 @@ async fn ensure(client: &Client, object: &Value) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// What did not answer, and why.
-pub async fn run(client: &Client, domain: &str, node: IpAddr, progress: &mut Progress) -> anyhow::Result<()> {
+pub async fn run(
+    client: &Client,
+    domain: &str,
+    node: IpAddr,
+    patience: Duration,
+    progress: &mut Progress,
+) -> anyhow::Result<()> {
     let all = async {
         for object in objects() {
             ensure(client, &object).await?;
@@ -103,8 +110,8 @@ pub async fn run(client: &Client, domain: &str, node: IpAddr, progress: &mut Pro
         progress.note(said.trim_end());
         anyhow::Ok(())
     };
-    tokio::time::timeout(PATIENCE, all).await.unwrap_or_else(|_| {
-        Err(anyhow!("it took longer than {} s; see: kubectl describe deployment,pods", PATIENCE.as_secs()))
+    tokio::time::timeout(patience, all).await.unwrap_or_else(|_| {
+        Err(anyhow!("it took longer than {} s; see: kubectl describe deployment,pods", patience.as_secs()))
     })
 }
 
@@ -182,14 +189,5 @@ async fn node_port(client: &Client) -> anyhow::Result<u16> {
 }
 
 async fn from_the_host(url: &str) -> anyhow::Result<String> {
-    // The proxy may be a moment behind the pods' readiness; each try waits for an answer or a refusal.
-    let mut last = None;
-    for _ in 0..20 {
-        match sample::get(url, Duration::from_secs(3)).await {
-            Ok(text) => return Ok(text),
-            Err(e) => last = Some(e),
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    Err(last.unwrap_or_else(|| anyhow!("{url} was not asked")))
+    sample::get_until(url, Duration::from_secs(3), RETRY).await
 }

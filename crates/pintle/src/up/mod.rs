@@ -99,7 +99,8 @@ pub async fn run(options: Up) -> anyhow::Result<()> {
     eprintln!("\n  export KUBECONFIG={}\n  kubectl get nodes\n", kubeconfig.display());
 
     let outcome = if facts.options.demo {
-        let shown = demo::run(plane.admin(), &facts.options.cluster_domain, facts.address, &mut progress);
+        let patience = std::time::Duration::from_secs(facts.options.demo_timeout);
+        let shown = demo::run(plane.admin(), &facts.options.cluster_domain, facts.address, patience, &mut progress);
         tokio::select! {
             shown = shown => shown.context("the demonstration failed"),
             () = stop.asked() => Ok(()),
