@@ -24,8 +24,6 @@ check:
 test: setup
 	$(CARGO) build --locked -p pintle
 	$(CARGO) test --workspace --locked --exclude pintle-tests
-	# One whole cluster a test. A second try tells a race (to be found: see docs/features.md) from a break.
-	PINTLE_BIN=$(abspath $(TARGET)/debug/pintle) $(CARGO) test -p pintle-tests --locked || \
 	PINTLE_BIN=$(abspath $(TARGET)/debug/pintle) $(CARGO) test -p pintle-tests --locked
 
 # Control groups of version 2, in a virtual machine.

@@ -174,6 +174,64 @@ async fn a_node_registers() {
 }
 
 #[tokio::test]
+async fn extended_resources_of_others_become_allocatable() {
+    let c = Cluster::start().await;
+    let informers = Informers::new(c.client.clone());
+    let nodes = informers.of::<Node>().view::<Node>();
+    let mut changes = nodes.subscribe();
+    let mut until = async |count: Option<&str>| {
+        let wait = async {
+            loop {
+                let status = nodes.get("n1").and_then(|n| n.status.clone()).unwrap_or_default();
+                let allocatable = status.allocatable.unwrap_or_default();
+                if allocatable.contains_key("cpu") && allocatable.get("example.com/gpu").map(|q| q.0.as_str()) == count
+                {
+                    return;
+                }
+                changes.next().await.unwrap();
+            }
+        };
+        tokio::time::timeout(LIMIT, wait).await.unwrap_or_else(|_| panic!("{count:?} gpus never became allocatable"));
+    };
+    let capacity = |count: &str| {
+        let text = format!(r#"{{"status": {{"capacity": {{"example.com/gpu": {count}}}}}}}"#);
+        let of_nodes = c.client.of::<Node>();
+        async move { of_nodes.patch_status("", "n1", pintle_client::Patch::Merge(text.into())).await.unwrap() }
+    };
+    until(None).await;
+    capacity("\"5\"").await;
+    until(Some("5")).await;
+    capacity("null").await;
+    until(None).await;
+}
+
+#[tokio::test]
+async fn a_container_that_is_replaced_stays_ready() {
+    let c = Cluster::start().await;
+    c.create("{metadata: {name: a}, spec: {containers: [{name: c}]}}").await;
+    let ready = |p: &Pod| {
+        let conditions = p.status.iter().flat_map(|s| s.conditions.iter().flatten());
+        conditions.filter(|c| c.type_ == "Ready" && c.status == "True").count() == 1
+    };
+    c.until("a", "ready", ready).await;
+    c.runtime.add_image("other", ImageConfig::default(), 100);
+    let mut changes = c.pods.subscribe();
+    let text = r#"{"spec": {"containers": [{"name": "c", "image": "other", "imagePullPolicy": "IfNotPresent"}]}}"#;
+    c.client.of::<Pod>().patch("ns", "a", pintle_client::Patch::Merge(text.into())).await.unwrap();
+    let wait = async {
+        loop {
+            let change = changes.next().await.unwrap();
+            let Some(p) = change.now() else { continue };
+            assert!(ready(p), "{:#?}", p.status);
+            if container(p, 0).is_some_and(|s| s.restart_count == 1 && s.ready) {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(LIMIT, wait).await.expect("it is replaced");
+}
+
+#[tokio::test]
 async fn life_of_a_pod() {
     let c = Cluster::start().await;
     c.create("{metadata: {name: a}, spec: {containers: [{name: c}], volumes: [{name: v, emptyDir: {}}]}}").await;

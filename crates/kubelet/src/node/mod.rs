@@ -35,6 +35,7 @@ pub struct NodeState {
     capacity: BTreeMap<String, Quantity>,
     allocatable: BTreeMap<String, Quantity>,
     view: RwLock<NodeView>,
+    extended: RwLock<Extended>,
     pressure: RwLock<Pressure>,
     changed: Notify,
 }
@@ -64,6 +65,7 @@ impl NodeState {
             capacity,
             allocatable,
             view: RwLock::new(view),
+            extended: RwLock::default(),
             pressure: RwLock::default(),
             changed: Notify::new(),
         })
@@ -124,6 +126,49 @@ impl NodeState {
             .flatten()
             .map(|t| (t.key.clone(), t.value.clone().unwrap_or_default(), t.effect.clone()))
             .collect();
+        drop(view);
+        let extended = Extended::of(node);
+        let mut known = self.extended.write();
+        if *known != extended {
+            *known = extended;
+            self.changed.notify_one();
+        }
+    }
+
+    /// Extended resources that others wrote into the Node's capacity.
+    fn extended(&self) -> Extended {
+        self.extended.read().clone()
+    }
+}
+
+/// Extended resources of the Node object: their capacity is anyone's to write, and the node agent makes it allocatable.
+/// Source: `kubelet/nodestatus`, `MachineInfo`.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Extended {
+    capacity: BTreeMap<String, Quantity>,
+    /// Allocatable, but no longer there.
+    gone: Vec<String>,
+}
+
+impl Extended {
+    fn of(node: &Node) -> Self {
+        let status = node.status.as_ref();
+        let is_extended = |name: &str| {
+            name.split_once('/').is_some_and(|(domain, _)| {
+                domain != "kubernetes.io" && !domain.ends_with(".kubernetes.io") && !domain.starts_with("requests.")
+            })
+        };
+        let of = |map: Option<&BTreeMap<String, Quantity>>| -> BTreeMap<String, Quantity> {
+            map.into_iter()
+                .flatten()
+                .filter(|(name, _)| is_extended(name))
+                .map(|(n, q)| (n.clone(), q.clone()))
+                .collect()
+        };
+        let capacity = of(status.and_then(|s| s.capacity.as_ref()));
+        let allocatable = of(status.and_then(|s| s.allocatable.as_ref()));
+        let gone = allocatable.into_keys().filter(|name| !capacity.contains_key(name)).collect();
+        Self { capacity, gone }
     }
 }
 
@@ -227,16 +272,20 @@ async fn take_over(k: &Shared, wanted: &Node) -> Result<(), pintle_client::Error
 
 /// Writes the status if it changed or was not written for long. Answers when to look again.
 async fn report(k: &Shared, port: u16, reported: &mut Reported) -> Duration {
-    let status = status::current(k, port, reported.status.as_ref()).await;
+    let mut status = status::current(k, port, reported.status.as_ref()).await;
+    let extended = k.node.extended();
+    if let Some(allocatable) = &mut status.allocatable {
+        allocatable.extend(extended.capacity);
+    }
     let ready = status::is_ready(&status);
     let again = if ready { k.config.node_status_update_frequency } else { IMPATIENT };
     let changed = reported.status.as_ref().is_none_or(|old| status::differs(old, &status));
     let due = reported.at.is_none_or(|at| at.elapsed() >= k.config.node_status_report_frequency);
-    if !changed && !due {
+    if !changed && !due && extended.gone.is_empty() {
         return again;
     }
     let nodes = k.client.of::<Node>();
-    let patched = match Patch::strategic(&status::patch(&status)) {
+    let patched = match Patch::strategic(&status::patch(&status, &extended.gone)) {
         Ok(patch) => nodes.patch_status("", &k.config.node_name, patch).await,
         Err(e) => Err(e),
     };

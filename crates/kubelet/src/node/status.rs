@@ -282,8 +282,12 @@ pub fn differs(a: &NodeStatus, b: &NodeStatus) -> bool {
 }
 
 /// The patch that writes this status. Addresses are replaced as a whole: two of one type cannot be merged by type.
-pub fn patch(s: &NodeStatus) -> Value {
+/// Resources that are `gone` are no longer allocatable.
+pub fn patch(s: &NodeStatus, gone: &[String]) -> Value {
     let mut status = serde_json::to_value(s).unwrap_or_default();
+    for name in gone {
+        status["allocatable"][name] = Value::Null;
+    }
     if let Some(addresses) = status.get_mut("addresses").and_then(Value::as_array_mut) {
         addresses.push(json!({"$patch": "replace"}));
     }

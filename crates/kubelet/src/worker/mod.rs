@@ -132,6 +132,8 @@ struct Worker {
     cancel: CancellationToken,
     kills: FuturesUnordered<BoxFuture<'static, String>>,
     killing: BTreeSet<String>,
+    /// Until when a container that is replaced because its spec changed is not spoken of.
+    quiet_until: Option<Timestamp>,
     probing: probing::Probing,
     ending: Option<Ending>,
     /// The source no longer has the pod.
@@ -192,6 +194,7 @@ pub fn start(k: Arc<Shared>, pod: Arc<Pod>, runtime: RuntimeState, ending: Optio
         cancel: CancellationToken::new(),
         kills: FuturesUnordered::new(),
         killing: BTreeSet::new(),
+        quiet_until: None,
         probing: probing::Probing::default(),
         ending,
         source_gone: false,
@@ -426,7 +429,8 @@ impl Worker {
             return None;
         }
         let timers = self.not_before.values().copied();
-        let own = [self.volumes_at, self.sandbox_not_before, self.active_deadline, self.resize_not_before];
+        let own =
+            [self.volumes_at, self.sandbox_not_before, self.active_deadline, self.resize_not_before, self.quiet_until];
         timers.chain(own.into_iter().flatten()).filter(|t| *t > now).min()
     }
 
@@ -661,12 +665,34 @@ impl Worker {
             && self.pod.metadata.deletion_timestamp.is_some()
             && !self.source_gone
             && !spec::is_static(&self.pod);
-        self.report.want(status, delete);
+        if !self.is_quiet() {
+            self.report.want(status, delete);
+        }
+    }
+
+    /// Whether a replacement is under way that nobody needs to hear of: upstream kills a container whose spec changed
+    /// and starts the new one in one step, and looks at the outcome; the pod does not stop being ready in between.
+    fn is_quiet(&mut self) -> bool {
+        let Some(until) = self.quiet_until else { return false };
+        let under_way = !self.killing.is_empty()
+            || self.op.is_some()
+            || spec::spec(&self.pod)
+                .containers
+                .iter()
+                .any(|c| self.runtime.latest(&c.name).is_none_or(|s| s.state != ContainerState::Running));
+        let quiet = self.stage == Stage::Running && under_way && self.now() < until;
+        if !quiet {
+            self.quiet_until = None;
+        }
+        quiet
     }
 
     fn kill(&mut self, id: String, kind: Kind, name: &str, message: String, reason: KillReason) {
         if !self.killing.insert(id.clone()) {
             return;
+        }
+        if matches!(reason, KillReason::Other) && self.stage == Stage::Running {
+            self.quiet_until = Some(self.now() + REPLACEMENT);
         }
         self.probing.stop(&id);
         let grace = self.grace_for(name, reason);
@@ -675,6 +701,9 @@ impl Worker {
         self.kills.push(job);
     }
 }
+
+/// How long a replacement may take before its steps show: upstream looks at its containers once a second.
+const REPLACEMENT: SignedDuration = SignedDuration::from_secs(1);
 
 enum Next {
     Message(Option<Box<Message>>),
