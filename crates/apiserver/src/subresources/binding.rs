@@ -94,12 +94,15 @@ impl Server {
     }
 }
 
-/// Sets the condition `PodScheduled`.
+/// Sets the condition `PodScheduled`; a nomination is over once the pod has its node.
 fn scheduled(pod: &mut Value, now: &str) {
     let generation = pod.pointer("/metadata/generation").cloned();
     let status = &mut pod["status"];
     if !status.is_object() {
         *status = json!({});
+    }
+    if let Some(status) = status.as_object_mut() {
+        status.remove("nominatedNodeName");
     }
     let conditions = &mut status["conditions"];
     if !conditions.is_array() {
@@ -119,5 +122,26 @@ fn scheduled(pod: &mut Value, now: &str) {
             *have = wanted;
         }
         None => list.push(wanted),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bound_pod_is_scheduled_and_no_longer_nominated() {
+        let check = |mut pod: Value, expect: Value| {
+            scheduled(&mut pod, "2026-01-02T03:04:05Z");
+            assert_eq!(pod["status"], expect);
+        };
+        let mut wanted = json!({
+            "type": "PodScheduled", "status": "True", "lastProbeTime": null, "lastTransitionTime": "2026-01-02T03:04:05Z",
+        });
+        check(json!({}), json!({"conditions": [wanted]}));
+        let refused = json!({"type": "PodScheduled", "status": "False", "reason": "Unschedulable"});
+        check(json!({"status": {"nominatedNodeName": "n", "conditions": [refused]}}), json!({"conditions": [wanted]}));
+        wanted["observedGeneration"] = 2.into();
+        check(json!({"metadata": {"generation": 2}}), json!({"conditions": [wanted]}));
     }
 }

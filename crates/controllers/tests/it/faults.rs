@@ -152,7 +152,7 @@ async fn run(seed: u64) {
                     "web",
                     json!({"spec": {"template": {"spec": {"containers": [{"name": "c", "image": "v2"}]}}}}),
                 )
-                .await
+                .await;
             }
             2 => s.patch::<Deployment>("web", json!({"spec": {"replicas": 7}})).await,
             3 => {
@@ -168,7 +168,7 @@ async fn run(seed: u64) {
                     "db",
                     json!({"spec": {"template": {"spec": {"containers": [{"name": "c", "image": "v2"}]}}}}),
                 )
-                .await
+                .await;
             }
             _ => {}
         }
