@@ -43,11 +43,11 @@ fn on_nodes() {
         assert_eq!(reasons(&VolumeBinding::default(), &pod(claims), &mut cache), want, "{objects:?}");
     };
     let bound = ("claim", claim("x", "now", "1Gi", "v"));
-    check(&[bound.clone()], &["x"], [NO_VOLUME; 2]);
+    check(std::slice::from_ref(&bound), &["x"], [NO_VOLUME; 2]);
     check(&[bound, ("volume", volume("v", "now", "1Gi", &["a"]))], &["x"], ["", AFFINITY]);
     // Static volumes.
     let waiting = ("claim", claim("x", "wait", "2Gi", ""));
-    check(&[waiting.clone()], &["x"], [CONFLICT; 2]);
+    check(std::slice::from_ref(&waiting), &["x"], [CONFLICT; 2]);
     let v = |name: &str, size: &str, nodes: &[&str]| ("volume", volume(name, "wait", size, nodes));
     check(&[waiting.clone(), v("v", "2Gi", &["b"])], &["x"], [CONFLICT, ""]);
     check(&[waiting.clone(), v("v", "1Gi", &["b"])], &["x"], [CONFLICT; 2]);
