@@ -129,7 +129,8 @@ async fn queries() {
         };
         let value = utf8_percent_encode(&value, NON_ALPHANUMERIC);
         let path = format!("{MAPS}?{name}={value}&limit={}", r.below(3));
-        let (code, said) = ask(&api, r.of(&["GET", "GET", "DELETE"]), &format!("{path}&dryRun=All"), "", vec![]).await;
+        let method: &str = r.of(&["GET", "GET", "DELETE"]);
+        let (code, said) = ask(&api, method, &format!("{path}&dryRun=All"), "", vec![]).await;
         assert!(code < 500 && (code == 200 || said["kind"] == "Status"), "{path}: {code} {said}");
         seed += 1;
     }
