@@ -129,7 +129,7 @@ async fn queries() {
         };
         let value = utf8_percent_encode(&value, NON_ALPHANUMERIC);
         let path = format!("{MAPS}?{name}={value}&limit={}", r.below(3));
-        let method: &str = r.of(&["GET", "GET", "DELETE"]);
+        let method: &&str = r.of(&["GET", "GET", "DELETE"]);
         let (code, said) = ask(&api, method, &format!("{path}&dryRun=All"), "", vec![]).await;
         assert!(code < 500 && (code == 200 || said["kind"] == "Status"), "{path}: {code} {said}");
         seed += 1;
