@@ -1,7 +1,8 @@
 //! The node agent's configuration, with the names of `KubeletConfiguration` (`kubelet.config.k8s.io/v1beta1`).
 
-use crate::duration::go;
 use k8s_openapi::api::core::v1::Taint;
+use pintle_api::duration::{self, go};
+use pintle_api::quantity::Quantity;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -60,9 +61,6 @@ pub struct KubeletConfig {
     /// The host's resolver configuration; empty is none.
     #[serde(rename = "resolvConf")]
     pub resolv_conf: PathBuf,
-    /// How long an idle stream lives.
-    #[serde(with = "go")]
-    pub streaming_connection_idle_timeout: Duration,
     /// How often an unchanged node status is reported.
     #[serde(with = "go")]
     pub node_status_report_frequency: Duration,
@@ -157,8 +155,8 @@ impl std::fmt::Debug for ServingCert {
 }
 
 /// How callers of the server prove who they are.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct Authentication {
     /// Client certificates.
     pub x509: X509Authentication,
@@ -168,19 +166,9 @@ pub struct Authentication {
     pub anonymous: AnonymousAuthentication,
 }
 
-impl Default for Authentication {
-    fn default() -> Self {
-        Self {
-            x509: X509Authentication::default(),
-            webhook: WebhookAuthentication { enabled: true, cache_ttl: Duration::from_secs(120) },
-            anonymous: AnonymousAuthentication { enabled: false },
-        }
-    }
-}
-
 /// Client certificates.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct X509Authentication {
     /// File of the authorities whose certificates count.
     #[serde(rename = "clientCAFile")]
@@ -191,8 +179,8 @@ pub struct X509Authentication {
 }
 
 /// Tokens asked of the API server.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct WebhookAuthentication {
     /// Whether they count.
     pub enabled: bool,
@@ -201,9 +189,15 @@ pub struct WebhookAuthentication {
     pub cache_ttl: Duration,
 }
 
+impl Default for WebhookAuthentication {
+    fn default() -> Self {
+        Self { enabled: true, cache_ttl: Duration::from_secs(120) }
+    }
+}
+
 /// Callers without credentials.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct AnonymousAuthentication {
     /// Whether they are `system:anonymous` rather than refused.
     pub enabled: bool,
@@ -211,7 +205,7 @@ pub struct AnonymousAuthentication {
 
 /// Who may do what with the server.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct Authorization {
     /// `Webhook` (SubjectAccessReview) or `AlwaysAllow`.
     pub mode: String,
@@ -225,7 +219,7 @@ impl Default for Authorization {
 
 /// Limits of restart back-off.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct CrashLoopBackOff {
     /// The longest delay.
     pub max_container_restart_period: Option<String>,
@@ -255,7 +249,6 @@ impl Default for KubeletConfig {
             cluster_domain: "cluster.local".into(),
             cluster_dns: vec![],
             resolv_conf: "/etc/resolv.conf".into(),
-            streaming_connection_idle_timeout: Duration::from_secs(4 * 3600),
             node_status_report_frequency: Duration::from_secs(300),
             node_status_update_frequency: Duration::from_secs(10),
             node_lease_duration_seconds: 40,
@@ -310,14 +303,80 @@ impl KubeletConfig {
         if version != Some("kubelet.config.k8s.io/v1beta1".into()) || kind != Some("KubeletConfiguration".into()) {
             return Err("it is not of kind KubeletConfiguration, apiVersion kubelet.config.k8s.io/v1beta1".into());
         }
-        serde_json::from_value(value).map_err(|e| e.to_string())
+        let config: Self = serde_json::from_value(value).map_err(|e| e.to_string())?;
+        config.check().map(|()| config)
+    }
+
+    /// What types do not say of the file's values. Source: `kubelet/apis/config/validation`.
+    fn check(&self) -> Result<(), String> {
+        self.check_eviction()?;
+        for (field, map) in [("systemReserved", &self.system_reserved), ("kubeReserved", &self.kube_reserved)] {
+            map.iter().try_for_each(|(name, text)| quantity(&format!("{field} {name}"), text))?;
+        }
+        quantity("containerLogMaxSize", &self.container_log_max_size)?;
+        if let Some(period) = &self.crash_loop_back_off.max_container_restart_period {
+            let field = "crashLoopBackOff.maxContainerRestartPeriod";
+            let period = duration::parse(period).map_err(|e| format!("{field}: {e}"))?;
+            if !(Duration::from_secs(1)..=Duration::from_secs(300)).contains(&period) {
+                return Err(format!("{field} must be between 1s and 300s"));
+            }
+        }
+        let (high, low) = (self.image_gc_high_threshold_percent, self.image_gc_low_threshold_percent);
+        let wrong = [
+            (self.container_log_max_files < 2, "containerLogMaxFiles must be greater than 1"),
+            (high > 100, "imageGCHighThresholdPercent must be between 0 and 100"),
+            (low >= high, "imageGCLowThresholdPercent must be less than imageGCHighThresholdPercent"),
+            (
+                !["Webhook", "AlwaysAllow"].contains(&self.authorization.mode.as_str()),
+                "authorization.mode must be Webhook or AlwaysAllow",
+            ),
+            (
+                self.serialize_image_pulls && self.max_parallel_image_pulls.is_some_and(|n| n > 1),
+                "maxParallelImagePulls cannot be larger than 1 unless serializeImagePulls is false",
+            ),
+            (self.max_parallel_image_pulls == Some(0), "maxParallelImagePulls must be a positive number"),
+            (self.max_pods < 0, "maxPods must not be negative"),
+            (self.node_lease_duration_seconds <= 0, "nodeLeaseDurationSeconds must be greater than 0"),
+            (self.pod_pids_limit < -1, "podPidsLimit must be -1 or more"),
+        ];
+        match wrong.iter().find(|(wrong, _)| *wrong) {
+            Some((_, why)) => Err((*why).into()),
+            None => Ok(()),
+        }
+    }
+
+    fn check_eviction(&self) -> Result<(), String> {
+        for (field, map) in [
+            ("evictionHard", &self.eviction_hard),
+            ("evictionSoft", &self.eviction_soft),
+            ("evictionSoftGracePeriod", &self.eviction_soft_grace_period),
+        ] {
+            let known = |signal: &str| crate::eviction::SIGNALS.iter().any(|(known, _)| *known == signal);
+            if let Some(signal) = map.keys().find(|s| !known(s)) {
+                return Err(format!("{field}: unknown eviction signal {signal:?}"));
+            }
+        }
+        for (signal, threshold) in self.eviction_hard.iter().chain(&self.eviction_soft) {
+            match threshold.strip_suffix('%') {
+                Some(percent) if percent.parse::<f64>().is_ok_and(|p| (0.0..=100.0).contains(&p)) => {}
+                Some(_) => return Err(format!("eviction threshold {signal}: {threshold:?} is no percentage")),
+                None => quantity(&format!("eviction threshold {signal}"), threshold)?,
+            }
+        }
+        if let Some(signal) = self.eviction_soft.keys().find(|s| !self.eviction_soft_grace_period.contains_key(*s)) {
+            return Err(format!("grace period must be specified for the soft eviction threshold {signal}"));
+        }
+        for (signal, grace) in &self.eviction_soft_grace_period {
+            duration::parse(grace).map_err(|e| format!("evictionSoftGracePeriod {signal}: {e}"))?;
+        }
+        Ok(())
     }
 
     /// The longest delay between restarts of a container.
     #[must_use]
     pub fn max_restart_delay(&self) -> Duration {
         let set = self.crash_loop_back_off.max_container_restart_period.as_deref();
-        set.and_then(|s| crate::duration::parse(s).ok()).unwrap_or(Duration::from_secs(300))
+        set.and_then(|s| duration::parse(s).ok()).unwrap_or(Duration::from_secs(300))
     }
 
     /// The directory of one pod.
@@ -333,6 +392,10 @@ impl KubeletConfig {
     }
 }
 
+fn quantity(field: &str, text: &str) -> Result<(), String> {
+    Quantity::parse(text).map(|_| ()).map_err(|e| format!("{field}: {text:?}: {e}"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -346,6 +409,27 @@ mod tests {
         assert_eq!((config.max_pods, config.image_gc_high_threshold_percent), (7, 90));
         assert_eq!(config.eviction_hard.len(), 1);
         assert_eq!(read("").unwrap().max_pods, 110);
+        let config = read("authentication: {webhook: {cacheTTL: 1m}}\n").unwrap();
+        assert_eq!(config.authentication.webhook.cache_ttl, Duration::from_secs(60));
+        assert!(config.authentication.webhook.enabled);
+        for (bad, why) in [
+            ("authentication: {webhook: {cacheTtl: 1m}}", "cacheTtl"),
+            ("evictionHard: {disk: 1%}", "unknown eviction signal \"disk\""),
+            ("evictionHard: {nodefs.available: many}", "quantities must match"),
+            ("evictionHard: {nodefs.available: 101%}", "no percentage"),
+            ("evictionSoft: {nodefs.available: 20%}", "grace period must be specified"),
+            ("systemReserved: {cpu: much}", "systemReserved cpu"),
+            ("containerLogMaxSize: big", "containerLogMaxSize"),
+            ("containerLogMaxFiles: 1", "greater than 1"),
+            ("imageGCLowThresholdPercent: 90", "must be less than"),
+            ("crashLoopBackOff: {maxContainerRestartPeriod: 10m}", "between 1s and 300s"),
+            ("authorization: {mode: RBAC}", "must be Webhook"),
+            ("maxParallelImagePulls: 3", "serializeImagePulls"),
+            ("streamingConnectionIdleTimeout: 1h", "streamingConnectionIdleTimeout"),
+        ] {
+            let got = read(&format!("{bad}\n")).unwrap_err();
+            assert!(got.contains(why), "{bad}: {got}");
+        }
         assert!(read("maxPodz: 7\n").unwrap_err().contains("maxPodz"));
         assert!(read("maxPods: many\n").is_err());
         assert!(KubeletConfig::from_yaml("maxPods: 7").unwrap_err().contains("KubeletConfiguration"));

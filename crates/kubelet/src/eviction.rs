@@ -1,11 +1,13 @@
 //! Evicts pods when the node runs short of memory or disk.
 
 use crate::config::KubeletConfig;
+use crate::image_gc::ImageGc;
 use crate::kubelet::Shared;
+use crate::local_storage::usage_of;
 use crate::node::{self, Pressure};
 use crate::pod::spec::{self, Qos};
 use crate::pod::status::Ending;
-use k8s_openapi::api::core::v1::{Pod, PodCondition};
+use k8s_openapi::api::core::v1::Pod;
 use pintle_api::quantity::Quantity as Amount;
 use pintle_client::recorder::EventType;
 use std::collections::BTreeMap;
@@ -20,7 +22,7 @@ struct Measure {
 }
 
 /// The signals that are measured, with the resource each is about.
-const SIGNALS: [(&str, &str); 5] = [
+pub const SIGNALS: [(&str, &str); 5] = [
     ("memory.available", "memory"),
     ("nodefs.available", "ephemeral-storage"),
     ("nodefs.inodesFree", "inodes"),
@@ -62,7 +64,7 @@ fn thresholds(config: &KubeletConfig) -> Vec<Threshold> {
             .into_iter()
             .filter_map(|(signal, resource)| {
                 let grace = config.eviction_soft_grace_period.get(signal).filter(|_| soft);
-                let grace = grace.and_then(|g| crate::duration::parse(g).ok()).unwrap_or_default();
+                let grace = grace.and_then(|g| pintle_api::duration::parse(g).ok()).unwrap_or_default();
                 Some(Threshold { signal, resource, value: map.get(signal)?.clone(), grace })
             })
             .collect::<Vec<_>>()
@@ -83,8 +85,8 @@ impl Eviction {
         }
     }
 
-    /// Looks at the node; evicts at most one pod. Answers whether images should go because the disk is short.
-    pub async fn run(&mut self, k: &Arc<Shared>) -> bool {
+    /// Looks at the node; when the disk is short, first removes images nobody uses; evicts at most one pod.
+    pub async fn run(&mut self, k: &Arc<Shared>, images: &mut ImageGc) {
         let measures = measure(k).await;
         let now = Instant::now();
         let mut hit: Option<(Threshold, Measure)> = None;
@@ -106,21 +108,23 @@ impl Eviction {
             disk: self.met.contains_key("disk"),
             pids: false,
         });
-        let Some((t, m)) = hit else { return false };
+        let Some((t, mut m)) = hit else { return };
         k.recorder.warning(
             &node::reference(&k.config.node_name),
             "EvictionThresholdMet",
             format!("Attempting to reclaim {}", t.resource),
         );
         if condition(t.signal) == "disk" {
-            return true;
+            images.run(k, true).await;
+            match measure(k).await.get(t.signal) {
+                Some(now) if now.available < t.at(now.capacity) => m = *now,
+                _ => return,
+            }
         }
         self.evict(k, &t, m).await;
-        false
     }
 
     async fn evict(&self, k: &Arc<Shared>, t: &Threshold, m: Measure) {
-        let usage = usage(k).await;
         let mut pods: Vec<Arc<Pod>> = k
             .all_workers()
             .into_iter()
@@ -129,17 +133,18 @@ impl Eviction {
                 (!seen.over && !seen.rejected && !spec::is_critical(&seen.pod)).then(|| seen.pod.clone())
             })
             .collect();
+        let usage = usage(k, t.resource, &pods).await;
         let used = |p: &Pod| usage.get(p.metadata.uid.as_deref().unwrap_or_default()).copied().unwrap_or(0);
-        pods.sort_by_key(|p| rank(p, used(p)));
+        pods.sort_by_key(|p| rank(p, t.resource, used(p)));
         let Some(victim) = pods.first() else { return };
         let request = spec::pod_total(victim, t.resource, false).map_or(0, |a| a.value());
         let message = format!(
-            "The node was low on resource: {}. Threshold quantity: {}, available: {}Ki. Container {} was using {}Ki, request is {}, has larger consumption of {}. ",
+            "The node was low on resource: {}. Threshold quantity: {}, available: {}. Container {} was using {}, request is {}, has larger consumption of {}. ",
             t.resource,
             t.value,
-            m.available / 1024,
+            amount(t.resource, m.available),
             spec::spec(victim).containers.first().map(|c| c.name.as_str()).unwrap_or_default(),
-            used(victim) / 1024,
+            amount(t.resource, used(victim)),
             request,
             t.resource
         );
@@ -154,18 +159,15 @@ impl Eviction {
         } else {
             spec::spec(victim).termination_grace_period_seconds.unwrap_or(30).min(self.max_grace)
         };
-        let condition = PodCondition {
-            type_: "DisruptionTarget".into(),
-            status: "True".into(),
-            reason: Some("TerminationByKubelet".into()),
-            message: Some(message.clone()),
-            ..Default::default()
-        };
-        let ending = Ending { reason: "Evicted".into(), message, conditions: vec![condition] };
         let uid = victim.metadata.uid.clone().unwrap_or_default();
         // The next look waits until this one has made room.
-        let _ = k.end_pod(&uid, ending, Some(grace)).await;
+        let _ = k.end_pod(&uid, Ending::evicted(message), Some(grace)).await;
     }
+}
+
+/// As messages have it: bytes in whole Ki, inodes as they are.
+fn amount(resource: &str, n: i64) -> String {
+    if resource == "inodes" { n.to_string() } else { format!("{}Ki", n / 1024) }
 }
 
 fn condition(signal: &str) -> &'static str {
@@ -173,8 +175,8 @@ fn condition(signal: &str) -> &'static str {
 }
 
 /// Who goes first: those that use more than they requested, then by priority, then by how much more.
-fn rank(p: &Pod, used: i64) -> (bool, i32, i64, u8) {
-    let request = spec::pod_total(p, "memory", false).map_or(0, |a| a.value());
+fn rank(p: &Pod, resource: &str, used: i64) -> (bool, i32, i64, u8) {
+    let request = spec::pod_total(p, resource, false).map_or(0, |a| a.value());
     let class = match spec::qos(p) {
         Qos::BestEffort => 0,
         Qos::Burstable => 1,
@@ -183,8 +185,17 @@ fn rank(p: &Pod, used: i64) -> (bool, i32, i64, u8) {
     (used <= request, spec::spec(p).priority.unwrap_or(0), -(used - request), class)
 }
 
-/// Memory in use by pod uid.
-async fn usage(k: &Shared) -> BTreeMap<String, i64> {
+/// What each pod uses of a resource, by uid.
+async fn usage(k: &Shared, resource: &str, pods: &[Arc<Pod>]) -> BTreeMap<String, i64> {
+    if resource != "memory" {
+        let mut out = BTreeMap::new();
+        for p in pods {
+            let used = usage_of(k, p).await;
+            let n = if resource == "inodes" { used.inodes } else { used.bytes };
+            out.insert(p.metadata.uid.clone().unwrap_or_default(), n);
+        }
+        return out;
+    }
     let all = k.runtime.list_pod_sandbox_stats(&pintle_runtime::SandboxFilter::default()).await.unwrap_or_default();
     all.into_iter().map(|s| (s.metadata.uid, i64::try_from(s.memory.working_set_bytes).unwrap_or(i64::MAX))).collect()
 }
@@ -231,10 +242,10 @@ mod tests {
             ))
         };
         let mut list = [
-            ("within", rank(&p(0, "10Mi"), 5 << 20)),
-            ("much", rank(&p(0, "10Mi"), 50 << 20)),
-            ("little", rank(&p(0, "10Mi"), 20 << 20)),
-            ("important", rank(&p(9, "10Mi"), 90 << 20)),
+            ("within", rank(&p(0, "10Mi"), "memory", 5 << 20)),
+            ("much", rank(&p(0, "10Mi"), "memory", 50 << 20)),
+            ("little", rank(&p(0, "10Mi"), "memory", 20 << 20)),
+            ("important", rank(&p(9, "10Mi"), "memory", 90 << 20)),
         ];
         list.sort_by_key(|(_, r)| *r);
         assert_eq!(list.map(|(n, _)| n), ["much", "little", "important", "within"]);

@@ -31,9 +31,7 @@ pub async fn run(k: Arc<Shared>) {
             _ = image_ticks.tick() => images.run(&k, false).await,
             _ = resource_ticks.tick() => {
                 crate::local_storage::check(&k).await;
-                if eviction.run(&k).await {
-                    images.run(&k, true).await;
-                }
+                eviction.run(&k, &mut images).await;
             }
         }
     }

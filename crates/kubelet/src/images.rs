@@ -136,7 +136,9 @@ impl Images {
         match found {
             Ok(found) => {
                 let ms = |d: Duration| {
-                    crate::duration::format(Duration::from_millis(u64::try_from(d.as_millis()).unwrap_or(u64::MAX)))
+                    pintle_api::duration::format(Duration::from_millis(
+                        u64::try_from(d.as_millis()).unwrap_or(u64::MAX),
+                    ))
                 };
                 tell(
                     EventType::Normal,

@@ -1,7 +1,6 @@
 //! The node agent: runs the pods bound to its node and reports on them.
 
 pub mod config;
-pub mod duration;
 pub mod eviction;
 pub mod hooks;
 pub mod housekeeping;

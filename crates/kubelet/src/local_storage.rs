@@ -5,22 +5,76 @@ use crate::kubelet::Shared;
 use crate::pod::spec;
 use crate::pod::status::Ending;
 use crate::volumes::volume_dir;
-use k8s_openapi::api::core::v1::{Pod, PodCondition};
+use k8s_openapi::api::core::v1::Pod;
 use pintle_api::quantity::Quantity as Amount;
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// What is below a directory takes on the disk, in bytes.
-fn disk_usage(path: &Path) -> i64 {
-    let Ok(meta) = std::fs::symlink_metadata(path) else { return 0 };
-    let own = i64::try_from(meta.blocks() * 512).unwrap_or(i64::MAX);
-    if !meta.is_dir() {
-        return own;
+/// What something takes on the disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DiskUsage {
+    /// Bytes, whole blocks.
+    pub bytes: i64,
+    /// Files and directories.
+    pub inodes: i64,
+}
+
+impl std::ops::AddAssign for DiskUsage {
+    fn add_assign(&mut self, other: Self) {
+        self.bytes = self.bytes.saturating_add(other.bytes);
+        self.inodes = self.inodes.saturating_add(other.inodes);
     }
-    let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
-    entries.map(|e| disk_usage(&e.path())).fold(own, i64::saturating_add)
+}
+
+/// What a file, or a directory with all that is below it, takes on the disk. Containers choose how deep that is.
+fn disk_usage(path: &Path) -> DiskUsage {
+    let mut used = DiskUsage::default();
+    let mut ahead = vec![path.to_owned()];
+    while let Some(path) = ahead.pop() {
+        let Ok(meta) = std::fs::symlink_metadata(&path) else { continue };
+        used += DiskUsage { bytes: i64::try_from(meta.blocks() * 512).unwrap_or(i64::MAX), inodes: 1 };
+        if meta.is_dir() {
+            ahead.extend(std::fs::read_dir(&path).into_iter().flatten().flatten().map(|e| e.path()));
+        }
+    }
+    used
+}
+
+/// What a pod takes on the node's disk: what its containers wrote to their own file systems, its logs, and its emptyDir
+/// volumes that are no memory.
+pub async fn usage_of(k: &Shared, pod: &Pod) -> DiskUsage {
+    let r = spec::PodRef::of(pod);
+    let mut used = DiskUsage::default();
+    for written in writable(k, &r.uid).await.into_values() {
+        used += written;
+    }
+    let dir = k.config.pod_dir(&r.uid);
+    let mut paths = vec![k.config.pod_log_dir(&r)];
+    for v in spec::spec(pod).volumes.iter().flatten() {
+        if v.empty_dir.as_ref().is_some_and(|e| e.medium.as_deref().unwrap_or_default().is_empty()) {
+            paths.push(volume_dir(&dir, "empty-dir", &v.name));
+        }
+    }
+    let walked = tokio::task::spawn_blocking(move || {
+        let mut used = DiskUsage::default();
+        paths.iter().for_each(|p| used += disk_usage(p));
+        used
+    });
+    used += walked.await.unwrap_or_default();
+    used
+}
+
+/// What each container of a pod wrote to its own file system.
+async fn writable(k: &Shared, uid: &str) -> BTreeMap<String, DiskUsage> {
+    let own = [(crate::pod::state::labels::POD_UID.to_string(), uid.to_owned())].into();
+    let filter = pintle_runtime::ContainerFilter { labels: own, ..Default::default() };
+    let number = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+    let all = k.runtime.list_container_stats(&filter).await.unwrap_or_default();
+    let used =
+        |l: &pintle_runtime::FilesystemUsage| DiskUsage { bytes: number(l.used_bytes), inodes: number(l.inodes_used) };
+    all.into_iter().map(|s| (s.metadata.name, used(&s.writable_layer))).collect()
 }
 
 /// The limits of a pod: its emptyDir volumes, its containers, and all of it.
@@ -44,15 +98,16 @@ fn limits(pod: &Pod, dir: &Path) -> Limits {
 }
 
 /// What the pod exceeds, in upstream's words; `writable` is what containers wrote to their own file systems.
-fn excess(l: &Limits, logs: &Path, writable: &BTreeMap<String, i64>) -> Option<String> {
+fn excess(l: &Limits, logs: &Path, writable: &BTreeMap<String, DiskUsage>) -> Option<String> {
     for (name, text, limit, path) in &l.volumes {
-        if disk_usage(path) > *limit {
+        if disk_usage(path).bytes > *limit {
             return Some(format!("Usage of EmptyDir volume {name:?} exceeds the limit {text:?}. "));
         }
     }
     for (name, (text, limit)) in &l.containers {
-        let used = writable.get(name).copied().unwrap_or(0).saturating_add(disk_usage(&logs.join(name)));
-        if used > *limit {
+        let mut used = writable.get(name).copied().unwrap_or_default();
+        used += disk_usage(&logs.join(name));
+        if used.bytes > *limit {
             return Some(format!("Container {name} exceeded its local ephemeral storage limit {text:?}. "));
         }
     }
@@ -74,28 +129,13 @@ pub async fn check(k: &Arc<Shared>) {
         if l.volumes.is_empty() && l.containers.is_empty() {
             continue;
         }
-        let mut writable = BTreeMap::new();
-        if !l.containers.is_empty() {
-            let own = [(crate::pod::state::labels::POD_UID.to_string(), r.uid.clone())].into();
-            let filter = pintle_runtime::ContainerFilter { labels: own, ..Default::default() };
-            for s in k.runtime.list_container_stats(&filter).await.unwrap_or_default() {
-                writable.insert(s.metadata.name, i64::try_from(s.writable_layer.used_bytes).unwrap_or(i64::MAX));
-            }
-        }
+        let writable = if l.containers.is_empty() { BTreeMap::new() } else { writable(k, &r.uid).await };
         let logs = k.config.pod_log_dir(&r);
         let looked = tokio::task::spawn_blocking(move || excess(&l, &logs, &writable)).await;
         let Ok(Some(message)) = looked else { continue };
         k.recorder.warning(&pintle_client::recorder::reference_of(&*pod), "Evicted", message.clone());
-        let condition = PodCondition {
-            type_: "DisruptionTarget".into(),
-            status: "True".into(),
-            reason: Some("TerminationByKubelet".into()),
-            message: Some(message.clone()),
-            ..Default::default()
-        };
-        let ending = Ending { reason: "Evicted".into(), message, conditions: vec![condition] };
         // The next look finds it ending.
-        drop(k.end_pod(&r.uid, ending, Some(1)));
+        drop(k.end_pod(&r.uid, Ending::evicted(message), Some(1)));
     }
 }
 
@@ -116,7 +156,7 @@ mod tests {
         let at = volume_dir(dir.path(), "empty-dir", "v");
         std::fs::create_dir_all(&at).unwrap();
         assert_eq!(excess(&l, &logs, &BTreeMap::new()), None);
-        let writable = [("c".to_string(), 20 << 10)].into();
+        let writable = [("c".to_string(), DiskUsage { bytes: 20 << 10, inodes: 1 })].into();
         let text = "Container c exceeded its local ephemeral storage limit \"16Ki\". ";
         assert_eq!(excess(&l, &logs, &writable).as_deref(), Some(text));
         std::fs::write(at.join("f"), vec![1; 64 << 10]).unwrap();

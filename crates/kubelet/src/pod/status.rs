@@ -36,6 +36,21 @@ pub struct Ending {
     pub conditions: Vec<PodCondition>,
 }
 
+impl Ending {
+    /// The node agent takes the pod away for want of room.
+    #[must_use]
+    pub fn evicted(message: String) -> Self {
+        let condition = PodCondition {
+            type_: "DisruptionTarget".into(),
+            status: "True".into(),
+            reason: Some("TerminationByKubelet".into()),
+            message: Some(message.clone()),
+            ..Default::default()
+        };
+        Self { reason: "Evicted".into(), message, conditions: vec![condition] }
+    }
+}
+
 /// What [`status`] looks at.
 #[derive(Clone, Copy, Debug)]
 pub struct View<'a> {

@@ -99,7 +99,7 @@ async fn ask(host: &str, port: u16, service: &str) -> Result<Answer, String> {
 /// A probe by gRPC.
 pub async fn probe(host: &str, port: u16, service: &str, timeout: Duration) -> Answer {
     let at = format!("{host}:{port}");
-    let within = crate::duration::format(timeout);
+    let within = pintle_api::duration::format(timeout);
     match tokio::time::timeout(timeout, ask(host, port, service)).await {
         Ok(Ok(a)) => a,
         Ok(Err(e)) => Answer::Failure(format!(

@@ -46,7 +46,7 @@ pub async fn ask(target: &Target, probe: &Probe) -> Answer {
             Err(e) if e.code == Code::DeadlineExceeded => Answer::Failure(format!(
                 "command timed out: {:?} timed out after {}",
                 command.join(" "),
-                crate::duration::format(timeout)
+                pintle_api::duration::format(timeout)
             )),
             Err(e) => Answer::Error(e.to_string()),
         };

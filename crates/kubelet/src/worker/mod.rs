@@ -518,7 +518,7 @@ impl Worker {
             let delay = std::time::Duration::try_from(self.backoff.delay(key)).unwrap_or_default();
             let message = format!(
                 "back-off {} restarting failed container={} pod={}",
-                crate::duration::format(delay),
+                pintle_api::duration::format(delay),
                 start.name,
                 self.r
             );

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
+use pintle_api::duration;
 use pintle_apiserver::{AuditConfig, Config, LogConfig, StorageMediaType, WebhookConfig};
 use pintle_store::{EmbeddedOptions, EmbeddedStore, EtcdOptions, EtcdStore, Store};
 
@@ -59,7 +60,7 @@ pub struct ApiFlags {
     #[arg(long, default_value = "/registry")]
     pub etcd_prefix: String,
     /// How often etcd's history is compacted; 0s leaves that to others.
-    #[arg(long, default_value = "5m", value_parser = duration)]
+    #[arg(long, default_value = "5m", value_parser = duration::parse)]
     pub etcd_compaction_interval: Duration,
     /// How objects are stored: application/json or application/vnd.kubernetes.protobuf [default: protobuf in etcd,
     /// JSON in the embedded store].
@@ -93,10 +94,10 @@ pub struct ApiFlags {
     #[arg(long, default_value_t = 400)]
     pub audit_webhook_batch_max_size: usize,
     /// How long an audit event waits for others at most.
-    #[arg(long, default_value = "30s", value_parser = duration)]
+    #[arg(long, default_value = "30s", value_parser = duration::parse)]
     pub audit_webhook_batch_max_wait: Duration,
     /// The pause before audit events that could not be sent are sent again.
-    #[arg(long, default_value = "10s", value_parser = duration)]
+    #[arg(long, default_value = "10s", value_parser = duration::parse)]
     pub audit_webhook_initial_backoff: Duration,
     /// Reading requests at once; with the writing ones, the seats of priority and fairness.
     #[arg(long, default_value_t = 400)]
@@ -108,13 +109,13 @@ pub struct ApiFlags {
     #[arg(long, default_value_t = true, action = clap::ArgAction::Set)]
     pub enable_priority_and_fairness: bool,
     /// Longest time of a request that is no watch.
-    #[arg(long, default_value = "1m", value_parser = duration)]
+    #[arg(long, default_value = "1m", value_parser = duration::parse)]
     pub request_timeout: Duration,
     /// Shortest time, in seconds, of a watch that does not say how long; the longest is twice that.
     #[arg(long, default_value_t = 1800)]
     pub min_request_timeout: u64,
     /// How long Events are kept.
-    #[arg(long, default_value = "1h", value_parser = duration)]
+    #[arg(long, default_value = "1h", value_parser = duration::parse)]
     pub event_ttl: Duration,
     /// Admission plugins to switch on beside the default ones.
     #[arg(long, value_delimiter = ',')]
@@ -171,57 +172,5 @@ impl ApiFlags {
         config.disable_admission_plugins.clone_from(&self.disable_admission_plugins);
         config.anonymous = self.anonymous_auth;
         config.token_auth_file.clone_from(&self.token_auth_file);
-    }
-}
-
-/// A duration as Go prints it, such as `1h30m` or `500ms`.
-///
-/// # Errors
-/// When it is none.
-pub fn duration(text: &str) -> Result<Duration, String> {
-    let bad = || format!("{text:?} is no duration such as 1h30m, 45s or 500ms");
-    if text == "0" {
-        return Ok(Duration::ZERO);
-    }
-    let mut rest = text;
-    let mut total = Duration::ZERO;
-    while !rest.is_empty() {
-        let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(bad)?;
-        let (number, tail) = rest.split_at(end);
-        let unit = tail.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(tail.len());
-        let seconds = match &tail[..unit] {
-            "h" => 3600.0,
-            "m" => 60.0,
-            "s" => 1.0,
-            "ms" => 1e-3,
-            "us" | "µs" => 1e-6,
-            "ns" => 1e-9,
-            _ => return Err(bad()),
-        };
-        let number: f64 = number.parse().map_err(|_| bad())?;
-        total += Duration::try_from_secs_f64(number * seconds).map_err(|_| bad())?;
-        rest = &tail[unit..];
-    }
-    if text.is_empty() { Err(bad()) } else { Ok(total) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn durations() {
-        for (text, want) in [
-            ("1m", Some(60_000)),
-            ("1h30m", Some(5_400_000)),
-            ("1.5s", Some(1500)),
-            ("500ms", Some(500)),
-            ("0", Some(0)),
-        ] {
-            assert_eq!(duration(text).ok().map(|d| d.as_millis()), want, "{text}");
-        }
-        for bad in ["", "5", "m", "5x", "-1s", "1m2"] {
-            assert!(duration(bad).is_err(), "{bad}");
-        }
     }
 }

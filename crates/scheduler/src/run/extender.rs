@@ -10,7 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use kube::config::{AuthInfo, Config as HttpConfig};
-use pintle_api::Object;
+use pintle_api::{Object, duration};
 use pintle_client::Informer;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -40,7 +40,7 @@ fn http_config(spec: &Spec) -> Result<HttpConfig, String> {
     let mut config = HttpConfig::new(url.parse().map_err(|e| format!("urlPrefix {url:?}: {e}"))?);
     config.proxy_url = None;
     let timeout = match &spec.http_timeout {
-        Some(text) => go_duration(text).ok_or_else(|| format!("httpTimeout {text:?}: not a duration"))?,
+        Some(text) => duration::parse(text).map_err(|e| format!("httpTimeout: {e}"))?,
         None => TIMEOUT,
     };
     config.read_timeout = Some(timeout);
@@ -80,29 +80,6 @@ fn certificates(pem: &[u8]) -> Result<Vec<Vec<u8>>, String> {
         out.push(decode(&body)?);
     }
     Ok(out)
-}
-
-/// A duration as Go writes it: `1m30s`, `500ms`.
-fn go_duration(text: &str) -> Option<Duration> {
-    let mut rest = text;
-    let mut total = Duration::ZERO;
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
-        let n: f64 = rest[..digits].parse().ok()?;
-        let unit = rest[digits..].find(|c: char| c.is_ascii_digit()).map_or(rest.len(), |i| digits + i);
-        let seconds = match &rest[digits..unit] {
-            "h" => 3600.0,
-            "m" => 60.0,
-            "s" => 1.0,
-            "ms" => 1e-3,
-            "us" | "µs" => 1e-6,
-            "ns" => 1e-9,
-            _ => return None,
-        };
-        total += Duration::try_from_secs_f64(n * seconds).ok()?;
-        rest = &rest[unit..];
-    }
-    (!text.is_empty()).then_some(total)
 }
 
 /// Makes the calls, one after the other.
@@ -309,21 +286,6 @@ mod tests {
     use super::*;
     use std::io::{Read, Write};
     use std::net::TcpListener;
-
-    #[test]
-    fn durations() {
-        for (text, want) in [
-            ("5s", Some(5000)),
-            ("1m30s", Some(90_000)),
-            ("500ms", Some(500)),
-            ("1.5s", Some(1500)),
-            ("5", None),
-            ("", None),
-            ("5x", None),
-        ] {
-            assert_eq!(go_duration(text), want.map(Duration::from_millis), "{text}");
-        }
-    }
 
     /// Answers each request with the next of these bodies; hands back what was asked.
     fn server(answers: Vec<(u16, Value)>) -> (String, thread::JoinHandle<Vec<(String, Value)>>) {

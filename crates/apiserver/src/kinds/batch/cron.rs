@@ -48,34 +48,12 @@ fn descriptor(text: &str) -> Result<(), String> {
         return Ok(());
     }
     match text.strip_prefix("@every ") {
-        Some(duration) if go_duration(duration) => Ok(()),
-        Some(duration) => Err(format!("failed to parse duration {text}: time: invalid duration \"{duration}\"")),
+        Some(every) => match pintle_api::duration::nanoseconds(every) {
+            Ok(_) => Ok(()),
+            Err(e) => Err(format!("failed to parse duration {text}: {e}")),
+        },
         None => Err(format!("unrecognized descriptor: {text}")),
     }
-}
-
-/// Whether Go's `time.ParseDuration` takes it: `1h30m`, `1.5s`, `-2ms`, `0`.
-pub fn go_duration(text: &str) -> bool {
-    let mut rest = text.strip_prefix(['-', '+']).unwrap_or(text);
-    if rest == "0" {
-        return true;
-    }
-    if rest.is_empty() {
-        return false;
-    }
-    while !rest.is_empty() {
-        let number = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
-        let digits = &rest[..number];
-        if digits.matches('.').count() > 1 || !digits.bytes().any(|b| b.is_ascii_digit()) {
-            return false;
-        }
-        rest = &rest[number..];
-        let Some(unit) = ["ns", "us", "µs", "μs", "ms", "s", "m", "h"].iter().find(|u| rest.starts_with(**u)) else {
-            return false;
-        };
-        rest = &rest[unit.len()..];
-    }
-    true
 }
 
 /// `*`, `a`, `a-b`, each with or without `/step`.
@@ -145,7 +123,7 @@ mod tests {
             ("1/2/3 * * * *", "too many slashes: 1/2/3"),
             ("x * * * *", "failed to parse int from x: strconv.Atoi: parsing \"x\": invalid syntax"),
             ("@never", "unrecognized descriptor: @never"),
-            ("@every 1", "failed to parse duration @every 1: time: invalid duration \"1\""),
+            ("@every 1", "failed to parse duration @every 1: time: missing unit in duration \"1\""),
         ] {
             assert_eq!(check(bad).unwrap_err(), why, "{bad}");
         }
