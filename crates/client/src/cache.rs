@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
+use std::ops::Bound;
 use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
@@ -108,6 +109,12 @@ struct Store<T> {
 }
 
 impl<T> Store<T> {
+    fn namespace<'a>(&'a self, namespace: &str) -> impl Iterator<Item = (&'a Key, &'a Arc<T>)> + use<'a, T> {
+        let prefix = format!("{namespace}/");
+        let from = self.items.range::<str, _>((Bound::Included(prefix.as_str()), Bound::Unbounded));
+        from.take_while(move |(k, _)| k.starts_with(&prefix))
+    }
+
     /// Puts or removes, and says what that changed.
     fn set(&mut self, key: &Key, value: Option<Arc<T>>) -> Option<Change<T>> {
         let old = self.items.get(key).cloned();
@@ -204,17 +211,25 @@ impl<T> Cache<T> {
     /// The objects of one namespace, in name order.
     #[must_use]
     pub fn namespace(&self, namespace: &str) -> Vec<Arc<T>> {
-        self.namespace_entries(namespace).into_iter().map(|(_, v)| v).collect()
+        self.select(namespace, |_| true)
+    }
+
+    /// Those objects of one namespace of which `f` holds, in name order. `f` must not use the cache.
+    #[must_use]
+    pub fn select(&self, namespace: &str, f: impl Fn(&T) -> bool) -> Vec<Arc<T>> {
+        self.0.store.read().namespace(namespace).map(|(_, v)| v).filter(|v| f(v)).cloned().collect()
+    }
+
+    /// Whether a namespace has any object.
+    #[must_use]
+    pub fn has_any(&self, namespace: &str) -> bool {
+        self.0.store.read().namespace(namespace).next().is_some()
     }
 
     /// The keys and objects of one namespace, in name order.
     #[must_use]
     pub fn namespace_entries(&self, namespace: &str) -> Vec<(Key, Arc<T>)> {
-        let prefix = format!("{namespace}/");
-        let store = self.0.store.read();
-        let from =
-            store.items.range::<str, _>((std::ops::Bound::Included(prefix.as_str()), std::ops::Bound::Unbounded));
-        from.take_while(|(k, _)| k.starts_with(&prefix)).map(|(k, v)| (k.clone(), v.clone())).collect()
+        self.0.store.read().namespace(namespace).map(|(k, v)| (k.clone(), v.clone())).collect()
     }
 
     /// Adds an index, unless one of this name is there: `of` names the values under which an object is found.
@@ -409,6 +424,8 @@ mod tests {
         cache.apply(&key("n/b"), None);
         assert_eq!(cache.by_index("parity", "even"), [Arc::new(4)]);
         assert_eq!(cache.namespace("n"), [Arc::new(4)]);
+        assert_eq!(cache.select("n", |v| v % 2 == 1), []);
+        assert_eq!((cache.has_any("m"), cache.has_any("")), (true, false));
         assert!(cache.by_index("nope", "x").is_empty());
     }
 }

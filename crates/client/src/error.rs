@@ -115,3 +115,22 @@ impl Error {
                 .is_some_and(|d| d.causes.iter().any(|c| c.reason == "NamespaceTerminating"))
     }
 }
+
+/// For calls about an object that may be gone.
+pub trait UnlessGone<T> {
+    /// `None` when the object is gone: then there is nothing left to do about it.
+    ///
+    /// # Errors
+    /// Every other failure.
+    fn unless_gone(self) -> Result<Option<T>, Error>;
+}
+
+impl<T> UnlessGone<T> for Result<T, Error> {
+    fn unless_gone(self) -> Result<Option<T>, Error> {
+        match self {
+            Ok(answer) => Ok(Some(answer)),
+            Err(e) if e.is_not_found() => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+}

@@ -28,8 +28,23 @@ pub struct Scope {
     pub fields: String,
 }
 
-/// The index that every informer and view of [`meta::HasMeta`] things offers: by the uid of the managing controller.
+/// The index by the uid of the managing controller, which [`index_by_controller`] adds.
 pub const BY_CONTROLLER: &str = "controller";
+
+/// Adds the index [`BY_CONTROLLER`] to a view.
+pub fn index_by_controller<T: meta::HasMeta>(view: &View<T>) {
+    view.add_index(BY_CONTROLLER, |v| {
+        let m = v.meta();
+        vec![m.controller().map_or_else(|| orphans_of(&m.namespace), |o| o.uid.clone())]
+    });
+}
+
+/// The value under which [`BY_CONTROLLER`] has the objects of a namespace that have no controller: those who may adopt
+/// them look there. No uid is like it.
+#[must_use]
+pub fn orphans_of(namespace: &str) -> String {
+    format!("/{namespace}")
+}
 
 /// A shared informer's cache of whole objects.
 #[derive(Clone, Debug)]
@@ -195,8 +210,7 @@ impl Informers {
         &self,
     ) -> View<T> {
         let view = self.of::<K>().view::<T>();
-        // Those without a controller stand under the empty uid, where those who may adopt them look.
-        view.add_index(BY_CONTROLLER, |v| vec![v.meta().controller().map(|o| o.uid.clone()).unwrap_or_default()]);
+        index_by_controller(&view);
         view
     }
 

@@ -27,7 +27,7 @@ pub use cache::{Cache, Change, Key, Subscription};
 pub use client::{Client, List, ListParams, Patch, WriteParams};
 pub use clock::Clock;
 pub use dynamic::{Discovered, intern};
-pub use error::Error;
+pub use error::{Error, UnlessGone};
 pub use informers::{Informer, Informers, Scope, View};
 pub use leader::{LeaderConfig, LeaderElector};
 pub use meta::{Meta, OwnerRef};

@@ -1,13 +1,14 @@
 //! `Meta`: the part of an object's metadata that controllers look at, decoded once an event.
 
 use std::collections::BTreeMap;
+use std::ops::Not;
 
 use jiff::Timestamp;
 use pintle_api::Object;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
-/// One owner reference.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+/// One owner reference, which is written as it was read.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct OwnerRef {
     /// The owner's `apiVersion`.
@@ -19,8 +20,10 @@ pub struct OwnerRef {
     /// The owner's uid.
     pub uid: String,
     /// Whether it is the managing controller.
+    #[serde(skip_serializing_if = "Not::not")]
     pub controller: bool,
     /// Whether foreground deletion of the owner waits for this dependent.
+    #[serde(skip_serializing_if = "Not::not")]
     pub block_owner_deletion: bool,
 }
 

@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 
 use crate::Result;
 use crate::client::{Client, ListParams, Patch, WriteParams, encode};
-use crate::error::Error;
+use crate::error::{Error, UnlessGone};
 
 /// A built-in kind in its typed form.
 pub trait Kind:
@@ -75,10 +75,7 @@ impl<T: Kind> Typed<T> {
     /// # Errors
     /// As [`Typed::get`].
     pub async fn get_opt(&self, namespace: &str, name: &str) -> Result<Option<T>> {
-        match self.get(namespace, name).await {
-            Err(e) if e.is_not_found() => Ok(None),
-            other => other.map(Some),
-        }
+        self.get(namespace, name).await.unless_gone()
     }
 
     /// A list; an empty namespace means all of them.

@@ -101,6 +101,16 @@ impl Context {
             () = self.informers.synced() => {}
             () = self.shutdown.cancelled() => return,
         }
+        self.drive(me, queue, workers, sync).await;
+    }
+
+    /// Works the queue until shutdown, for those who cannot wait for every informer.
+    pub async fn drive<C, F, R>(&self, me: Arc<C>, queue: &WorkQueue<Key>, workers: usize, sync: F)
+    where
+        C: Send + Sync + 'static,
+        F: Fn(Arc<C>, Key) -> R + Send + Sync + 'static,
+        R: Future<Output = Outcome> + Send,
+    {
         let stop = {
             let (queue, shutdown) = (queue.clone(), self.shutdown.clone());
             tokio::spawn(async move {

@@ -13,7 +13,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::DeleteOptions;
 use parking_lot::Mutex;
 use pintle_api::object::{EventType, Object, WatchEvent};
 use pintle_api::selector::{FieldSelector, Selector};
-use pintle_api::service::{ApiService, Body, ObjectList, ObjectStream, full};
+use pintle_api::service::{ApiService, Body, ObjectList, ObjectStream, WantObjects, full};
 use pintle_api::status::Status;
 use serde_json::{Map, Value, json};
 use tokio::sync::{broadcast, watch};
@@ -21,29 +21,34 @@ use tower::service_fn;
 
 use super::fault::{Fault, Faults, answer};
 
-type Store = BTreeMap<String, Value>;
+/// An object as it is worked on, and as it is handed out: made once, shared by all who read it.
+#[derive(Clone)]
+struct Stored {
+    value: Value,
+    object: Arc<Object>,
+}
 
 #[derive(Default)]
 struct State {
     /// By `collection path` + NUL + `namespace/name`.
-    objects: Store,
+    objects: BTreeMap<String, Stored>,
     revision: u64,
-    log: VecDeque<(u64, Event)>,
+    log: VecDeque<Arc<Event>>,
     created: u64,
     requests: Vec<(Method, String)>,
 }
 
-#[derive(Clone)]
 struct Event {
+    revision: u64,
     collection: String,
     kind: EventType,
-    object: Value,
-    old: Option<Value>,
+    object: Arc<Object>,
+    old: Option<Stored>,
 }
 
 struct Inner {
     state: Mutex<State>,
-    events: broadcast::Sender<(u64, Event)>,
+    events: broadcast::Sender<Arc<Event>>,
     faults: Mutex<Option<Faults>>,
     now: Mutex<String>,
     /// Told of every request that was answered.
@@ -75,6 +80,15 @@ struct Target {
     namespace: String,
     name: String,
     sub: String,
+}
+
+impl Target {
+    /// Whether objects of the resource have a status of its own sub-resource.
+    fn has_status(&self) -> bool {
+        let version = self.collection.rsplit('/').nth(1).unwrap_or_default();
+        pintle_api::resources::by_resource(&self.group, version, &self.resource)
+            .is_some_and(|r| r.subresource("status").is_some())
+    }
 }
 
 fn target(path: &str) -> Option<Target> {
@@ -182,20 +196,19 @@ struct Filter {
 }
 
 impl Filter {
-    fn matches(&self, value: &Value) -> bool {
-        let o = object(value);
+    fn matches(&self, o: &Object) -> bool {
         (self.namespace.is_empty() || o.namespace() == self.namespace)
-            && self.labels.matches_object(&o)
-            && self.fields.matches_object(&o)
+            && self.labels.matches_object(o)
+            && self.fields.matches_object(o)
     }
 
     /// The event as a watcher with these selectors sees it.
-    fn see(&self, e: &Event, revision: u64) -> Option<WatchEvent> {
+    fn see(&self, e: &Event) -> Option<WatchEvent> {
         if e.collection != self.collection {
             return None;
         }
         let now = e.kind != EventType::Deleted && self.matches(&e.object);
-        let before = e.old.as_ref().is_some_and(|o| self.matches(o));
+        let before = e.old.as_ref().is_some_and(|o| self.matches(&o.object));
         let kind = match (before, now) {
             (false, true) => EventType::Added,
             (true, true) => EventType::Modified,
@@ -203,10 +216,24 @@ impl Filter {
             (false, false) => return None,
         };
         // What stops matching is told by its last state that matched.
-        let last = if kind == EventType::Deleted { e.old.as_ref() } else { None };
-        let mut value = last.unwrap_or(&e.object).clone();
-        value["metadata"]["resourceVersion"] = json!(revision.to_string());
-        Some(WatchEvent { kind, object: object(&value) })
+        let object = match e.old.as_ref().filter(|_| kind == EventType::Deleted) {
+            Some(last) => {
+                let mut value = last.value.clone();
+                value["metadata"]["resourceVersion"] = json!(e.revision.to_string());
+                object(&value)
+            }
+            None => e.object.clone(),
+        };
+        Some(WatchEvent { kind, object })
+    }
+}
+
+impl State {
+    /// What is selected, in the order of keys.
+    fn of<'a>(&'a self, filter: &'a Filter) -> impl Iterator<Item = &'a Stored> {
+        let prefix = format!("{}\0", filter.collection);
+        let all = self.objects.range(prefix.clone()..).take_while(move |(k, _)| k.starts_with(&prefix));
+        all.map(|(_, s)| s).filter(|s| filter.matches(&s.object))
     }
 }
 
@@ -306,7 +333,7 @@ impl FakeApi {
         let dry = q.contains_key("dryRun");
         match parts.method {
             Method::GET if t.name.is_empty() && q.get("watch").is_some_and(|w| w == "true") => self.watch(&t, &q),
-            Method::GET if t.name.is_empty() => self.list(&t, &q),
+            Method::GET if t.name.is_empty() => self.list(&t, &q, parts.extensions.get::<WantObjects>().is_some()),
             Method::GET if t.sub == "scale" => reply(&scale(&self.get(&t)?), StatusCode::OK),
             Method::GET => reply(&self.get(&t)?, StatusCode::OK),
             Method::POST if t.sub == "eviction" => {
@@ -342,11 +369,7 @@ impl FakeApi {
                 let filter = self.filter(&t, &q)?;
                 let names: Vec<(String, String)> = {
                     let state = self.0.state.lock();
-                    let all = state
-                        .objects
-                        .iter()
-                        .filter(|(k, v)| k.starts_with(&format!("{}\0", t.collection)) && filter.matches(v));
-                    all.map(|(_, v)| (text(&v["metadata"]["namespace"]), text(&v["metadata"]["name"]))).collect()
+                    state.of(&filter).map(|s| (s.object.namespace().to_owned(), s.object.name().to_owned())).collect()
                 };
                 for (namespace, name) in names {
                     let one = Target {
@@ -378,7 +401,7 @@ impl FakeApi {
     }
 
     fn get(&self, t: &Target) -> Result<Value, Status> {
-        let found = self.0.state.lock().objects.get(&Self::key(t)).cloned();
+        let found = self.0.state.lock().objects.get(&Self::key(t)).map(|s| s.value.clone());
         found.ok_or_else(|| Status::not_found(&t.group, &t.resource, &t.name))
     }
 
@@ -392,45 +415,41 @@ impl FakeApi {
         })
     }
 
-    fn list(&self, t: &Target, q: &BTreeMap<String, String>) -> Result<Response<Body>, Status> {
+    fn list(&self, t: &Target, q: &BTreeMap<String, String>, shared: bool) -> Result<Response<Body>, Status> {
         let filter = self.filter(t, q)?;
         let state = self.0.state.lock();
-        let prefix = format!("{}\0", t.collection);
-        let values: Vec<&Value> = state
-            .objects
-            .range(prefix.clone()..)
-            .take_while(|(k, _)| k.starts_with(&prefix))
-            .map(|(_, v)| v)
-            .filter(|v| filter.matches(v))
-            .collect();
-        let items = Arc::new(values.iter().map(|v| object(v)).collect());
-        let body = json!({"kind":"List","apiVersion":"v1","metadata":{"resourceVersion":state.revision.to_string()},"items":values});
-        let mut response = Response::new(full(body.to_string()));
-        response.extensions_mut().insert(ObjectList {
-            items,
-            resource_version: state.revision,
-            continue_token: String::new(),
-        });
-        Ok(response)
+        if shared {
+            let mut response = Response::new(full(""));
+            response.extensions_mut().insert(ObjectList {
+                items: Arc::new(state.of(&filter).map(|s| s.object.clone()).collect()),
+                resource_version: state.revision,
+                continue_token: String::new(),
+            });
+            return Ok(response);
+        }
+        let items: Vec<&Value> = state.of(&filter).map(|s| &s.value).collect();
+        let metadata = json!({"resourceVersion": state.revision.to_string()});
+        let body = json!({"kind": "List", "apiVersion": "v1", "metadata": metadata, "items": items});
+        Ok(Response::new(full(body.to_string())))
     }
 
     fn watch(&self, t: &Target, q: &BTreeMap<String, String>) -> Result<Response<Body>, Status> {
         let filter = Arc::new(self.filter(t, q)?);
         let state = self.0.state.lock();
         let from: u64 = q.get("resourceVersion").and_then(|v| v.parse().ok()).unwrap_or(state.revision);
-        let oldest = state.log.front().map_or(state.revision, |(r, _)| r - 1);
+        let oldest = state.log.front().map_or(state.revision, |e| e.revision - 1);
         if from < oldest {
             return Err(Status::too_old(from, oldest));
         }
-        let past: Vec<WatchEvent> =
-            state.log.iter().filter(|(r, _)| *r > from).filter_map(|(r, e)| filter.see(e, *r)).collect();
+        let seen = state.log.partition_point(|e| e.revision <= from);
+        let past: Vec<WatchEvent> = state.log.range(seen..).filter_map(|e| filter.see(e)).collect();
         let receiver = self.0.events.subscribe();
         drop(state);
         let live = stream::unfold((receiver, filter), |(mut receiver, filter)| async move {
             loop {
                 match receiver.recv().await {
-                    Ok((revision, e)) => {
-                        if let Some(seen) = filter.see(&e, revision) {
+                    Ok(e) => {
+                        if let Some(seen) = filter.see(&e) {
                             return Some((Ok(seen), (receiver, filter)));
                         }
                     }
@@ -485,7 +504,7 @@ impl FakeApi {
             && state
                 .objects
                 .get(&format!("/api/v1/namespaces\0{}", t.namespace))
-                .is_some_and(|n| !n["metadata"]["deletionTimestamp"].is_null())
+                .is_some_and(|n| n.object.is_deleting())
         {
             let why =
                 format!("unable to create new content in namespace {} because it is being terminated", t.namespace);
@@ -498,22 +517,23 @@ impl FakeApi {
         if dry {
             return Ok(value);
         }
-        Ok(self.commit(&mut state, &t, EventType::Added, value, None))
+        Ok(self.commit(&mut state, &t, EventType::Added, value))
     }
 
-    fn commit(&self, state: &mut State, t: &Target, kind: EventType, mut value: Value, old: Option<Value>) -> Value {
+    fn commit(&self, state: &mut State, t: &Target, kind: EventType, mut value: Value) -> Value {
         state.revision += 1;
         let revision = state.revision;
         value["metadata"]["resourceVersion"] = json!(revision.to_string());
-        if kind == EventType::Deleted {
-            state.objects.remove(&Self::key(t));
+        let object = object(&value);
+        let old = if kind == EventType::Deleted {
+            state.objects.remove(&Self::key(t))
         } else {
-            state.objects.insert(Self::key(t), value.clone());
-        }
-        let event = Event { collection: t.collection.clone(), kind, object: value.clone(), old };
-        state.log.push_back((revision, event.clone()));
+            state.objects.insert(Self::key(t), Stored { value: value.clone(), object: object.clone() })
+        };
+        let event = Arc::new(Event { revision, collection: t.collection.clone(), kind, object, old });
+        state.log.push_back(event.clone());
         // Nobody may be watching.
-        let _ = self.0.events.send((revision, event));
+        let _ = self.0.events.send(event);
         value
     }
 
@@ -522,7 +542,7 @@ impl FakeApi {
         let old = state
             .objects
             .get(&Self::key(t))
-            .cloned()
+            .map(|s| s.value.clone())
             .ok_or_else(|| Status::not_found(&t.group, &t.resource, &t.name))?;
         let sent = text(&new["metadata"]["resourceVersion"]);
         if !sent.is_empty() && sent != text(&old["metadata"]["resourceVersion"]) {
@@ -563,7 +583,7 @@ impl FakeApi {
             && new["metadata"]["finalizers"].as_array().is_none_or(Vec::is_empty)
             && new["spec"]["finalizers"].as_array().is_none_or(Vec::is_empty);
         let kind = if gone { EventType::Deleted } else { EventType::Modified };
-        Ok(self.commit(&mut state, t, kind, new, Some(old)))
+        Ok(self.commit(&mut state, t, kind, new))
     }
 
     fn update(&self, t: &Target, sent: Value, dry: bool) -> Result<Value, Status> {
@@ -591,10 +611,7 @@ impl FakeApi {
             }
             "" | "approval" => {
                 let mut new = sent;
-                let has_status = pintle_api::resources::all()
-                    .iter()
-                    .any(|r| r.path(None) == t.collection && r.subresource("status").is_some());
-                if has_status && t.sub.is_empty() {
+                if t.sub.is_empty() && t.has_status() {
                     match old.get("status") {
                         Some(s) => new["status"] = s.clone(),
                         None => drop(new.as_object_mut().and_then(|o| o.remove("status"))),
@@ -613,7 +630,7 @@ impl FakeApi {
         let mut old = state
             .objects
             .get(&Self::key(t))
-            .cloned()
+            .map(|s| s.value.clone())
             .ok_or_else(|| Status::not_found(&t.group, &t.resource, &t.name))?;
         if let Some(p) = &options.preconditions {
             let differs = |want: &Option<String>, have: &Value| want.as_ref().is_some_and(|w| *w != text(have));
@@ -645,9 +662,9 @@ impl FakeApi {
             if old == before {
                 return Ok(old);
             }
-            return Ok(self.commit(&mut state, t, EventType::Modified, old, Some(before)));
+            return Ok(self.commit(&mut state, t, EventType::Modified, old));
         }
-        self.commit(&mut state, t, EventType::Deleted, old, Some(before));
+        self.commit(&mut state, t, EventType::Deleted, old);
         Ok(json!({"kind":"Status","apiVersion":"v1","metadata":{},"status":"Success"}))
     }
 }

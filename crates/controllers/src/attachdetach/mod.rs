@@ -15,7 +15,7 @@ use pintle_client::clock::since;
 use pintle_client::informers::View;
 use pintle_client::recorder::reference;
 use pintle_client::typed::{decode, resource_of};
-use pintle_client::{Error, Informer, Key, Patch, WorkQueue};
+use pintle_client::{Error, Informer, Key, Patch, UnlessGone, WorkQueue};
 use serde_json::json;
 
 use crate::context::{Context, Outcome, listen};
@@ -171,10 +171,7 @@ impl Controller {
                         continue;
                     }
                     self.unused.lock().remove(&id);
-                    match self.cx.client.of::<VolumeAttachment>().delete("", &attachment, None).await {
-                        Err(e) if !e.is_not_found() => return Err(e),
-                        _ => {}
-                    }
+                    self.cx.client.of::<VolumeAttachment>().delete("", &attachment, None).await.unless_gone()?;
                 }
                 Step::Refuse { pod, others } => self.refuse(&pod, volume.as_ref(), &others),
             }
@@ -272,10 +269,7 @@ impl Controller {
         let have = node.status.as_ref().and_then(|s| s.volumes_attached.clone()).unwrap_or_default();
         if have != attached {
             let patch = Patch::merge(&json!({"status": {"volumesAttached": attached}}))?;
-            match self.cx.client.of::<Node>().patch_status("", name, patch).await {
-                Err(e) if !e.is_not_found() => return Err(e),
-                _ => {}
-            }
+            self.cx.client.of::<Node>().patch_status("", name, patch).await.unless_gone()?;
         }
         Ok(None)
     }

@@ -11,10 +11,10 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use pintle_client::clock::since;
 use pintle_client::typed::{decode, resource_of};
-use pintle_client::{Key, Scope};
+use pintle_client::{Key, Scope, UnlessGone};
 use ring::hmac;
 
-use crate::context::{Context, Outcome, listen};
+use crate::context::{Context, listen};
 
 const WORKERS: usize = 1;
 /// Type of a Secret that is a bootstrap token; it lives in `kube-system`.
@@ -123,12 +123,13 @@ pub async fn run_cleaner(cx: Context) {
         let (cx, tokens) = &*me;
         let Some(object) = tokens.get(&key) else { return Ok(None) };
         match life_left(&decode(&object)?, cx.clock.now()) {
-            Some(left) if left.is_zero() => {
-                match cx.client.of::<Secret>().delete(object.namespace(), object.name(), Some(object.uid())).await {
-                    Err(e) if !e.is_not_found() && !e.is_conflict() => Err(e),
-                    _ => Outcome::Ok(None),
-                }
-            }
+            Some(left) if left.is_zero() => cx
+                .client
+                .of::<Secret>()
+                .delete(object.namespace(), object.name(), Some(object.uid()))
+                .await
+                .unless_gone()
+                .map(|_| None),
             left => Ok(left),
         }
     })

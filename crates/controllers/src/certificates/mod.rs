@@ -11,7 +11,7 @@ use k8s_openapi::api::certificates::v1::{CertificateSigningRequest, CertificateS
 use pintle_client::client::encode;
 use pintle_client::clock::time;
 use pintle_client::typed::{decode, resource_of};
-use pintle_client::{Error, Informer, WriteParams};
+use pintle_client::{Error, Informer, UnlessGone, WriteParams};
 
 use crate::context::{Context, Outcome};
 use crate::support::status;
@@ -170,10 +170,7 @@ pub async fn run_cleaning(cx: Context) {
             return Ok(Some(left));
         }
         let (name, uid) = (csr.metadata.name.unwrap_or_default(), csr.metadata.uid);
-        match cx.client.of::<CertificateSigningRequest>().delete("", &name, uid.as_deref()).await {
-            Err(e) if !e.is_not_found() => Err(e),
-            _ => Ok(None),
-        }
+        cx.client.of::<CertificateSigningRequest>().delete("", &name, uid.as_deref()).await.unless_gone().map(|_| None)
     })
     .await;
 }

@@ -11,14 +11,14 @@ use parking_lot::Mutex;
 use pintle_api::selector::Selector;
 use pintle_client::client::encode;
 use pintle_client::informers::View;
-use pintle_client::meta::{MetaOnly, key};
+use pintle_client::meta::key;
 use pintle_client::recorder::reference_of;
 use pintle_client::typed::{decode, resource_of};
 use pintle_client::{Backoff, Error, Informer, Key};
 use tokio::time::Instant;
 
 use crate::context::{Context, Outcome, listen};
-use crate::support::history::{self, Synced};
+use crate::support::history::{self, Revisions, Synced};
 use crate::support::nodes::{self, Node};
 use crate::support::owned::{Kinds, Owned, Workload};
 use crate::support::ownership::concerned;
@@ -34,8 +34,7 @@ struct Controller {
     sets: Informer,
     pods: Arc<Owned<Workload, Pod>>,
     nodes: View<Node>,
-    revisions: Informer,
-    revision_metas: View<MetaOnly>,
+    revisions: Revisions,
     /// Pods that failed are made anew later and later, by set and node.
     failures: Mutex<std::collections::HashMap<(Key, String), (Backoff, Instant)>>,
 }
@@ -53,8 +52,7 @@ pub async fn run(cx: Context) {
         sets,
         pods: Owned::start(&cx, "daemonset", kinds),
         nodes: nodes::view(&cx.informers),
-        revisions: cx.informers.of::<ControllerRevision>(),
-        revision_metas: cx.informers.view::<ControllerRevision, MetaOnly>(),
+        revisions: Revisions::new(&cx.informers),
         failures: Mutex::default(),
         cx: cx.clone(),
     });
@@ -68,7 +66,7 @@ pub async fn run(cx: Context) {
             me.sets.keys().into_iter().for_each(|k| me.pods.queue.add(k));
         }
     });
-    listen(&me.revision_metas, &me, |me, change| {
+    listen(&me.revisions.metas, &me, |me, change| {
         let m = &change.last().metadata;
         for owner in [concerned(change, resource_of::<DaemonSet>()).now].into_iter().flatten() {
             me.pods.queue.add(key(&m.namespace, &owner.name).into());
@@ -105,7 +103,7 @@ impl Controller {
             namespace: object.namespace(),
             collisions: set.status.as_ref().and_then(|s| s.collision_count),
         };
-        let revisions = history::of_owner(&self.revisions, &self.revision_metas, object.uid())?;
+        let revisions = self.revisions.of_owner(object.uid())?;
         let current = match history::sync(&self.cx.client, &owner, &spec.template, &revisions).await? {
             Synced::Current(r) => *r,
             Synced::Collision => {

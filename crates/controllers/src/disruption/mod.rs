@@ -47,13 +47,15 @@ pub async fn run(cx: Context) {
     let q = queue.clone();
     me.budgets.on_change(move |change| q.add(change.key().clone()));
     let q = queue.clone();
-    listen(&me.pods, &me, move |me, change| {
-        let labels: Vec<_> =
-            [change.before(), change.now()].into_iter().flatten().map(|p| p.metadata.labels.clone()).collect();
-        for (k, object) in me.budgets.namespace_entries(&change.last().metadata.namespace) {
-            let Ok(budget) = decode::<PodDisruptionBudget>(&object) else { continue };
-            let Some(selector) = selector(&budget) else { continue };
-            if labels.iter().any(|l| selector.matches_map(Some(l))) {
+    let selectors = me.budgets.view_with(|o| Ok(selector(&o.view()?)));
+    listen(&me.pods, &me, move |_, change| {
+        if change.before().zip(change.now()).is_some_and(|(a, b)| is_same(a, b)) {
+            return;
+        }
+        let states = [change.before(), change.now()];
+        let matches = |s: &Selector| states.iter().flatten().any(|p| s.matches_map(Some(&p.metadata.labels)));
+        for (k, selector) in selectors.namespace_entries(&change.last().metadata.namespace) {
+            if selector.as_ref().as_ref().is_some_and(matches) {
                 q.add(k);
             }
         }
@@ -73,6 +75,15 @@ pub async fn run(cx: Context) {
 
 fn selector(budget: &PodDisruptionBudget) -> Option<Selector> {
     Selector::from_object(budget.spec.as_ref()?.selector.as_ref()).ok()
+}
+
+/// Whether a pod counts as before, for whatever budget.
+fn is_same(a: &Pod, b: &Pod) -> bool {
+    let counts = |p: &Pod| (p.is_ready(), p.is_terminal(), p.is_deleting());
+    counts(a) == counts(b)
+        && a.metadata.labels == b.metadata.labels
+        && a.metadata.owner_references == b.metadata.owner_references
+        && a.metadata.uid == b.metadata.uid
 }
 
 /// Pods expected and pods that must stay healthy.
@@ -191,8 +202,7 @@ impl Controller {
         let Some(object) = self.budgets.get(k) else { return Ok(None) };
         let budget: PodDisruptionBudget = decode(&object)?;
         let (Some(spec), Some(selector)) = (&budget.spec, selector(&budget)) else { return Ok(None) };
-        let mut pods = self.pods.namespace(object.namespace());
-        pods.retain(|p| selector.matches_map(Some(&p.metadata.labels)));
+        let mut pods = self.pods.select(object.namespace(), |p| selector.matches_map(Some(&p.metadata.labels)));
         if pods.is_empty() {
             self.cx.recorder.normal(&reference_of(&budget), "NoPods", "No matching pods found");
         }

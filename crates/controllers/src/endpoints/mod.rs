@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::{Endpoints, Service as TypedService};
 use pintle_client::informers::View;
 use pintle_client::recorder::reference;
 use pintle_client::typed::{decode, resource_of};
-use pintle_client::{Cache, Change, Informer, Key};
+use pintle_client::{Cache, Change, Informer, Key, UnlessGone};
 
 use crate::context::{Context, Outcome};
 use crate::support::pods::{self, Pod};
@@ -41,7 +41,7 @@ pub async fn run(cx: Context) {
         // What others do to ours; what nobody has a Service for is left over from one that is gone.
         let removed = matches!(change, Change::Deleted(..) | Change::Modified(..));
         let ours = change.last().label(decide::MANAGED_BY) == Some(decide::MANAGER);
-        if (removed && services.get(change.key()).is_some_and(|s| s.selector().is_some()))
+        if (removed && services.get(change.key()).is_some_and(|s| s.has_selector()))
             || (ours && services.get(change.key()).is_none())
         {
             q.add(change.key().clone());
@@ -64,14 +64,11 @@ impl Controller {
             };
             if let Some(e) = there.filter(ours) {
                 let (namespace, name) = pintle_client::meta::split_key(k);
-                return match api.delete(namespace, name, e.metadata.uid.as_deref()).await {
-                    Err(e) if !e.is_not_found() => Err(e),
-                    _ => Ok(None),
-                };
+                return api.delete(namespace, name, e.metadata.uid.as_deref()).await.unless_gone().map(|_| None);
             }
             return Ok(None);
         };
-        if service.selector().is_none() || service.spec.kind == "ExternalName" {
+        if !service.has_selector() || service.spec.kind == "ExternalName" {
             return Ok(None);
         }
         let subsets = decide::subsets(&service, &service.pods(&self.pods));

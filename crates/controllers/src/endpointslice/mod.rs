@@ -147,7 +147,7 @@ impl Controller {
             self.written.lock().remove(&**k);
             return Ok(None);
         };
-        if service.selector().is_none() || service.spec.kind == "ExternalName" || service.metadata.is_deleting() {
+        if !service.has_selector() || service.spec.kind == "ExternalName" || service.metadata.is_deleting() {
             return Ok(None);
         }
         if !self.caught_up(k) {

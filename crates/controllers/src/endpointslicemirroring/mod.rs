@@ -71,7 +71,7 @@ impl Controller {
         let existing = slices_of(&self.slice_metas, &self.slices, k, MANAGER)?;
         let service = self.services.get(k);
         let endpoints: Option<Endpoints> = self.endpoints.get(k).map(|o| decode(&o)).transpose()?;
-        let endpoints = endpoints.filter(|e| mirrored(e) && service.as_ref().is_some_and(|s| s.selector().is_none()));
+        let endpoints = endpoints.filter(|e| mirrored(e) && service.as_ref().is_some_and(|s| !s.has_selector()));
         let (namespace, name) = pintle_client::meta::split_key(k);
         let (owner, wanted) = match &endpoints {
             Some(e) => (owner(e), groups(e)),

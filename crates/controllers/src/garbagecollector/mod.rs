@@ -1,5 +1,6 @@
 //! Garbage collector: what is owned goes with its owners, and owners that wait for it go after it.
 
+mod absent;
 mod graph;
 
 use std::collections::HashMap;
@@ -13,15 +14,17 @@ use pintle_api::resources::{GroupVersion, Resource};
 use pintle_client::meta::{MetaOnly, split_key};
 use pintle_client::recorder::reference;
 use pintle_client::typed::decode;
-use pintle_client::{Backoff, Change, Error, Key, Meta, OwnerRef, Patch, WorkQueue, WriteParams};
+use pintle_client::{Backoff, Change, Error, Informer, Key, Meta, OwnerRef, Patch, UnlessGone, WorkQueue, WriteParams};
 use serde_json::{Value, json};
 
 use crate::context::{Context, Outcome};
 use crate::support::discovery;
 
+use absent::Absent;
 use graph::{FOREGROUND, Graph, ORPHAN, Task};
 
-const WORKERS: usize = 20;
+/// As many as make good use of the store's group commit, when an owner of thousands goes.
+const WORKERS: usize = 64;
 /// How long one resource that cannot be listed may hold up the others at the start.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Pause after custom resources changed, so that a batch of them is looked at once.
@@ -31,7 +34,8 @@ struct Controller {
     cx: Context,
     graph: Mutex<Graph>,
     /// Resources followed, by group and kind.
-    followed: Mutex<HashMap<(String, String), &'static Resource>>,
+    followed: Mutex<HashMap<(String, String), Informer>>,
+    absent: Mutex<Absent>,
     queue: WorkQueue<Key>,
 }
 
@@ -40,6 +44,7 @@ pub async fn run(cx: Context) {
     let me = Arc::new(Controller {
         graph: Mutex::default(),
         followed: Mutex::default(),
+        absent: Mutex::default(),
         queue: cx.queue("garbage_collector_attempt_to_delete"),
         cx,
     });
@@ -70,22 +75,9 @@ pub async fn run(cx: Context) {
             }
         })
     };
-    let shutdown = {
-        let me = me.clone();
-        tokio::spawn(async move {
-            me.cx.shutdown.cancelled().await;
-            me.queue.shutdown();
-        })
-    };
-    let worker = me.clone();
-    me.queue
-        .run(WORKERS, move |key| {
-            let me = worker.clone();
-            async move { me.work(&key).await }
-        })
-        .await;
+    let (cx, queue) = (me.cx.clone(), me.queue.clone());
+    cx.drive(me, &queue, WORKERS, |me, key| async move { me.work(&key).await }).await;
     follower.abort();
-    shutdown.abort();
 }
 
 /// Whether the objects of a resource can be owners and owned here.
@@ -118,10 +110,10 @@ impl Controller {
             let mut followed = self.followed.lock();
             let gone: Vec<&'static Resource> = followed
                 .values()
+                .map(Informer::resource)
                 .filter(|r| {
                     served.failed.is_empty() && !resources.iter().any(|n| n.group == r.group && n.kind == r.kind)
                 })
-                .copied()
                 .collect();
             for r in gone {
                 followed.remove(&(r.group.to_owned(), r.kind.to_owned()));
@@ -131,14 +123,14 @@ impl Controller {
             }
             for r in resources {
                 followed.entry((r.group.to_owned(), r.kind.to_owned())).or_insert_with(|| {
-                    fresh.push(r);
-                    r
+                    let informer = self.cx.informers.get(r);
+                    fresh.push(informer.clone());
+                    informer
                 });
             }
         }
-        let informers: Vec<_> = fresh.into_iter().map(|r| (r, self.cx.informers.get(r))).collect();
-        for (r, informer) in &informers {
-            let (me, r) = (Arc::downgrade(&self), *r);
+        for informer in &fresh {
+            let (me, r) = (Arc::downgrade(&self), informer.resource());
             informer.on_change(move |change| {
                 if let Some(me) = me.upgrade() {
                     me.observe(r, change);
@@ -146,7 +138,7 @@ impl Controller {
             });
         }
         let all = async {
-            for (_, informer) in &informers {
+            for informer in &fresh {
                 informer.synced().await;
             }
         };
@@ -202,13 +194,42 @@ impl Controller {
         }
     }
 
+    fn informer(&self, group: &str, kind: &str) -> Option<Informer> {
+        self.followed.lock().get(&(group.to_owned(), kind.to_owned())).cloned()
+    }
+
     fn resource_of(&self, owner: &OwnerRef) -> Option<&'static Resource> {
-        let group = GroupVersion::parse(&owner.api_version).group;
-        self.followed.lock().get(&(group.to_owned(), owner.kind.clone())).copied()
+        Some(self.informer(GroupVersion::parse(&owner.api_version).group, &owner.kind)?.resource())
+    }
+
+    /// An object as the informer has it, when that is enough to delete it by: nobody waits for it, and all its owners
+    /// are known to be gone.
+    fn doomed(&self, resource: &Resource, key: &str, uid: &str) -> Option<Meta> {
+        let object = self.informer(resource.group, resource.kind)?.get(key)?;
+        let meta = decode::<MetaOnly>(&object).ok()?.metadata;
+        let plain = meta.uid == uid
+            && !meta.is_deleting()
+            && !meta.owner_references.is_empty()
+            && !meta.finalizers.iter().any(|f| f == FOREGROUND || f == ORPHAN);
+        let absent = self.absent.lock();
+        (plain && meta.owner_references.iter().all(|o| absent.has(&meta.namespace, o))).then_some(meta)
     }
 
     async fn delete(&self, uid: &str) -> Outcome {
         let Some((resource, key)) = self.graph.lock().place(uid) else { return Ok(None) };
+        if let Some(meta) = self.doomed(resource, &key, uid) {
+            let known = Preconditions { uid: Some(meta.uid), resource_version: Some(meta.resource_version) };
+            let options = DeleteOptions {
+                propagation_policy: Some("Background".into()),
+                preconditions: Some(known),
+                ..DeleteOptions::default()
+            };
+            match self.cx.client.delete(resource, &meta.namespace, &meta.name, &options).await {
+                // It changed, or is gone: look closer.
+                Err(e) if e.is_conflict() || e.is_not_found() => {}
+                other => return other.map(|_| None),
+            }
+        }
         let Some(meta) = self.live(resource, &key, uid).await? else {
             // The informer will say so too, but may be late; a repeated word does no harm.
             let tasks = self.graph.lock().forget(uid);
@@ -242,14 +263,13 @@ impl Controller {
             if dangling.is_empty() && waiting.is_empty() {
                 return Ok(None);
             }
-            return self
-                .set_owners(resource, &meta, solid.into_iter().map(|o| owner_json(o, o.block_owner_deletion)).collect())
-                .await;
+            return self.set_owners(resource, &meta, solid.into_iter().cloned().collect()).await;
         }
         let policy = if !waiting.is_empty() && self.graph.lock().has_dependents(uid) {
             // Its own dependents that are on their way already would otherwise wait for it, and it for them.
             if self.graph.lock().cycle(uid) {
-                let owners = meta.owner_references.iter().map(|o| owner_json(o, false)).collect();
+                let owners = meta.owner_references.iter();
+                let owners = owners.map(|o| OwnerRef { block_owner_deletion: false, ..o.clone() }).collect();
                 self.set_owners(resource, &meta, owners).await?;
             }
             "Foreground"
@@ -266,10 +286,7 @@ impl Controller {
             preconditions: Some(Preconditions { uid: Some(meta.uid.clone()), resource_version: precise }),
             ..DeleteOptions::default()
         };
-        match self.cx.client.delete(resource, &meta.namespace, &meta.name, &options).await {
-            Err(e) if !e.is_not_found() => Err(e),
-            _ => Ok(None),
-        }
+        self.cx.client.delete(resource, &meta.namespace, &meta.name, &options).await.unless_gone().map(|_| None)
     }
 
     /// An owner as it is now; `None` when it does not exist where the reference says.
@@ -281,9 +298,13 @@ impl Controller {
             // A cluster-scoped object cannot be owned by one in a namespace; upstream leaves it alone.
             return Ok(Some(Meta::default()));
         }
+        if self.absent.lock().has(&meta.namespace, owner) {
+            return Ok(None);
+        }
         let namespace = if resource.namespaced { meta.namespace.as_str() } else { "" };
         let found = self.live(resource, &pintle_client::meta::key(namespace, &owner.name), &owner.uid).await?;
         if found.is_none() {
+            self.absent.lock().add(&meta.namespace, owner);
             let elsewhere = self.graph.lock().place(&owner.uid).is_some_and(|(_, k)| split_key(&k).0 != namespace);
             if elsewhere && let Some((r, _)) = self.graph.lock().place(&meta.uid) {
                 let message = format!(
@@ -308,7 +329,7 @@ impl Controller {
             let Some(meta) = self.live(resource, &key, &dependent).await? else { continue };
             if meta.owner_references.iter().any(|o| o.uid == uid) {
                 let rest = meta.owner_references.iter().filter(|o| o.uid != uid);
-                self.set_owners(resource, &meta, rest.map(|o| owner_json(o, o.block_owner_deletion)).collect()).await?;
+                self.set_owners(resource, &meta, rest.cloned().collect()).await?;
             }
         }
         self.remove_finalizer(resource, &meta, ORPHAN).await
@@ -318,13 +339,15 @@ impl Controller {
         patch["uid"] = json!(meta.uid);
         patch["resourceVersion"] = json!(meta.resource_version);
         let body = Patch::merge(&json!({"metadata": patch}))?;
-        match self.cx.client.patch(resource, &meta.namespace, &meta.name, "", body, &WriteParams::default()).await {
-            Err(e) if !e.is_not_found() => Err(e),
-            _ => Ok(None),
-        }
+        self.cx
+            .client
+            .patch(resource, &meta.namespace, &meta.name, "", body, &WriteParams::default())
+            .await
+            .unless_gone()
+            .map(|_| None)
     }
 
-    async fn set_owners(&self, resource: &'static Resource, meta: &Meta, owners: Vec<Value>) -> Outcome {
+    async fn set_owners(&self, resource: &'static Resource, meta: &Meta, owners: Vec<OwnerRef>) -> Outcome {
         self.patch(resource, meta, json!({"ownerReferences": owners})).await
     }
 
@@ -332,15 +355,4 @@ impl Controller {
         let rest: Vec<&String> = meta.finalizers.iter().filter(|f| *f != finalizer).collect();
         self.patch(resource, meta, json!({"finalizers": rest})).await
     }
-}
-
-fn owner_json(o: &OwnerRef, block: bool) -> Value {
-    let mut v = json!({"apiVersion": o.api_version, "kind": o.kind, "name": o.name, "uid": o.uid});
-    if o.controller {
-        v["controller"] = json!(true);
-    }
-    if block {
-        v["blockOwnerDeletion"] = json!(true);
-    }
-    v
 }

@@ -146,20 +146,9 @@ pub async fn resource(
     Ok(all)
 }
 
-/// The version of the custom metrics API that is served.
+/// The path of the version of the custom metrics API that is served.
 async fn custom(client: &Client) -> Result<String, String> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Group {
-        preferred_version: Version,
-    }
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Version {
-        group_version: String,
-    }
-    let group: Group = ask(client, CUSTOM, "get custom.metrics.k8s.io").await?;
-    Ok(format!("/apis/{}", group.preferred_version.group_version))
+    Ok(ask::<discovery::Group>(client, CUSTOM, "get custom.metrics.k8s.io").await?.path())
 }
 
 /// A custom metric of each pod.

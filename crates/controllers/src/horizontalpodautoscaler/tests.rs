@@ -119,67 +119,69 @@ fn behavior(up: Value, down: Value) -> HorizontalPodAutoscalerBehavior {
 
 #[test]
 fn behaviors() {
-    // Steps: after so many seconds so many are wanted, and this comes out.
-    let run = |b: Option<&HorizontalPodAutoscalerBehavior>, start: i32, max: i32, steps: &[(i64, i32, i32, &str)]| {
-        let (mut memory, mut current) = (Memory::default(), start);
-        memory.begin(start, at(0));
-        for (second, desired, want, reason) in steps {
-            let now = at(*second);
-            let (got, able, limited) = memory.normalize(b, Bounds { min: 1, max, current, desired: *desired }, now);
-            let said = if able.1 == "ReadyForNewScale" { limited.1 } else { able.1 };
-            assert_eq!((got, said), (*want, *reason), "second {second} of {steps:?}");
-            if got != current {
-                memory.scaled(b, current, got, now);
-                current = got;
-            }
-        }
-    };
-    run(
-        None,
-        3,
-        100,
-        &[
-            (15, 50, 6, "ScaleUpLimit"),
-            (30, 50, 12, "ScaleUpLimit"),
-            (45, 13, 24, "ScaleDownStabilized"),
-            (400, 13, 13, "DesiredWithinRange"),
-            (800, 0, 1, "TooFewReplicas"),
-        ],
-    );
-    run(None, 8, 10, &[(15, 20, 10, "TooManyReplicas")]);
     let default = behavior(json!({}), json!({}));
-    run(
-        Some(&default),
-        2,
-        100,
-        &[
-            (15, 50, 6, "ScaleUpLimit"),
-            (30, 50, 12, "ScaleUpLimit"),
-            (40, 50, 12, "ScaleUpLimit"),
-            (46, 50, 24, "ScaleUpLimit"),
-            (60, 20, 24, "ScaleDownStabilized"),
-            (400, 20, 20, "DesiredWithinRange"),
-        ],
-    );
     let slow = behavior(
         json!({"stabilizationWindowSeconds": 60}),
         json!({"stabilizationWindowSeconds": 0, "policies": [{"type": "Pods", "value": 1, "periodSeconds": 60}]}),
     );
-    run(
-        Some(&slow),
-        5,
-        100,
-        &[
-            (10, 8, 5, "ScaleUpStabilized"),
-            (90, 8, 8, "DesiredWithinRange"),
-            (160, 2, 7, "ScaleDownLimit"),
-            (190, 2, 7, "ScaleDownLimit"),
-            (221, 2, 6, "ScaleDownLimit"),
-        ],
-    );
     let careful =
         behavior(json!({"selectPolicy": "Min"}), json!({"selectPolicy": "Disabled", "stabilizationWindowSeconds": 0}));
-    run(Some(&careful), 2, 100, &[(15, 50, 4, "ScaleUpLimit"), (40, 1, 4, "ScaleDownLimit")]);
+    // Steps: after so many seconds so many are wanted, this comes out, and this is said.
+    for (behavior, start, max, steps) in [
+        (
+            None,
+            3,
+            100,
+            &[
+                "15 50 6 ScaleUpLimit",
+                "30 50 12 ScaleUpLimit",
+                "45 13 24 ScaleDownStabilized",
+                "400 13 13 DesiredWithinRange",
+                "800 0 1 TooFewReplicas",
+            ][..],
+        ),
+        (None, 8, 10, &["15 20 10 TooManyReplicas"]),
+        (
+            Some(&default),
+            2,
+            100,
+            &[
+                "15 50 6 ScaleUpLimit",
+                "30 50 12 ScaleUpLimit",
+                "40 50 12 ScaleUpLimit",
+                "46 50 24 ScaleUpLimit",
+                "60 20 24 ScaleDownStabilized",
+                "400 20 20 DesiredWithinRange",
+            ],
+        ),
+        (
+            Some(&slow),
+            5,
+            100,
+            &[
+                "10 8 5 ScaleUpStabilized",
+                "90 8 8 DesiredWithinRange",
+                "160 2 7 ScaleDownLimit",
+                "190 2 7 ScaleDownLimit",
+                "221 2 6 ScaleDownLimit",
+            ],
+        ),
+        (Some(&careful), 2, 100, &["15 50 4 ScaleUpLimit", "40 1 4 ScaleDownLimit"]),
+    ] {
+        let (mut memory, mut current) = (Memory::default(), start);
+        memory.begin(start, at(0));
+        for step in steps {
+            let field: Vec<&str> = step.split(' ').collect();
+            let (now, desired) = (at(field[0].parse().unwrap()), field[1].parse().unwrap());
+            let (got, able, limited) = memory.normalize(behavior, Bounds { min: 1, max, current, desired }, now);
+            let said = if able.1 == "ReadyForNewScale" { limited.1 } else { able.1 };
+            assert_eq!(format!("{got} {said}"), field[2..].join(" "), "{step} of {steps:?}");
+            if got != current {
+                memory.scaled(behavior, current, got, now);
+                current = got;
+            }
+        }
+    }
 }
 
 #[test]

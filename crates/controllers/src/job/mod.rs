@@ -19,7 +19,7 @@ use pintle_client::informers::BY_CONTROLLER;
 use pintle_client::meta::key;
 use pintle_client::recorder::reference_of;
 use pintle_client::typed::{decode, resource_of};
-use pintle_client::{Change, Error, Informer, Key, Patch};
+use pintle_client::{Change, Error, Informer, Key, Patch, UnlessGone};
 use serde_json::json;
 
 use crate::context::{Context, Outcome, listen};
@@ -139,11 +139,7 @@ impl Controller {
         let patch = Patch::merge(
             &json!({"metadata": {"uid": m.uid, "resourceVersion": m.resource_version, "finalizers": rest}}),
         )?;
-        match self.cx.client.of::<TypedPod>().patch(&m.namespace, &m.name, patch).await {
-            // Someone changed it meanwhile: its event brings us back.
-            Err(e) if !e.is_not_found() && !e.is_conflict() => Err(e),
-            _ => Ok(()),
-        }
+        self.cx.client.of::<TypedPod>().patch(&m.namespace, &m.name, patch).await.unless_gone().map(drop)
     }
 
     async fn sync(self: &Arc<Self>, k: &Key) -> Outcome {

@@ -11,7 +11,9 @@ use pintle_api::resources::Resource;
 use pintle_client::client::encode;
 use pintle_client::meta::MetaOnly;
 use pintle_client::typed::{decode as typed, resource_of};
-use pintle_client::{Cache, Client, Error, Informer, Key, ListParams, QueueOptions, WorkQueue, WriteParams};
+use pintle_client::{
+    Cache, Client, Error, Informer, Key, ListParams, QueueOptions, UnlessGone, WorkQueue, WriteParams,
+};
 
 use crate::context::{Context, Outcome};
 use crate::support::discovery;
@@ -105,7 +107,7 @@ impl Controller {
                 Ok(Some(remaining)) => {
                     let pods = resource.resource == "pods" && resource.group.is_empty();
                     found.remaining.push(remaining);
-                    if pods && !self.pods.namespace(name).is_empty() {
+                    if pods && self.pods.has_any(name) {
                         // Nothing that pods may still use goes before they do.
                         return;
                     }
@@ -132,10 +134,12 @@ impl Controller {
         }
         let name = ns.metadata.name.clone().unwrap_or_default();
         let params = WriteParams::default();
-        match self.cx.client.update(resource_of::<Namespace>(), "", &name, "finalize", encode(&ns)?, &params).await {
-            Err(e) if !e.is_not_found() => Err(e),
-            _ => Ok(None),
-        }
+        self.cx
+            .client
+            .update(resource_of::<Namespace>(), "", &name, "finalize", encode(&ns)?, &params)
+            .await
+            .unless_gone()
+            .map(|_| None)
     }
 }
 
@@ -153,10 +157,7 @@ async fn delete_all(client: &Client, resource: &'static Resource, namespace: &st
             client.delete_collection(resource, namespace, &all, &options).await?;
         } else {
             for object in list.items.iter() {
-                match client.delete(resource, namespace, object.name(), &options).await {
-                    Err(e) if !e.is_not_found() => return Err(e),
-                    _ => {}
-                }
+                client.delete(resource, namespace, object.name(), &options).await.unless_gone()?;
             }
         }
     }

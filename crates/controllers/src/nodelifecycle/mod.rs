@@ -206,7 +206,7 @@ impl Controller {
                 json!({"type": "Ready", "status": "False", "lastTransitionTime": pintle_api::time::format(now)});
             let patch = Patch::strategic(&json!({"metadata": {"uid": m.uid}, "status": {"conditions": [condition]}}))?;
             match self.cx.client.of::<TypedPod>().patch_status(&m.namespace, &m.name, patch).await {
-                Err(e) if !e.is_not_found() && !e.is_conflict() => return Err(e),
+                Err(e) if !e.is_not_found() => return Err(e),
                 _ => self.cx.recorder.warning(
                     &reference(resource_of::<TypedPod>(), m),
                     "NodeNotReady",

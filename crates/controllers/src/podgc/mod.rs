@@ -7,7 +7,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::{Node, Pod as TypedPod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{DeleteOptions, Preconditions};
 use pintle_client::informers::View;
-use pintle_client::{Cache, Key, Patch, WorkQueue};
+use pintle_client::{Cache, Key, Patch, UnlessGone, WorkQueue};
 use serde_json::json;
 
 use crate::context::{Context, Outcome, listen};
@@ -142,9 +142,6 @@ impl Controller {
         }
         let preconditions = Some(Preconditions { uid: Some(m.uid.clone()), ..Preconditions::default() });
         let options = DeleteOptions { grace_period_seconds: Some(0), preconditions, ..DeleteOptions::default() };
-        match api.delete_with(&m.namespace, &m.name, &options).await {
-            Err(e) if !e.is_not_found() => Err(e),
-            _ => Ok(()),
-        }
+        api.delete_with(&m.namespace, &m.name, &options).await.unless_gone().map(drop)
     }
 }

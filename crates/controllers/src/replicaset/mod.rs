@@ -11,6 +11,7 @@ use bytes::Bytes;
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::core::v1::{Pod as TypedPod, ReplicationController};
 use pintle_api::resources::Resource;
+use pintle_client::informers::{BY_CONTROLLER, index_by_controller};
 use pintle_client::recorder::reference;
 use pintle_client::typed::resource_of;
 use pintle_client::{Error, Informer, Key};
@@ -48,7 +49,7 @@ impl Controller {
     async fn start(cx: Context, resource: &'static Resource, queue: &'static str) {
         let informer = cx.informers.get(resource);
         let owners = informer.view_with(Owner::decode);
-        owners.add_index(view::BY_CONTROLLER, Owner::controller_index);
+        index_by_controller(&owners);
         let kinds =
             Kinds { owner: resource, owners, object: resource_of::<TypedPod>(), objects: pods::view(&cx.informers) };
         let me = Arc::new(Self { resource, informer, pods: Owned::start(&cx, queue, kinds), cx: cx.clone() });
@@ -98,10 +99,10 @@ impl Controller {
     /// are spread over nodes.
     fn related(&self, owner: &Owner) -> Vec<Arc<Pod>> {
         let Some(above) = owner.metadata.controller() else {
-            return self.pods.objects.by_index(view::BY_CONTROLLER, &owner.metadata.uid);
+            return self.pods.objects.by_index(BY_CONTROLLER, &owner.metadata.uid);
         };
-        let siblings = self.pods.owners.by_index(view::BY_CONTROLLER, &above.uid);
-        siblings.iter().flat_map(|o| self.pods.objects.by_index(view::BY_CONTROLLER, &o.metadata.uid)).collect()
+        let siblings = self.pods.owners.by_index(BY_CONTROLLER, &above.uid);
+        siblings.iter().flat_map(|o| self.pods.objects.by_index(BY_CONTROLLER, &o.metadata.uid)).collect()
     }
 
     async fn create(&self, k: &Key, owner: &Owner, n: usize) -> Option<Error> {

@@ -10,8 +10,6 @@ use serde::Deserialize;
 use serde::de::Error as _;
 use serde_json::value::RawValue;
 
-pub use pintle_client::informers::BY_CONTROLLER;
-
 use crate::support::owned::Selects;
 
 /// An owner of replicas.
@@ -97,10 +95,6 @@ impl Owner {
             status: wire.status,
             counts_terminating: !plain,
         })
-    }
-
-    pub fn controller_index(owner: &Self) -> Vec<String> {
-        owner.metadata.controller().map(|o| o.uid.clone()).into_iter().collect()
     }
 }
 

@@ -12,7 +12,7 @@ use pintle_client::informers::{BY_CONTROLLER, View};
 use pintle_client::meta::{MetaOnly, key, split_key};
 use pintle_client::recorder::reference_of;
 use pintle_client::typed::{decode, resource_of};
-use pintle_client::{Error, Informer, Key, Patch, WorkQueue};
+use pintle_client::{Error, Informer, Key, Patch, UnlessGone, WorkQueue};
 use serde_json::json;
 
 use crate::context::{Context, Outcome, listen};
@@ -126,10 +126,12 @@ impl Controller {
             let patch = Patch::strategic(
                 &json!({"metadata": {"uid": object.uid()}, "status": {"resourceClaimStatuses": statuses}}),
             )?;
-            match self.cx.client.of::<TypedPod>().patch_status(object.namespace(), object.name(), patch).await {
-                Err(e) if !e.is_not_found() => return Err(e),
-                _ => {}
-            }
+            self.cx
+                .client
+                .of::<TypedPod>()
+                .patch_status(object.namespace(), object.name(), patch)
+                .await
+                .unless_gone()?;
         }
         self.reserve(&pod).await?;
         Ok(None)
@@ -258,10 +260,12 @@ impl Controller {
                 .await?;
             }
             Plan::Delete => {
-                match self.cx.client.of::<ResourceClaim>().delete(namespace, object.name(), Some(object.uid())).await {
-                    Err(e) if !e.is_not_found() && !e.is_conflict() => return Err(e),
-                    _ => {}
-                }
+                self.cx
+                    .client
+                    .of::<ResourceClaim>()
+                    .delete(namespace, object.name(), Some(object.uid()))
+                    .await
+                    .unless_gone()?;
             }
         }
         Ok(None)

@@ -9,7 +9,7 @@ use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, ServiceAccount};
 use pintle_client::typed::decode;
-use pintle_client::{Informer, Key, Patch};
+use pintle_client::{Informer, Key, Patch, UnlessGone};
 use serde_json::json;
 
 use crate::context::{Context, Outcome, listen};
@@ -114,13 +114,10 @@ impl Controller {
             Verdict::MarkInvalid(today) => {
                 let version = object.resource_version().to_string();
                 let patch = json!({"metadata": {"uid": object.uid(), "resourceVersion": version, "labels": {INVALID_SINCE: today}}});
-                match self.cx.client.of::<Secret>().patch(namespace, name, Patch::merge(&patch)?).await {
-                    Err(e) if !e.is_not_found() && !e.is_conflict() => return Err(e),
-                    _ => {}
-                }
+                self.cx.client.of::<Secret>().patch(namespace, name, Patch::merge(&patch)?).await.unless_gone()?;
             }
             Verdict::Delete => match self.cx.client.of::<Secret>().delete(namespace, name, Some(object.uid())).await {
-                Err(e) if !e.is_not_found() && !e.is_conflict() => return Err(e),
+                Err(e) if !e.is_not_found() => return Err(e),
                 _ => return Ok(None),
             },
         }

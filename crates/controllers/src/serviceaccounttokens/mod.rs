@@ -11,7 +11,7 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
 use pintle_client::meta::{key, split_key};
 use pintle_client::typed::decode;
-use pintle_client::{Informer, Key};
+use pintle_client::{Informer, Key, UnlessGone};
 
 use crate::context::{Context, Outcome, listen};
 
@@ -113,19 +113,20 @@ impl Controller {
             found = fresh.and_then(|a| a.metadata.uid);
         }
         let Some(uid) = found.filter(|u| wanted.is_none_or(|w| w == u)) else {
-            return match self.cx.client.of::<Secret>().delete(namespace, object.name(), Some(object.uid())).await {
-                Err(e) if !e.is_not_found() && !e.is_conflict() => Err(e),
-                _ => Ok(None),
-            };
+            return self
+                .cx
+                .client
+                .of::<Secret>()
+                .delete(namespace, object.name(), Some(object.uid()))
+                .await
+                .unless_gone()
+                .map(|_| None);
         };
         let sign = || self.signer.legacy(namespace, object.name(), &account, &uid);
         let new =
             completed(&secret, &uid, self.cx.config.root_ca.as_deref(), sign).map_err(pintle_client::Error::Config)?;
         if let Some(new) = new {
-            match self.cx.client.of::<Secret>().update(&new).await {
-                Err(e) if !e.is_not_found() && !e.is_conflict() => return Err(e),
-                _ => {}
-            }
+            self.cx.client.of::<Secret>().update(&new).await.unless_gone()?;
         }
         Ok(None)
     }

@@ -89,7 +89,8 @@ impl Step<'_> {
         let keep = match strategy.and_then(|u| u.rolling_update.as_ref()) {
             _ if !rolling => 0,
             Some(r) => r.partition.unwrap_or(0),
-            None => set.status.as_ref().and_then(|s| s.current_replicas).unwrap_or(0),
+            // As many as there are now: the status may still count the one that this pod comes after.
+            None => self.count_of(self.s.current),
         };
         let r = if ordinal < start + keep { self.s.current } else { self.s.update };
         let template =
@@ -194,15 +195,22 @@ impl Step<'_> {
         }
     }
 
+    fn count(&self, f: &dyn Fn(&Pod) -> bool) -> i32 {
+        i32::try_from(self.s.pods.iter().filter(|p| f(p)).count()).unwrap_or(i32::MAX)
+    }
+
+    /// Pods of a revision that are not going.
+    fn count_of(&self, r: &ControllerRevision) -> i32 {
+        self.count(&|p| !p.is_deleting() && revision(p) == name_of(r))
+    }
+
     fn status(&self) -> StatefulSetStatus {
         let old = self.s.set.status.clone().unwrap_or_default();
-        let count =
-            |f: &dyn Fn(&Pod) -> bool| i32::try_from(self.s.pods.iter().filter(|p| f(p)).count()).unwrap_or(i32::MAX);
+        let count = |f: &dyn Fn(&Pod) -> bool| self.count(f);
         let nonzero = |n: i32| (n > 0).then_some(n);
-        let of = |r: &ControllerRevision| count(&|p| !p.is_deleting() && revision(p) == name_of(r));
         let (replicas, ready) = (count(&|_| true), count(&|p| self.is_ready(p)));
-        let updated = of(self.s.update);
-        let (mut current, mut revision) = (of(self.s.current), name_of(self.s.current).to_owned());
+        let updated = self.count_of(self.s.update);
+        let (mut current, mut revision) = (self.count_of(self.s.current), name_of(self.s.current).to_owned());
         // Once all pods are of the new revision it becomes the current one.
         let rolling = self
             .s
@@ -318,6 +326,7 @@ mod tests {
     fn steps() {
         let rolling = json!({"type": "RollingUpdate", "rollingUpdate": {"partition": 0}});
         let part = json!({"type": "RollingUpdate", "rollingUpdate": {"partition": 2}});
+        let bare = json!({"type": "RollingUpdate"});
         let two = json!({"type": "RollingUpdate", "rollingUpdate": {"partition": 0, "maxUnavailable": 2}});
         for (n, policy, strategy, pods, want) in [
             (3, "OrderedReady", &rolling, &[][..], &["+web-0@v2"][..]),
@@ -339,9 +348,14 @@ mod tests {
             (3, "OrderedReady", &two, &["0 v1 r", "1 v1 r", "2 v1 r"], &["-web-2", "-web-1"]),
             (3, "OrderedReady", &part, &["0 v1 r", "1 v1 r", "2 v2 r"], &[]),
             (3, "OrderedReady", &part, &["0 v1 r", "2 v2 r"], &["+web-1@v1"]),
+            // What was deleted for its revision is not made anew in it, whatever the status says by then.
+            (3, "OrderedReady", &bare, &["0 v1 r", "1 v1 r"], &["+web-2@v2"]),
+            (3, "OrderedReady", &bare, &["0 v1 r"], &["+web-1@v2"]),
             (3, "OrderedReady", &json!({"type": "OnDelete"}), &["0 v1 r", "1 v1 r", "2 v1 r"], &[]),
         ] {
-            assert_eq!(run(&set(n, policy, strategy.clone()), pods).0, want, "{n} {policy} {strategy} {pods:?}");
+            let mut set = set(n, policy, strategy.clone());
+            set.status = Some(StatefulSetStatus { current_replicas: Some(n), ..StatefulSetStatus::default() });
+            assert_eq!(run(&set, pods).0, want, "{n} {policy} {strategy} {pods:?}");
         }
     }
 

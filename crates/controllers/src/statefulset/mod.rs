@@ -8,17 +8,16 @@ use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet, StatefulSetStatus};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod as TypedPod};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use pintle_api::metrics::{Family, Kind, Stability};
 use pintle_client::informers::View;
 use pintle_client::meta::{HasMeta, MetaOnly, key};
 use pintle_client::recorder::reference_of;
 use pintle_client::typed::{decode, resource_of};
-use pintle_client::{Error, Informer, Key, Meta, Patch};
-use serde_json::json;
+use pintle_client::{Error, Informer, Key, Meta, Patch, UnlessGone};
+use serde_json::{Value, json};
 
 use crate::context::{Context, Outcome};
-use crate::support::history::{self, Synced};
+use crate::support::history::{self, Revisions, Synced};
 use crate::support::owned::{Kinds, Owned, Selects, Workload};
 use crate::support::pods::{self, Pod};
 use crate::support::status;
@@ -33,8 +32,7 @@ struct Controller {
     pods: Arc<Owned<Set, Pod>>,
     claims: View<MetaOnly>,
     claim_objects: Informer,
-    revisions: Informer,
-    revision_metas: View<MetaOnly>,
+    revisions: Revisions,
 }
 
 static MAX_UNAVAILABLE: Family = Family::new(
@@ -96,8 +94,7 @@ pub async fn run(cx: Context) {
         pods: Owned::start(&cx, "statefulset", kinds),
         claims: cx.informers.view::<PersistentVolumeClaim, MetaOnly>(),
         claim_objects: cx.informers.of::<PersistentVolumeClaim>(),
-        revisions: cx.informers.of::<ControllerRevision>(),
-        revision_metas: cx.informers.view::<ControllerRevision, MetaOnly>(),
+        revisions: Revisions::new(&cx.informers),
         cx: cx.clone(),
     });
     let queue = me.pods.queue.clone();
@@ -117,7 +114,7 @@ impl Controller {
             namespace: object.namespace(),
             collisions: set.status.as_ref().and_then(|s| s.collision_count),
         };
-        let revisions = history::of_owner(&self.revisions, &self.revision_metas, object.uid())?;
+        let revisions = self.revisions.of_owner(object.uid())?;
         let update = if object.is_deleting() {
             let Some(last) = revisions.last() else { return Ok(None) };
             last.clone()
@@ -211,7 +208,7 @@ impl Controller {
                         "SuccessfulDelete",
                         format!("delete Pod {} in StatefulSet {name} successful", m.name),
                     ),
-                    Err(e) if e.is_not_found() || e.is_conflict() => {}
+                    Err(e) if e.is_not_found() => {}
                     Err(e) => {
                         self.cx.recorder.warning(
                             &about,
@@ -226,10 +223,7 @@ impl Controller {
             Action::Label(pod, labels) => {
                 let m = &pod.metadata;
                 let patch = Patch::merge(&json!({"metadata": {"uid": m.uid, "labels": labels}}))?;
-                match api.patch(&m.namespace, &m.name, patch).await {
-                    Err(e) if !e.is_not_found() => return Err(e),
-                    _ => {}
-                }
+                api.patch(&m.namespace, &m.name, patch).await.unless_gone()?;
             }
         }
         Ok(())
@@ -286,33 +280,17 @@ impl Controller {
                 if have == want.iter().map(|o| o.uid.as_str()).collect::<Vec<_>>() {
                     continue;
                 }
-                let mut owners: Vec<OwnerReference> = there
-                    .metadata
-                    .owner_references
-                    .iter()
-                    .filter(|o| !ours(&o.uid))
-                    .map(|o| OwnerReference {
-                        api_version: o.api_version.clone(),
-                        kind: o.kind.clone(),
-                        name: o.name.clone(),
-                        uid: o.uid.clone(),
-                        controller: o.controller.then_some(true),
-                        block_owner_deletion: o.block_owner_deletion.then_some(true),
-                    })
-                    .collect();
-                owners.extend(want);
+                let others = there.metadata.owner_references.iter().filter(|o| !ours(&o.uid));
+                let owners: Vec<Value> = others.map(|o| json!(o)).chain(want.map(|o| json!(o))).collect();
                 let Some(object) = self.claim_objects.get(&k).filter(|o| o.uid() == there.metadata.uid) else {
                     continue;
                 };
-                let owners = serde_json::to_value(&owners).map_err(|e| Error::decode("owners", e))?;
-                let put = |m: &mut serde_json::Map<String, serde_json::Value>| {
-                    drop(m.insert("ownerReferences".into(), owners));
+                let put = |m: &mut serde_json::Map<String, Value>| {
+                    drop(m.insert("ownerReferences".into(), owners.into()));
                 };
-                match status::put_metadata(&self.cx.client, resource_of::<PersistentVolumeClaim>(), &object, put).await
-                {
-                    Err(e) if !e.is_not_found() => return Err(e),
-                    _ => {}
-                }
+                status::put_metadata(&self.cx.client, resource_of::<PersistentVolumeClaim>(), &object, put)
+                    .await
+                    .unless_gone()?;
             }
         }
         Ok(())

@@ -11,16 +11,25 @@ struct Groups {
     groups: Vec<Group>,
 }
 
-#[derive(Deserialize)]
+/// A group as `/apis` and `/apis/GROUP` tell of it.
+#[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Group {
+pub struct Group {
     preferred_version: Version,
 }
 
-#[derive(Deserialize)]
+#[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Version {
     group_version: String,
+}
+
+impl Group {
+    /// The path of its preferred version.
+    #[must_use]
+    pub fn path(&self) -> String {
+        format!("/apis/{}", self.preferred_version.group_version)
+    }
 }
 
 #[derive(Deserialize)]
@@ -62,7 +71,7 @@ async fn get<T: DeserializeOwned>(client: &Client, path: &str) -> Result<T, Erro
 pub async fn preferred(client: &Client) -> Result<Served, Error> {
     let groups: Groups = get(client, "/apis").await?;
     let mut paths = vec!["/api/v1".to_owned()];
-    paths.extend(groups.groups.iter().map(|g| format!("/apis/{}", g.preferred_version.group_version)));
+    paths.extend(groups.groups.iter().map(Group::path));
     let mut out = Served::default();
     for path in paths {
         let list: ResourceList = match get(client, &path).await {

@@ -9,7 +9,7 @@ use k8s_openapi::apimachinery::pkg::runtime::RawExtension;
 use pintle_client::informers::{BY_CONTROLLER, View};
 use pintle_client::meta::MetaOnly;
 use pintle_client::typed::decode;
-use pintle_client::{Client, Error, Informer};
+use pintle_client::{Client, Error, Informer, Informers, UnlessGone};
 use serde_json::{Value, json};
 
 use crate::support::hash;
@@ -51,18 +51,34 @@ pub fn template(revision: &ControllerRevision) -> Option<PodTemplateSpec> {
     serde_json::from_value(template).ok()
 }
 
-/// The revisions an owner has, by number.
-///
-/// # Errors
-/// When one does not decode.
-pub fn of_owner(informer: &Informer, metas: &View<MetaOnly>, uid: &str) -> Result<Vec<ControllerRevision>, Error> {
-    let metas = metas.by_index(BY_CONTROLLER, uid);
-    let mut all: Vec<ControllerRevision> =
-        metas.iter().filter_map(|m| informer.get(&m.metadata.key())).map(|o| decode(&o)).collect::<Result<_, _>>()?;
-    all.sort_by(|a, b| {
-        a.revision.cmp(&b.revision).then_with(|| a.metadata.creation_timestamp.cmp(&b.metadata.creation_timestamp))
-    });
-    Ok(all)
+/// The revisions there are.
+#[derive(Debug)]
+pub struct Revisions {
+    objects: Informer,
+    /// Who owns them.
+    pub metas: View<MetaOnly>,
+}
+
+impl Revisions {
+    /// Follows the revisions of everybody.
+    #[must_use]
+    pub fn new(informers: &Informers) -> Self {
+        Self { objects: informers.of::<ControllerRevision>(), metas: informers.view::<ControllerRevision, MetaOnly>() }
+    }
+
+    /// The revisions an owner has, by number.
+    ///
+    /// # Errors
+    /// When one does not decode.
+    pub fn of_owner(&self, uid: &str) -> Result<Vec<ControllerRevision>, Error> {
+        let metas = self.metas.by_index(BY_CONTROLLER, uid);
+        let objects = metas.iter().filter_map(|m| self.objects.get(&m.metadata.key()));
+        let mut all: Vec<ControllerRevision> = objects.map(|o| decode(&o)).collect::<Result<_, _>>()?;
+        all.sort_by(|a, b| {
+            a.revision.cmp(&b.revision).then_with(|| a.metadata.creation_timestamp.cmp(&b.metadata.creation_timestamp))
+        });
+        Ok(all)
+    }
 }
 
 /// A new revision of a template.
@@ -145,10 +161,7 @@ pub async fn truncate(
     for revision in &idle[..excess] {
         let m = &revision.metadata;
         let (namespace, name) = (m.namespace.as_deref().unwrap_or_default(), m.name.as_deref().unwrap_or_default());
-        match client.of::<ControllerRevision>().delete(namespace, name, m.uid.as_deref()).await {
-            Err(e) if !e.is_not_found() => return Err(e),
-            _ => {}
-        }
+        client.of::<ControllerRevision>().delete(namespace, name, m.uid.as_deref()).await.unless_gone()?;
     }
     Ok(())
 }

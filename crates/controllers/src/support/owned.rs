@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use pintle_api::Object;
 use pintle_api::resources::Resource;
 use pintle_api::selector::Selector;
-use pintle_client::informers::{BY_CONTROLLER, View};
+use pintle_client::informers::{BY_CONTROLLER, View, orphans_of};
 use pintle_client::meta::{HasMeta, key};
 use pintle_client::{Change, Error, Informer, Key, Meta, WorkQueue, WriteParams};
 use serde::Deserialize;
@@ -185,8 +185,7 @@ impl<O: Selects, T: HasMeta + Send + Sync + 'static> Owned<O, T> {
             resource: self.resource,
         };
         let mut candidates = self.objects.by_index(BY_CONTROLLER, &meta.uid);
-        let orphans = self.objects.by_index(BY_CONTROLLER, "");
-        candidates.extend(orphans.into_iter().filter(|o| o.meta().namespace == meta.namespace));
+        candidates.extend(self.objects.by_index(BY_CONTROLLER, &orphans_of(&meta.namespace)));
         claimer.claim(candidates, |m| owner.wants(m), adoptable).await
     }
 }

@@ -5,15 +5,19 @@ use std::sync::Arc;
 use pintle_api::resources::Resource;
 use pintle_client::meta::HasMeta;
 use pintle_client::{Change, Client, Error, Meta, OwnerRef, Patch, WriteParams};
-use serde_json::{Value, json};
+use serde_json::json;
 
 /// The controller reference to an owner, as upstream writes it.
 #[must_use]
-pub fn controller_ref(resource: &Resource, owner: &Meta) -> Value {
-    json!({
-        "apiVersion": resource.api_version(), "kind": resource.kind, "name": owner.name, "uid": owner.uid,
-        "controller": true, "blockOwnerDeletion": true,
-    })
+pub fn controller_ref(resource: &Resource, owner: &Meta) -> OwnerRef {
+    OwnerRef {
+        api_version: resource.api_version(),
+        kind: resource.kind.to_owned(),
+        name: owner.name.clone(),
+        uid: owner.uid.clone(),
+        controller: true,
+        block_owner_deletion: true,
+    }
 }
 
 /// The controller reference of an object when it is of this kind, whatever its version.
@@ -118,7 +122,7 @@ impl Claimer<'_> {
         Ok(())
     }
 
-    async fn set_owners(&self, meta: &Meta, owners: Vec<Value>) -> Result<(), Error> {
+    async fn set_owners(&self, meta: &Meta, owners: &[OwnerRef]) -> Result<(), Error> {
         let patch =
             json!({"metadata": {"uid": meta.uid, "resourceVersion": meta.resource_version, "ownerReferences": owners}});
         let params = WriteParams::default();
@@ -129,35 +133,25 @@ impl Claimer<'_> {
     }
 
     async fn adopt(&self, meta: &Meta) -> Result<(), Error> {
-        let mut owners: Vec<Value> = meta.owner_references.iter().map(as_json).collect();
+        let mut owners = meta.owner_references.clone();
         owners.push(controller_ref(self.owner_resource, self.owner));
-        self.set_owners(meta, owners).await
+        self.set_owners(meta, &owners).await
     }
 
     async fn release(&self, meta: &Meta) -> Result<(), Error> {
-        let owners = meta.owner_references.iter().filter(|o| o.uid != self.owner.uid).map(as_json).collect();
-        match self.set_owners(meta, owners).await {
+        let owners: Vec<OwnerRef> = meta.owner_references.iter().filter(|o| o.uid != self.owner.uid).cloned().collect();
+        match self.set_owners(meta, &owners).await {
             Err(e) if e.is_not_found() || e.is_invalid() => Ok(()),
             other => other,
         }
     }
 }
 
-fn as_json(o: &OwnerRef) -> Value {
-    let mut v = json!({"apiVersion": o.api_version, "kind": o.kind, "name": o.name, "uid": o.uid});
-    if o.controller {
-        v["controller"] = json!(true);
-    }
-    if o.block_owner_deletion {
-        v["blockOwnerDeletion"] = json!(true);
-    }
-    v
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use pintle_client::meta::MetaOnly;
+    use serde_json::Value;
 
     fn object(owner: Option<&str>, label: &str) -> Arc<MetaOnly> {
         let owners: Vec<Value> = owner

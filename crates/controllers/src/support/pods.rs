@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use pintle_client::clock::since;
-use pintle_client::informers::{BY_CONTROLLER, View};
+use pintle_client::informers::{View, index_by_controller};
 use pintle_client::meta::HasMeta;
 use pintle_client::{Informers, Meta};
 use serde::Deserialize;
@@ -203,8 +203,7 @@ pub const BY_NODE: &str = "node";
 #[must_use]
 pub fn view(informers: &Informers) -> View<Pod> {
     let view = informers.of::<k8s_openapi::api::core::v1::Pod>().view::<Pod>();
-    // Pods without a controller stand under the empty uid, where those who may adopt them look.
-    view.add_index(BY_CONTROLLER, |p| vec![p.metadata.controller().map(|o| o.uid.clone()).unwrap_or_default()]);
+    index_by_controller(&view);
     view.add_index(BY_NODE, |p| if p.spec.node_name.is_empty() { vec![] } else { vec![p.spec.node_name.clone()] });
     view
 }

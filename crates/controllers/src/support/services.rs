@@ -1,9 +1,9 @@
 //! The narrow form of a Service, and the pods behind it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use pintle_api::selector::Selector;
 use pintle_client::informers::View;
 use pintle_client::meta::HasMeta;
 use pintle_client::{Cache, Change, Informers, Key, Meta};
@@ -72,27 +72,48 @@ impl Service {
         self.spec.cluster_ip == "None"
     }
 
-    /// Its pods' labels; `None` when it has no pods of its own.
+    /// Whether it selects pods; the endpoints of one that does not are somebody else's.
     #[must_use]
-    pub fn selector(&self) -> Option<Selector> {
-        let labels = self.spec.selector.iter().map(|(k, v)| (k.as_str(), v.as_str()));
-        (!self.spec.selector.is_empty()).then(|| Selector::from_set(labels))
+    pub fn has_selector(&self) -> bool {
+        !self.spec.selector.is_empty()
+    }
+
+    /// Whether it selects pods with these labels.
+    #[must_use]
+    pub fn selects(&self, labels: &BTreeMap<String, String>) -> bool {
+        self.has_selector() && self.spec.selector.iter().all(|(k, v)| labels.get(k) == Some(v))
     }
 
     /// The pods that its selector selects.
     #[must_use]
-    pub fn pods(&self, pods: &Cache<Pod>) -> Vec<std::sync::Arc<Pod>> {
-        let Some(selector) = self.selector() else { return Vec::new() };
-        let mut all = pods.namespace(&self.metadata.namespace);
-        all.retain(|p| selector.matches_map(Some(&p.metadata.labels)));
-        all
+    pub fn pods(&self, pods: &Cache<Pod>) -> Vec<Arc<Pod>> {
+        if !self.has_selector() {
+            return Vec::new();
+        }
+        pods.select(&self.metadata.namespace, |p| self.selects(&p.metadata.labels))
     }
+}
+
+/// Index of Services by a label that their pods have: to a pod only those matter that are found under one of its own.
+const BY_LABEL: &str = "label";
+
+fn label(namespace: &str, (key, value): (&String, &String)) -> String {
+    format!("{namespace}/{key}={value}")
 }
 
 /// The shared view of all Services.
 #[must_use]
 pub fn view(informers: &Informers) -> View<Service> {
-    informers.of::<k8s_openapi::api::core::v1::Service>().view::<Service>()
+    let view = informers.of::<k8s_openapi::api::core::v1::Service>().view::<Service>();
+    index_by_label(&view);
+    view
+}
+
+fn index_by_label(view: &View<Service>) {
+    // One label of a selector is enough to find it by.
+    view.add_index(BY_LABEL, |s| {
+        s.spec.selector.first_key_value().map(|l| label(&s.metadata.namespace, l)).into_iter().collect()
+    });
 }
 
 /// Whether a change of a pod can change anybody's endpoints.
@@ -116,10 +137,15 @@ pub fn of_pod(change: &Change<Pod>, services: &Cache<Service>) -> Vec<Key> {
     {
         return Vec::new();
     }
-    let states = [change.before(), change.now()];
-    let matches = |s: &Selector| states.iter().flatten().any(|p| s.matches_map(Some(&p.metadata.labels)));
-    let all = services.namespace_entries(&change.last().metadata.namespace);
-    all.into_iter().filter(|(_, s)| s.selector().is_some_and(|s| matches(&s))).map(|(k, _)| k).collect()
+    let mut found = BTreeSet::new();
+    for pod in [change.before(), change.now()].into_iter().flatten() {
+        let m = &pod.metadata;
+        for l in &m.labels {
+            let candidates = services.by_index(BY_LABEL, &label(&m.namespace, l));
+            found.extend(candidates.iter().filter(|s| s.selects(&m.labels)).map(|s| Key::from(s.metadata.key())));
+        }
+    }
+    found.into_iter().collect()
 }
 
 /// The number of a Service's port on a pod; `None` when no container has a port of that name.
@@ -146,4 +172,49 @@ pub fn target_port(pod: &Pod, port: &Port) -> Option<i32> {
 pub fn address<'a>(pod: &'a Pod, family: &str) -> Option<&'a str> {
     let ips = pod.status.pod_ips.iter().map(|i| i.ip.as_str()).chain([pod.status.pod_ip.as_str()]);
     ips.filter(|ip| !ip.is_empty()).find(|ip| ip.contains(':') == (family == "IPv6"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pintle_client::Client;
+    use pintle_client::testing::FakeApi;
+    use serde_json::json;
+
+    #[tokio::test(start_paused = true)]
+    async fn pods_concern_the_services_that_select_them() {
+        let api = FakeApi::new();
+        let client = Client::in_process(api.service(), pintle_api::service::UserInfo::default());
+        let service = |name: &str, namespace: &str, selector: serde_json::Value| {
+            serde_json::from_value(
+                json!({"metadata": {"name": name, "namespace": namespace}, "spec": {"selector": selector}}),
+            )
+            .unwrap()
+        };
+        for s in [
+            service("one", "n", json!({"app": "a"})),
+            service("two", "n", json!({"app": "a", "tier": "x"})),
+            service("none", "n", json!({})),
+            service("other", "n", json!({"app": "b"})),
+            service("one", "m", json!({"app": "a"})),
+        ] {
+            client.of::<k8s_openapi::api::core::v1::Service>().create(&s).await.unwrap();
+        }
+        let informers = Informers::new(client.clone());
+        let services = view(&informers);
+        services.synced().await;
+        let pod = |labels: serde_json::Value, ready: &str| -> Arc<Pod> {
+            let conditions = json!([{"type": "Ready", "status": ready}]);
+            Arc::new(serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "n", "labels": labels}, "status": {"conditions": conditions}})).unwrap())
+        };
+        let of = |change: Change<Pod>| of_pod(&change, &services).iter().map(ToString::to_string).collect::<Vec<_>>();
+        let key: Key = "n/p".into();
+        let (a, ax, b) = (json!({"app": "a"}), json!({"app": "a", "tier": "x"}), json!({"app": "b", "more": "c"}));
+        assert_eq!(of(Change::Added(key.clone(), pod(a.clone(), "True"))), ["n/one"]);
+        assert_eq!(of(Change::Added(key.clone(), pod(ax.clone(), "True"))), ["n/one", "n/two"]);
+        assert_eq!(of(Change::Modified(key.clone(), pod(a.clone(), "True"), pod(b, "True"))), ["n/one", "n/other"]);
+        assert_eq!(of(Change::Modified(key.clone(), pod(a.clone(), "True"), pod(a.clone(), "True"))), [""; 0]);
+        assert_eq!(of(Change::Modified(key.clone(), pod(a.clone(), "True"), pod(a, "False"))), ["n/one"]);
+        assert_eq!(of(Change::Deleted(key, pod(ax, "True"))), ["n/one", "n/two"]);
+    }
 }

@@ -11,7 +11,7 @@ use pintle_client::clock::since;
 use pintle_client::informers::View;
 use pintle_client::recorder::reference;
 use pintle_client::typed::resource_of;
-use pintle_client::{Cache, Key, Patch, WorkQueue};
+use pintle_client::{Cache, Key, Patch, UnlessGone, WorkQueue};
 use serde_json::json;
 
 use crate::context::{Context, Outcome, listen};
@@ -130,10 +130,7 @@ impl Controller {
             Ok(_) => api.delete(&m.namespace, &m.name, Some(&m.uid)).await,
             Err(e) => Err(e),
         };
-        match done {
-            Err(e) if !e.is_not_found() => Err(e),
-            _ => Ok(None),
-        }
+        done.unless_gone().map(|_| None)
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::Node as TypedNode;
 use parking_lot::Mutex;
 use pintle_client::informers::View;
-use pintle_client::{Key, Patch};
+use pintle_client::{Key, Patch, UnlessGone};
 use serde_json::json;
 
 use crate::context::{Context, Outcome, listen};
@@ -65,10 +65,7 @@ impl Controller {
             return Ok(None);
         }
         let patch = Patch::strategic(&json!({"metadata": {"annotations": {ANNOTATION: want}}}))?;
-        match self.cx.client.of::<TypedNode>().patch("", name, patch).await {
-            Err(e) if !e.is_not_found() => Err(e),
-            _ => Ok(None),
-        }
+        self.cx.client.of::<TypedNode>().patch("", name, patch).await.unless_gone().map(|_| None)
     }
 }
 

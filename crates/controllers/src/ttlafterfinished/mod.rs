@@ -6,6 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{DeleteOptions, Preconditions};
+use pintle_client::UnlessGone;
 use pintle_client::clock::since;
 use pintle_client::typed::decode;
 
@@ -66,10 +67,7 @@ async fn sync(cx: &Context, job: Job) -> Outcome {
         preconditions: Some(Preconditions { uid: fresh.metadata.uid, ..Preconditions::default() }),
         ..DeleteOptions::default()
     };
-    match api.delete_with(&namespace, &name, &options).await {
-        Err(e) if !e.is_not_found() => Err(e),
-        _ => Ok(None),
-    }
+    api.delete_with(&namespace, &name, &options).await.unless_gone().map(|_| None)
 }
 
 #[cfg(test)]

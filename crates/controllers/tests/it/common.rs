@@ -54,6 +54,8 @@ pub fn start_on(service: ApiService, clock: Clock, controllers: &[&str], config:
     Cluster { api: FakeApi::new(), client, clock, shutdown, simulated: false }
 }
 
+/// Requests after which somebody asks without end.
+const HOT: usize = 6_000;
 /// How long a test waits for a change at most.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -107,12 +109,11 @@ impl Cluster {
         let informer = informers.of::<T>();
         let mut changes = informer.subscribe();
         let began = tokio::time::Instant::now();
-        let most = self.api.request_count() + 200_000;
+        let most = self.api.request_count() + HOT;
         loop {
             // Who asks without end keeps the time from passing.
             if self.api.request_count() > most {
-                let requests = self.api.requests();
-                panic!("never: {what}; a hot loop: {:#?}", &requests[requests.len() - 60..]);
+                self.hot(what);
             }
             let all = self.list::<T>(namespace).await;
             if wanted(&all) {
@@ -133,15 +134,29 @@ impl Cluster {
         }
     }
 
+    /// Waits, while nobody asks without end: that keeps simulated time from passing.
+    async fn unless_hot(&self, wait: impl Future<Output = ()>) {
+        let most = self.api.request_count() + HOT;
+        tokio::select! {
+            () = wait => {}
+            () = self.api.until(|a| a.request_count() > most) => self.hot("quiet"),
+        }
+    }
+
+    fn hot(&self, what: &str) -> ! {
+        let requests = self.api.requests();
+        panic!("never: {what}; a hot loop: {:#?}", &requests[requests.len() - 60..]);
+    }
+
     /// Waits until nobody asks the API for anything.
     pub async fn settle(&self) {
-        self.api.quiet(Duration::from_secs(3)).await;
+        self.unless_hot(self.api.quiet(Duration::from_secs(3))).await;
     }
 
     /// Lets simulated time pass.
     pub async fn pass(&self, time: Duration) {
         assert!(self.simulated, "real time is not waited for");
-        tokio::time::sleep(time).await;
+        self.unless_hot(tokio::time::sleep(time)).await;
     }
 
     /// Plays kubelet: new pods of the image `succeeds` or `fails` end so, those of the image `pending` stay as they
