@@ -65,10 +65,14 @@ impl UserInfo {
 #[derive(Clone, Debug)]
 pub struct InProcessUser(pub Arc<UserInfo>);
 
-/// Request extension: for LIST and WATCH the caller takes [`ObjectList`] or [`ObjectStream`] from the response's
-/// extensions instead of a body.
+/// Request extension: the caller takes [`ObjectList`], [`ObjectStream`] or (of one object) [`SharedObject`] from the
+/// response's extensions instead of a body, where there is one.
 #[derive(Clone, Copy, Debug)]
 pub struct WantObjects;
+
+/// Response extension: the one object that is the answer, shared with the API server's cache.
+#[derive(Clone)]
+pub struct SharedObject(pub Arc<Object>);
 
 /// Response extension: a LIST's objects, shared with the API server's cache.
 #[derive(Clone)]

@@ -13,13 +13,15 @@ use http::header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER, USER_AGENT};
 use http::{HeaderValue, Method, Request, Response};
 use http_body_util::BodyExt;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::DeleteOptions;
+use pintle_api::metrics::{Family, Kind, Stability};
 use pintle_api::object::{Object, WatchEvent};
 use pintle_api::resources::Resource;
 use pintle_api::service::{
-    ApiService, Body, BoxError, InProcessUser, ObjectList, ObjectStream, UserInfo, WantObjects, full,
+    ApiService, Body, BoxError, InProcessUser, ObjectList, ObjectStream, SharedObject, UserInfo, WantObjects, full,
 };
 use pintle_api::status::Status;
 use serde::Serialize;
+use tokio::time::Instant;
 use tower::ServiceExt;
 
 use crate::Result;
@@ -31,6 +33,21 @@ use crate::watch;
 const RETRIES_AFTER: u32 = 10;
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
+static REQUESTS: Family = Family::new(
+    "rest_client_requests_total",
+    Kind::Counter,
+    Stability::Alpha,
+    &["code", "method", "host"],
+    "Number of HTTP requests, partitioned by status code, method, and host.",
+);
+static DURATION: Family = Family::new(
+    "rest_client_request_duration_seconds",
+    Kind::Histogram(&[0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0]),
+    Stability::Alpha,
+    &["verb", "host"],
+    "Request latency in seconds. Broken down by verb, and host.",
+);
+
 /// Requests to a Kubernetes API. Cheap to clone.
 #[derive(Clone)]
 pub struct Client {
@@ -39,6 +56,8 @@ pub struct Client {
 
 struct Inner {
     transport: Transport,
+    /// Where that leads, for the metrics.
+    host: Arc<str>,
     user: Option<Arc<UserInfo>>,
     user_agent: HeaderValue,
     kube: OnceLock<kube::Client>,
@@ -214,8 +233,8 @@ impl WriteParams {
 }
 
 impl Client {
-    fn new(transport: Transport, user: Option<Arc<UserInfo>>, user_agent: HeaderValue) -> Self {
-        Self { inner: Arc::new(Inner { transport, user, user_agent, kube: OnceLock::new() }) }
+    fn new(transport: Transport, host: Arc<str>, user: Option<Arc<UserInfo>>, user_agent: HeaderValue) -> Self {
+        Self { inner: Arc::new(Inner { transport, host, user, user_agent, kube: OnceLock::new() }) }
     }
 
     fn default_agent() -> HeaderValue {
@@ -225,7 +244,7 @@ impl Client {
     /// To the API server of this process, as `user`.
     #[must_use]
     pub fn in_process(service: ApiService, user: UserInfo) -> Self {
-        Self::new(transport::in_process(service), Some(Arc::new(user)), Self::default_agent())
+        Self::new(transport::in_process(service), "in-process".into(), Some(Arc::new(user)), Self::default_agent())
     }
 
     /// Over HTTPS as a kubeconfig says (its current context, or the one named). Certificates and tokens that change on
@@ -234,8 +253,8 @@ impl Client {
     /// # Errors
     /// When the file or what it names cannot be read.
     pub async fn from_kubeconfig(path: impl Into<PathBuf>, context: Option<&str>) -> Result<Self> {
-        let transport = transport::over_kubeconfig(path.into(), context.map(Into::into)).await?;
-        Ok(Self::new(transport, None, Self::default_agent()))
+        let (transport, host) = transport::over_kubeconfig(path.into(), context.map(Into::into)).await?;
+        Ok(Self::new(transport, host, None, Self::default_agent()))
     }
 
     /// Over HTTPS by a configuration of the `kube` crate: in a pod, by a token file, by what the environment says.
@@ -243,7 +262,8 @@ impl Client {
     /// # Errors
     /// When certificates do not parse.
     pub fn from_config(config: kube::Config) -> Result<Self> {
-        Ok(Self::new(transport::over_https(config)?, None, Self::default_agent()))
+        let host = transport::host(&config);
+        Ok(Self::new(transport::over_https(config)?, host, None, Self::default_agent()))
     }
 
     /// The same connection as another user. In process the identity changes; over HTTPS it is the credentials' and
@@ -251,7 +271,8 @@ impl Client {
     #[must_use]
     pub fn as_user(&self, user: UserInfo) -> Self {
         let i = &self.inner;
-        Self::new(i.transport.clone(), i.user.as_ref().map(|_| Arc::new(user)), i.user_agent.clone())
+        let user = i.user.as_ref().map(|_| Arc::new(user));
+        Self::new(i.transport.clone(), i.host.clone(), user, i.user_agent.clone())
     }
 
     /// The same connection under another `User-Agent`. Characters that a header cannot hold leave it as it is.
@@ -259,7 +280,7 @@ impl Client {
     pub fn with_user_agent(&self, agent: &str) -> Self {
         let i = &self.inner;
         let agent = HeaderValue::from_str(agent).unwrap_or_else(|_| i.user_agent.clone());
-        Self::new(i.transport.clone(), i.user.clone(), agent)
+        Self::new(i.transport.clone(), i.host.clone(), i.user.clone(), agent)
     }
 
     /// Whether the API server is in this process.
@@ -292,7 +313,7 @@ impl Client {
     /// The kube client keeps a client of ours; one without a kube client in turn, so that there is no cycle.
     fn without_kube(&self) -> Self {
         let i = &self.inner;
-        Self::new(i.transport.clone(), i.user.clone(), i.user_agent.clone())
+        Self::new(i.transport.clone(), i.host.clone(), i.user.clone(), i.user_agent.clone())
     }
 
     /// Sends one request (the URI being path and query) and answers whatever comes, errors included.
@@ -304,7 +325,15 @@ impl Client {
         if let Some(user) = &self.inner.user {
             request.extensions_mut().insert(InProcessUser(user.clone()));
         }
-        self.inner.transport.clone().oneshot(request).map_err(Error::Transport).boxed()
+        let (method, host, began) = (request.method().clone(), self.inner.host.clone(), Instant::now());
+        let count = move |answer: Result<Response<Body>, BoxError>| {
+            let status = answer.as_ref().ok().map(Response::status);
+            let code = status.as_ref().map_or("<error>", http::StatusCode::as_str);
+            REQUESTS.with(&[code, method.as_str(), &host]).inc();
+            DURATION.with(&[method.as_str(), &host]).observe(began.elapsed().as_secs_f64());
+            answer.map_err(Error::Transport)
+        };
+        self.inner.transport.clone().oneshot(request).map(count).boxed()
     }
 
     /// Sends a request, again when the server says to come back later, and turns failures into errors.
@@ -332,6 +361,22 @@ impl Client {
         read(self.send(Ask { method, uri, content, objects: false }).await?).await
     }
 
+    /// Sends a request whose answer is an object. In process that is the API server's own, neither copied nor read
+    /// anew.
+    async fn send_object(
+        &self,
+        method: Method,
+        uri: String,
+        content: Option<(HeaderValue, Bytes)>,
+    ) -> Result<Arc<Object>> {
+        let mut response = self.send(Ask { method, uri, content, objects: true }).await?;
+        if let Some(SharedObject(object)) = response.extensions_mut().remove::<SharedObject>() {
+            return Ok(object);
+        }
+        let bytes = read(response).await?;
+        Object::from_wire(bytes, &[]).map(Arc::new).map_err(|e| Error::decode("answer", e))
+    }
+
     /// GETs a path such as `/version` and answers the body.
     ///
     /// # Errors
@@ -345,7 +390,7 @@ impl Client {
     /// # Errors
     /// As the API or the connection fails.
     pub async fn get(&self, resource: &'static Resource, namespace: &str, name: &str) -> Result<Arc<Object>> {
-        object(self.send_bytes(Method::GET, object_path(resource, namespace, name, ""), None).await?)
+        self.send_object(Method::GET, object_path(resource, namespace, name, ""), None).await
     }
 
     /// A list: all of it, or one page when `limit` is set. An empty namespace means all of them.
@@ -401,7 +446,7 @@ impl Client {
         params: &WriteParams,
     ) -> Result<Arc<Object>> {
         let uri = with_query(object_path(resource, namespace, "", ""), &params.query());
-        object(self.send_bytes(Method::POST, uri, Some((JSON, body))).await?)
+        self.send_object(Method::POST, uri, Some((JSON, body))).await
     }
 
     /// POSTs to a sub-resource (`binding`, `eviction`, `token`, …) and answers what it answers.
@@ -433,7 +478,7 @@ impl Client {
         params: &WriteParams,
     ) -> Result<Arc<Object>> {
         let uri = with_query(object_path(resource, namespace, name, subresource), &params.query());
-        object(self.send_bytes(Method::PUT, uri, Some((JSON, body))).await?)
+        self.send_object(Method::PUT, uri, Some((JSON, body))).await
     }
 
     /// Patches an object or a sub-resource.
@@ -450,7 +495,7 @@ impl Client {
         params: &WriteParams,
     ) -> Result<Arc<Object>> {
         let uri = with_query(object_path(resource, namespace, name, subresource), &params.query());
-        object(self.send_bytes(Method::PATCH, uri, Some(patch.parts())).await?)
+        self.send_object(Method::PATCH, uri, Some(patch.parts())).await
     }
 
     /// Deletes an object; the answer is the object when it lives on for its finalizers or its grace period, and
@@ -529,10 +574,6 @@ async fn failure(response: Response<Body>) -> Error {
         // A proxy's page, or a server that is not Kubernetes.
         _ => Status::failure(code, "", String::from_utf8_lossy(&text[..text.len().min(1024)]).into_owned()).into(),
     }
-}
-
-fn object(bytes: Bytes) -> Result<Arc<Object>> {
-    Object::from_wire(bytes, &[]).map(Arc::new).map_err(|e| Error::decode("answer", e))
 }
 
 #[cfg(test)]

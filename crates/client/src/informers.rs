@@ -116,6 +116,7 @@ struct Entry {
 struct Inner {
     client: Client,
     entries: Mutex<HashMap<(String, Scope), Entry>>,
+    shared: Mutex<HashMap<TypeId, Arc<dyn Any + Send + Sync>>>,
     shutdown: CancellationToken,
 }
 
@@ -143,7 +144,8 @@ impl Informers {
     /// Informers that read by this client.
     #[must_use]
     pub fn new(client: Client) -> Self {
-        let inner = Inner { client, entries: Mutex::default(), shutdown: CancellationToken::new() };
+        let shutdown = CancellationToken::new();
+        let inner = Inner { client, entries: Mutex::default(), shared: Mutex::default(), shutdown };
         Self { inner: Arc::new(inner), asked: Arc::default() }
     }
 
@@ -169,7 +171,7 @@ impl Informers {
     /// The informer of a part of a resource.
     #[must_use]
     pub fn scoped(&self, resource: &'static Resource, scope: &Scope) -> Informer {
-        let informer = self.shared(resource, scope);
+        let informer = self.started(resource, scope);
         let mut asked = self.asked.lock();
         if !asked.iter().any(|i| Arc::ptr_eq(&i.views, &informer.views)) {
             asked.push(informer.clone());
@@ -177,7 +179,7 @@ impl Informers {
         informer
     }
 
-    fn shared(&self, resource: &'static Resource, scope: &Scope) -> Informer {
+    fn started(&self, resource: &'static Resource, scope: &Scope) -> Informer {
         let mut entries = self.inner.entries.lock();
         let id = (resource.path(None), scope.clone());
         if let Some(entry) = entries.get(&id) {
@@ -212,6 +214,18 @@ impl Informers {
         let view = self.of::<K>().view::<T>();
         index_by_controller(&view);
         view
+    }
+
+    /// What several users of these informers share beside views: made by the first who asks for its type.
+    #[must_use]
+    pub fn shared<T: Send + Sync + 'static>(&self, make: impl FnOnce() -> Arc<T>) -> Arc<T> {
+        let mut all = self.inner.shared.lock();
+        if let Some(one) = all.get(&TypeId::of::<T>()).and_then(|one| one.clone().downcast::<T>().ok()) {
+            return one;
+        }
+        let one = make();
+        all.insert(TypeId::of::<T>(), one.clone());
+        one
     }
 
     /// Ends the informers of a resource that is no longer served.

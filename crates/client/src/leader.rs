@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::Result;
 use crate::client::Client;
 use crate::clock::{Clock, micro_time};
+use crate::error::Error;
 use crate::recorder::{Recorder, reference_of};
 
 /// Stretches the pause between attempts to become leader, so that replicas do not all try at once.
@@ -78,7 +79,7 @@ impl LeaderElector {
     /// Who leads, as far as this replica knows.
     #[must_use]
     pub fn leader(&self) -> Option<&str> {
-        self.seen.as_ref()?.lease.spec.as_ref()?.holder_identity.as_deref()
+        self.seen.as_ref().map(|s| holder(&s.lease))
     }
 
     fn is_leader(&self) -> bool {
@@ -196,10 +197,10 @@ impl LeaderElector {
             return Ok(true);
         };
         self.see(lease.clone());
-        let held = lease.spec.clone().unwrap_or_default();
-        let holder = held.holder_identity.as_deref().unwrap_or_default();
+        let holder = holder(&lease);
         if !holder.is_empty() && holder != self.config.identity {
-            let duration = Duration::from_secs(u64::try_from(held.lease_duration_seconds.unwrap_or(0)).unwrap_or(0));
+            let seconds = lease.spec.as_ref().and_then(|s| s.lease_duration_seconds).unwrap_or(0);
+            let duration = Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
             if self.seen.as_ref().is_some_and(|s| s.at + duration > Instant::now()) {
                 return Ok(false);
             }
@@ -213,7 +214,21 @@ impl LeaderElector {
 
     async fn release(&mut self) {
         let Some(seen) = self.seen.take() else { return };
-        let mut lease = seen.lease;
+        let mut done = self.give_back(seen.lease).await;
+        if done.as_ref().is_err_and(Error::is_conflict) {
+            // A renewal that the shutdown cut short was written all the same.
+            done = match self.client.of::<Lease>().get(&self.config.namespace, &self.config.name).await {
+                Ok(lease) if holder(&lease) == self.config.identity => self.give_back(lease).await,
+                Ok(_) => Ok(()),
+                Err(e) => Err(e),
+            };
+        }
+        if let Err(error) = done {
+            tracing::warn!(lease = self.config.name, %error, "cannot release the lease");
+        }
+    }
+
+    async fn give_back(&self, mut lease: Lease) -> Result<()> {
         let now = micro_time(self.clock.now());
         let transitions = lease.spec.as_ref().and_then(|s| s.lease_transitions);
         lease.spec = Some(LeaseSpec {
@@ -224,10 +239,13 @@ impl LeaderElector {
             lease_transitions: transitions,
             ..LeaseSpec::default()
         });
-        if let Err(error) = self.client.of::<Lease>().update(&lease).await {
-            tracing::warn!(lease = self.config.name, %error, "cannot release the lease");
-        }
+        self.client.of::<Lease>().update(&lease).await.map(drop)
     }
+}
+
+/// Who holds a lease; empty when nobody does.
+fn holder(lease: &Lease) -> &str {
+    lease.spec.as_ref().and_then(|s| s.holder_identity.as_deref()).unwrap_or_default()
 }
 
 /// A renewal keeps when the lease was acquired; a change of hands counts.
@@ -244,6 +262,7 @@ fn keep(spec: &mut LeaseSpec, old: &Lease) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::client::Patch;
     use crate::testing::{FakeApi, Fault};
     use parking_lot::Mutex;
     use pintle_api::Status;
@@ -305,7 +324,13 @@ mod tests {
         c.until(3).await;
         let lease: Lease = client("a").of::<Lease>().get("kube-system", "x").await.unwrap();
         assert_eq!(lease.spec.unwrap().lease_transitions, Some(2));
+        // Its last renewal was written, though it never heard of that: it gives the lease back all the same.
+        api.no_faults();
+        let touch = Patch::merge(&serde_json::json!({"metadata": {"labels": {"a": "b"}}})).unwrap();
+        client("a").of::<Lease>().patch("kube-system", "x", touch).await.unwrap();
         c.stop.cancel();
         c.task.await.unwrap();
+        let lease: Lease = client("a").of::<Lease>().get("kube-system", "x").await.unwrap();
+        assert_eq!(holder(&lease), "");
     }
 }

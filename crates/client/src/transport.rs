@@ -30,17 +30,24 @@ pub fn over_https(config: Config) -> Result<Transport, Error> {
 
 /// An API server behind HTTPS, as a kubeconfig file says. The file and those it names are looked at again when they
 /// change, so rotated certificates and tokens are taken up without a restart.
-pub async fn over_kubeconfig(path: PathBuf, context: Option<String>) -> Result<Transport, Error> {
+pub async fn over_kubeconfig(path: PathBuf, context: Option<String>) -> Result<(Transport, Arc<str>), Error> {
     let source = Source { path, context };
     let (config, files) = source.load().await?;
+    let host = host(&config);
     let state = Arc::new(Reloading {
         source,
         current: Mutex::new(Current { client: connect(config)?, stamps: stamps(&files), looked: Instant::now() }),
     });
-    Ok(Transport::new(service_fn(move |request: http::Request<Body>| {
+    let transport = service_fn(move |request: http::Request<Body>| {
         let state = state.clone();
         async move { send(&state.client().await, request).await }
-    })))
+    });
+    Ok((Transport::new(transport), host))
+}
+
+/// Host and port that a configuration leads to.
+pub fn host(config: &Config) -> Arc<str> {
+    config.cluster_url.authority().map_or("", |a| a.as_str()).into()
 }
 
 fn connect(mut config: Config) -> Result<kube::Client, Error> {

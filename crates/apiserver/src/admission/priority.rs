@@ -15,13 +15,11 @@ const GROUP: &str = "scheduling.k8s.io";
 
 pub(super) struct Priority;
 
-async fn classes(server: &Server) -> Result<Vec<Arc<Object>>, Status> {
+/// The classes that say they are the default one.
+async fn defaults(server: &Server) -> Result<Vec<Arc<Object>>, Status> {
     let res = server.registry.must(GROUP, "v1", "priorityclasses")?;
-    Ok(res.objects()?.fresh().await?.iter("").cloned().collect())
-}
-
-fn is_default(class: &Value) -> bool {
-    class.get("globalDefault").and_then(Value::as_bool) == Some(true)
+    let is_default = |class: &&Arc<Object>| class.at(&["globalDefault"]) == Some(b"true");
+    Ok(res.objects()?.fresh().await?.iter("").filter(is_default).cloned().collect())
 }
 
 #[async_trait]
@@ -58,10 +56,9 @@ impl Plugin for Priority {
         if name.is_empty() {
             // The default class with the lowest value, as upstream breaks ties.
             let mut best: Option<Value> = None;
-            for class in classes(server).await? {
+            for class in defaults(server).await? {
                 let class: Value = class.view().map_err(Status::internal)?;
-                let lower = best.as_ref().is_none_or(|b| class["value"].as_i64() < b["value"].as_i64());
-                if is_default(&class) && lower {
+                if best.as_ref().is_none_or(|b| class["value"].as_i64() < b["value"].as_i64()) {
                     best = Some(class);
                 }
             }
@@ -102,14 +99,14 @@ impl Plugin for Priority {
     }
 
     async fn validate(&self, server: &Server, a: &Attributes<'_>, object: &Value) -> Result<(), Status> {
-        if !a.is(GROUP, "priorityclasses") || !is_default(object) {
+        if !a.is(GROUP, "priorityclasses") || object.get("globalDefault").and_then(Value::as_bool) != Some(true) {
             return Ok(());
         }
-        for class in classes(server).await? {
-            if class.name() != meta::name(object) && is_default(&class.view::<Value>().map_err(Status::internal)?) {
-                return Err(a.forbidden(&format!("PriorityClass {} is already marked as globalDefault", class.name())));
+        match defaults(server).await?.iter().find(|class| class.name() != meta::name(object)) {
+            Some(class) => {
+                Err(a.forbidden(&format!("PriorityClass {} is already marked as globalDefault", class.name())))
             }
+            None => Ok(()),
         }
-        Ok(())
     }
 }

@@ -9,7 +9,7 @@ use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
 use pintle_api::object::Object;
 use pintle_api::selector::FieldSelector;
-use pintle_api::service::{Body, BoxError, ObjectList};
+use pintle_api::service::{Body, BoxError, ObjectList, SharedObject};
 use pintle_api::status::Status;
 use serde_json::{Value, json};
 
@@ -195,6 +195,12 @@ impl Server {
         object: &Arc<Object>,
     ) -> Result<Response<Body>, Status> {
         let object = res.shown(object)?;
+        if ctx.want_objects && accepted.target.is_none() {
+            let mut r = respond::bytes(code, Media::Json.name(), Bytes::new());
+            r.extensions_mut().insert(respond::Length(object.bytes().len() as u64));
+            r.extensions_mut().insert(SharedObject(object));
+            return Ok(r);
+        }
         match &accepted.target {
             None => match (accepted.media, res.ty) {
                 (Media::Protobuf, Some(ty)) => {

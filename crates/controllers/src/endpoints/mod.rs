@@ -8,18 +8,18 @@ use k8s_openapi::api::core::v1::{Endpoints, Service as TypedService};
 use pintle_client::informers::View;
 use pintle_client::recorder::reference;
 use pintle_client::typed::{decode, resource_of};
-use pintle_client::{Cache, Change, Informer, Key, UnlessGone};
+use pintle_client::{Change, Informer, Key, UnlessGone};
 
 use crate::context::{Context, Outcome};
-use crate::support::pods::{self, Pod};
-use crate::support::services::{self, Service};
+use crate::support::pods;
+use crate::support::services::{self, Members, Service};
 
 const WORKERS: usize = 5;
 
 struct Controller {
     cx: Context,
     services: View<Service>,
-    pods: Cache<Pod>,
+    members: Arc<Members>,
     endpoints: Informer,
 }
 
@@ -28,14 +28,14 @@ pub async fn run(cx: Context) {
     let queue = cx.queue("endpoint");
     let me = Arc::new(Controller {
         services: services::view(&cx.informers),
-        pods: pods::view(&cx.informers),
+        members: Members::shared(&cx.informers),
         endpoints: cx.informers.of::<Endpoints>(),
         cx: cx.clone(),
     });
     let q = queue.clone();
     me.services.on_change(move |change| q.add(change.key().clone()));
     let (q, services) = (queue.clone(), me.services.clone());
-    me.pods.on_change(move |change| services::of_pod(change, &services).into_iter().for_each(|k| q.add(k)));
+    pods::view(&cx.informers).on_change(move |change| services::of_pod(change, &services).into_iter().for_each(|k| q.add(k)));
     let (q, services) = (queue.clone(), me.services.clone());
     me.endpoints.on_change(move |change| {
         // What others do to ours; what nobody has a Service for is left over from one that is gone.
@@ -71,7 +71,7 @@ impl Controller {
         if !service.has_selector() || service.spec.kind == "ExternalName" {
             return Ok(None);
         }
-        let subsets = decide::subsets(&service, &service.pods(&self.pods));
+        let subsets = decide::subsets(&service, &self.members.of(&service));
         let Some(new) = decide::endpoints(&service, there.clone(), subsets) else { return Ok(None) };
         let written = if there.is_none() { api.create(&new).await } else { api.update(&new).await };
         match written {

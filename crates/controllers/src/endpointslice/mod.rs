@@ -13,12 +13,12 @@ use pintle_client::informers::View;
 use pintle_client::meta::{MetaOnly, key};
 use pintle_client::recorder::reference;
 use pintle_client::typed::{decode, resource_of};
-use pintle_client::{Cache, Error, Informer, Key, WorkQueue};
+use pintle_client::{Error, Informer, Key, WorkQueue};
 use tokio::time::Instant;
 
 use crate::context::{Context, Outcome, listen};
-use crate::support::pods::{self, Pod};
-use crate::support::services::{self, Service};
+use crate::support::pods;
+use crate::support::services::{self, Members, Service};
 
 pub(crate) use decide::{Group, MANAGED_BY, Owner, SERVICE_NAME, Write, owner_reference, reconcile};
 
@@ -36,7 +36,7 @@ type Written = (String, u64, Instant);
 struct Controller {
     cx: Context,
     services: View<Service>,
-    pods: Cache<Pod>,
+    members: Arc<Members>,
     nodes: View<MetaOnly>,
     slices: Informer,
     slice_metas: View<MetaOnly>,
@@ -49,7 +49,7 @@ struct Controller {
 pub async fn run(cx: Context) {
     let me = Arc::new(Controller {
         services: services::view(&cx.informers),
-        pods: pods::view(&cx.informers),
+        members: Members::shared(&cx.informers),
         nodes: cx.informers.view::<Node, MetaOnly>(),
         slices: cx.informers.of::<EndpointSlice>(),
         slice_metas: cx.informers.view::<EndpointSlice, MetaOnly>(),
@@ -61,7 +61,8 @@ pub async fn run(cx: Context) {
     let queue = me.queue.clone();
     me.services.on_change(move |change| queue.add(change.key().clone()));
     let (queue, services) = (me.queue.clone(), me.services.clone());
-    me.pods.on_change(move |change| services::of_pod(change, &services).into_iter().for_each(|k| queue.add(k)));
+    let pods = pods::view(&me.cx.informers);
+    pods.on_change(move |change| services::of_pod(change, &services).into_iter().for_each(|k| queue.add(k)));
     let queue = me.queue.clone();
     me.slice_metas.on_change(move |change| {
         for m in [change.before(), change.now()].into_iter().flatten() {
@@ -155,7 +156,7 @@ impl Controller {
         }
         let existing = slices_of(&self.slice_metas, &self.slices, k, MANAGER)?;
         let zone = |node: &str| self.nodes.get(node).and_then(|n| n.metadata.labels.get(decide::ZONE).cloned());
-        let wanted = decide::wanted(&service, &service.pods(&self.pods), zone);
+        let wanted = decide::wanted(&service, &self.members.of(&service), zone);
         let writes = reconcile(&decide::Owner::of(&service, MANAGER), wanted, existing);
         match apply(&self.cx, &service.metadata.namespace, writes).await {
             Ok(versions) => {

@@ -2,6 +2,7 @@
 
 mod ranges;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Node as TypedNode;
@@ -24,6 +25,8 @@ struct Controller {
     cx: Context,
     nodes: View<Node>,
     ranges: Mutex<Vec<Ranges>>,
+    /// Uids of nodes that were given their parts, until the cache shows that.
+    given: Mutex<HashMap<Key, String>>,
 }
 
 /// The controller; without ranges to give it does nothing.
@@ -48,11 +51,19 @@ pub async fn run(cx: Context) {
         }
     }
     let queue = cx.queue("cidrallocator_node");
-    let me = Arc::new(Controller { nodes: nodes::view(&cx.informers), ranges: Mutex::new(all), cx: cx.clone() });
+    let me = Arc::new(Controller {
+        nodes: nodes::view(&cx.informers),
+        ranges: Mutex::new(all),
+        given: Mutex::default(),
+        cx: cx.clone(),
+    });
     let q = queue.clone();
     // What nodes have is taken note of as their events come, so before the first of them is given anything.
     listen(&me.nodes, &me, move |me, change| {
         let cidrs = |n: &Node| n.spec.pod_cidrs.iter().filter_map(|c| c.parse().ok()).collect::<Vec<Cidr>>();
+        if change.now().is_none_or(|n| !n.spec.pod_cidrs.is_empty()) {
+            me.given.lock().remove(change.key());
+        }
         let mut ranges = me.ranges.lock();
         match change.now() {
             None => cidrs(change.last()).iter().for_each(|c| ranges.iter_mut().for_each(|r| r.release(c))),
@@ -66,6 +77,10 @@ pub async fn run(cx: Context) {
 impl Controller {
     async fn sync(&self, name: &Key) -> Outcome {
         let Some(node) = self.nodes.get(name).filter(|n| n.spec.pod_cidrs.is_empty()) else { return Ok(None) };
+        if self.given.lock().get(name) == Some(&node.metadata.uid) {
+            // The cache is behind our own write; the node must not be given a second part.
+            return Ok(None);
+        }
         let given: Option<Vec<Cidr>> = {
             let mut ranges = self.ranges.lock();
             let given: Vec<Option<Cidr>> = ranges.iter_mut().map(Ranges::take).collect();
@@ -86,7 +101,14 @@ impl Controller {
         let texts: Vec<String> = given.iter().map(ToString::to_string).collect();
         let patch = Patch::strategic(&json!({"spec": {"podCIDR": texts[0], "podCIDRs": texts}}))?;
         match self.cx.client.of::<TypedNode>().patch("", name, patch).await {
-            Ok(_) => Ok(None),
+            Ok(_) => {
+                self.given.lock().insert(name.clone(), node.metadata.uid.clone());
+                // Should the event have come before this, nothing is left to wait for.
+                if self.nodes.get(name).is_none_or(|n| !n.spec.pod_cidrs.is_empty()) {
+                    self.given.lock().remove(name);
+                }
+                Ok(None)
+            }
             // The server may have taken it all the same; then the node's event says so, and nothing is given twice.
             Err(e) if e.is_timeout() || e.status().is_none() => Err(e),
             Err(e) => {

@@ -17,6 +17,8 @@ use crate::support::pods::{self, BY_NODE, Pod};
 const WORKERS: usize = 5;
 /// How long a node must be gone: it may only be registering anew.
 const QUARANTINE: Duration = Duration::from_secs(40);
+/// How long pods that may have to go are left alone, as upstream looks once in so long.
+const PERIOD: Duration = Duration::from_secs(20);
 /// Key of the count of ended pods; no node is called so.
 const ENDED: &str = "\0ended";
 
@@ -54,7 +56,8 @@ impl Controller {
         let node = &pod.spec.node_name;
         if node.is_empty() {
             if pod.is_deleting() {
-                self.queue.add(key.clone());
+                // Most are gone at once; those that are not are looked at as often as upstream looks.
+                self.queue.add_after(key.clone(), PERIOD);
             }
         } else {
             match self.nodes.get(node) {
@@ -65,7 +68,7 @@ impl Controller {
         }
         if pod.is_terminal() && self.cx.config.terminated_pods > 0 {
             // Counted now and then, not at every pod.
-            self.queue.add_after(ENDED.into(), Duration::from_secs(20));
+            self.queue.add_after(ENDED.into(), PERIOD);
         }
     }
 

@@ -1,15 +1,17 @@
 //! The narrow form of a Service, and the pods behind it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use parking_lot::Mutex;
 use pintle_client::informers::View;
 use pintle_client::meta::HasMeta;
 use pintle_client::{Cache, Change, Informers, Key, Meta};
 use serde::Deserialize;
 
-use crate::support::pods::{Container, Pod};
+use crate::context::listen;
+use crate::support::pods::{self, Container, Pod};
 
 /// A Service as controllers look at it.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -83,15 +85,6 @@ impl Service {
     pub fn selects(&self, labels: &BTreeMap<String, String>) -> bool {
         self.has_selector() && self.spec.selector.iter().all(|(k, v)| labels.get(k) == Some(v))
     }
-
-    /// The pods that its selector selects.
-    #[must_use]
-    pub fn pods(&self, pods: &Cache<Pod>) -> Vec<Arc<Pod>> {
-        if !self.has_selector() {
-            return Vec::new();
-        }
-        pods.select(&self.metadata.namespace, |p| self.selects(&p.metadata.labels))
-    }
 }
 
 /// Index of Services by a label that their pods have: to a pod only those matter that are found under one of its own.
@@ -137,15 +130,78 @@ pub fn of_pod(change: &Change<Pod>, services: &Cache<Service>) -> Vec<Key> {
     {
         return Vec::new();
     }
-    let mut found = BTreeSet::new();
-    for pod in [change.before(), change.now()].into_iter().flatten() {
-        let m = &pod.metadata;
-        for l in &m.labels {
-            let candidates = services.by_index(BY_LABEL, &label(&m.namespace, l));
-            found.extend(candidates.iter().filter(|s| s.selects(&m.labels)).map(|s| Key::from(s.metadata.key())));
+    let states = [change.before(), change.now()];
+    let found: BTreeSet<Key> = states.into_iter().flatten().flat_map(|pod| selecting(services, &pod.metadata)).collect();
+    found.into_iter().collect()
+}
+
+/// Keys of the Services that select a pod. What that costs does not depend on how many others there are.
+fn selecting(services: &Cache<Service>, pod: &Meta) -> Vec<Key> {
+    let candidates = pod.labels.iter().flat_map(|l| services.by_index(BY_LABEL, &label(&pod.namespace, l)));
+    candidates.filter(|s| s.selects(&pod.labels)).map(|s| s.metadata.key().into()).collect()
+}
+
+/// The pods of each Service, kept as they come and go: nobody looks through a namespace for them.
+#[derive(Debug)]
+pub struct Members {
+    services: View<Service>,
+    pods: Cache<Pod>,
+    /// Keys of pods by their Service's key. A pod that is gone or changed may still be in it; none is missing.
+    of: Mutex<HashMap<Key, BTreeSet<Key>>>,
+}
+
+impl Members {
+    /// The one of these informers.
+    #[must_use]
+    pub fn shared(informers: &Informers) -> Arc<Self> {
+        informers.shared(|| {
+            let (services, pods) = (view(informers), pods::view(informers));
+            let me = Arc::new(Self { services, pods, of: Mutex::default() });
+            listen(&me.services, &me, |me, change| me.service_changed(change));
+            listen(&me.pods, &me, |me, change| me.pod_changed(change));
+            me
+        })
+    }
+
+    fn service_changed(&self, change: &Change<Service>) {
+        let Some(service) = change.now() else {
+            self.of.lock().remove(change.key());
+            return;
+        };
+        if change.before().is_some_and(|b| b.spec.selector == service.spec.selector) {
+            return;
+        }
+        // Held while the pods are looked through: one that comes meanwhile is put in afterwards by its own event.
+        let mut of = self.of.lock();
+        let selected = self.pods.select(&service.metadata.namespace, |p| service.selects(&p.metadata.labels));
+        of.insert(change.key().clone(), selected.iter().map(|p| p.metadata.key().into()).collect());
+    }
+
+    fn pod_changed(&self, change: &Change<Pod>) {
+        let (before, now) = (change.before(), change.now());
+        if before.zip(now).is_some_and(|(a, b)| a.metadata.labels == b.metadata.labels) {
+            return;
+        }
+        let of_state = |p: Option<&Arc<Pod>>| p.map(|p| selecting(&self.services, &p.metadata)).unwrap_or_default();
+        let (before, now) = (of_state(before), of_state(now));
+        let mut of = self.of.lock();
+        for service in before {
+            if let Some(pods) = of.get_mut(&service) {
+                pods.remove(change.key());
+            }
+        }
+        for service in now {
+            of.entry(service).or_default().insert(change.key().clone());
         }
     }
-    found.into_iter().collect()
+
+    /// The pods that a Service selects.
+    #[must_use]
+    pub fn of(&self, service: &Service) -> Vec<Arc<Pod>> {
+        let keys = self.of.lock().get(service.metadata.key().as_str()).cloned().unwrap_or_default();
+        let pods = keys.iter().filter_map(|k| self.pods.get(k));
+        pods.filter(|p| service.selects(&p.metadata.labels)).collect()
+    }
 }
 
 /// The number of a Service's port on a pod; `None` when no container has a port of that name.
@@ -177,44 +233,84 @@ pub fn address<'a>(pod: &'a Pod, family: &str) -> Option<&'a str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use pintle_client::Client;
+    use k8s_openapi::api::core::v1::{Pod as TypedPod, Service as TypedService};
     use pintle_client::testing::FakeApi;
-    use serde_json::json;
+    use pintle_client::{Client, Patch};
+    use serde_json::{Value, json};
+
+    async fn make<T: pintle_client::typed::Kind>(client: &Client, name: &str, namespace: &str, labels: Value, spec: Value) {
+        let value = json!({"metadata": {"name": name, "namespace": namespace, "labels": labels}, "spec": spec});
+        client.of::<T>().create(&serde_json::from_value(value).unwrap()).await.unwrap();
+    }
+
+    async fn with_services() -> (Client, Informers) {
+        let client = Client::in_process(FakeApi::new().service(), pintle_api::service::UserInfo::default());
+        for (name, namespace, selector) in [
+            ("one", "n", json!({"app": "a"})),
+            ("two", "n", json!({"app": "a", "tier": "x"})),
+            ("none", "n", json!({})),
+            ("other", "n", json!({"app": "b"})),
+            ("one", "m", json!({"app": "a"})),
+        ] {
+            make::<TypedService>(&client, name, namespace, json!({}), json!({"selector": selector})).await;
+        }
+        let informers = Informers::new(client.clone());
+        view(&informers).synced().await;
+        (client, informers)
+    }
 
     #[tokio::test(start_paused = true)]
     async fn pods_concern_the_services_that_select_them() {
-        let api = FakeApi::new();
-        let client = Client::in_process(api.service(), pintle_api::service::UserInfo::default());
-        let service = |name: &str, namespace: &str, selector: serde_json::Value| {
-            serde_json::from_value(
-                json!({"metadata": {"name": name, "namespace": namespace}, "spec": {"selector": selector}}),
-            )
-            .unwrap()
-        };
-        for s in [
-            service("one", "n", json!({"app": "a"})),
-            service("two", "n", json!({"app": "a", "tier": "x"})),
-            service("none", "n", json!({})),
-            service("other", "n", json!({"app": "b"})),
-            service("one", "m", json!({"app": "a"})),
-        ] {
-            client.of::<k8s_openapi::api::core::v1::Service>().create(&s).await.unwrap();
-        }
-        let informers = Informers::new(client.clone());
+        let (_, informers) = with_services().await;
         let services = view(&informers);
-        services.synced().await;
-        let pod = |labels: serde_json::Value, ready: &str| -> Arc<Pod> {
+        let pod = |labels: Value, ready: &str| -> Arc<Pod> {
             let conditions = json!([{"type": "Ready", "status": ready}]);
-            Arc::new(serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "n", "labels": labels}, "status": {"conditions": conditions}})).unwrap())
+            let value = json!({"metadata": {"name": "p", "namespace": "n", "labels": labels}, "status": {"conditions": conditions}});
+            Arc::new(serde_json::from_value(value).unwrap())
         };
         let of = |change: Change<Pod>| of_pod(&change, &services).iter().map(ToString::to_string).collect::<Vec<_>>();
         let key: Key = "n/p".into();
         let (a, ax, b) = (json!({"app": "a"}), json!({"app": "a", "tier": "x"}), json!({"app": "b", "more": "c"}));
-        assert_eq!(of(Change::Added(key.clone(), pod(a.clone(), "True"))), ["n/one"]);
-        assert_eq!(of(Change::Added(key.clone(), pod(ax.clone(), "True"))), ["n/one", "n/two"]);
-        assert_eq!(of(Change::Modified(key.clone(), pod(a.clone(), "True"), pod(b, "True"))), ["n/one", "n/other"]);
-        assert_eq!(of(Change::Modified(key.clone(), pod(a.clone(), "True"), pod(a.clone(), "True"))), [""; 0]);
-        assert_eq!(of(Change::Modified(key.clone(), pod(a.clone(), "True"), pod(a, "False"))), ["n/one"]);
-        assert_eq!(of(Change::Deleted(key, pod(ax, "True"))), ["n/one", "n/two"]);
+        for (change, want) in [
+            (Change::Added(key.clone(), pod(a.clone(), "True")), &["n/one"][..]),
+            (Change::Added(key.clone(), pod(ax.clone(), "True")), &["n/one", "n/two"]),
+            (Change::Modified(key.clone(), pod(a.clone(), "True"), pod(b, "True")), &["n/one", "n/other"]),
+            (Change::Modified(key.clone(), pod(a.clone(), "True"), pod(a.clone(), "True")), &[]),
+            (Change::Modified(key.clone(), pod(a.clone(), "True"), pod(a, "False")), &["n/one"]),
+            (Change::Deleted(key, pod(ax, "True")), &["n/one", "n/two"]),
+        ] {
+            assert_eq!(of(change.clone()), want, "{change:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn members_follow_pods_and_selectors() {
+        let (client, informers) = with_services().await;
+        make::<TypedPod>(&client, "early", "n", json!({"app": "a"}), json!({"containers": []})).await;
+        let members = Members::shared(&informers);
+        assert!(Arc::ptr_eq(&members, &Members::shared(&informers)));
+        informers.synced().await;
+        let mut changes = (members.pods.subscribe(), members.services.subscribe());
+        while changes.0.try_next().is_some() || changes.1.try_next().is_some() {}
+        let of = |service: &str| {
+            let service = members.services.get(service).unwrap();
+            members.of(&service).iter().map(|p| p.metadata.name.clone()).collect::<Vec<_>>()
+        };
+        assert_eq!(of("n/one"), ["early"]);
+        let (pods, services) = (client.of::<TypedPod>(), client.of::<TypedService>());
+        make::<TypedPod>(&client, "p", "n", json!({"app": "a", "tier": "x"}), json!({"containers": []})).await;
+        changes.0.next().await;
+        assert_eq!((of("n/one"), of("n/two"), of("m/one")), (vec!["early".into(), "p".into()], vec!["p".into()], vec![]));
+        let labels = |v: Value| Patch::merge(&json!({"metadata": {"labels": v}})).unwrap();
+        pods.patch("n", "p", labels(json!({"app": "b"}))).await.unwrap();
+        changes.0.next().await;
+        assert_eq!((of("n/one"), of("n/two"), of("n/other")), (vec!["early".into()], vec![], vec!["p".to_owned()]));
+        let selector = Patch::merge(&json!({"spec": {"selector": {"tier": "x"}}})).unwrap();
+        services.patch("n", "none", selector).await.unwrap();
+        changes.1.next().await;
+        assert_eq!(of("n/none"), ["p"]);
+        pods.delete("n", "p", None).await.unwrap();
+        changes.0.next().await;
+        assert_eq!((of("n/none"), of("n/other")), (vec![], Vec::<String>::new()));
     }
 }
