@@ -100,7 +100,9 @@ async fn collection(c: &Cluster) {
         let owned = json!({"metadata": {"name": "owned", "namespace": "default", "ownerReferences": owners}});
         c.create::<ConfigMap>(owned).await;
         c.client.of::<ConfigMap>().delete("default", "owner", None).await.expect("it is deleted");
-        while !matches!(changes.next().await.expect("the watch goes on"), Change::Deleted(_, m) if m.name() == "owned") {}
+        while !matches!(changes.next().await.expect("the watch goes on"), Change::Deleted(_, m) if m.name() == "owned")
+        {
+        }
     }
 }
 
@@ -121,7 +123,7 @@ async fn main() {
     let template = json!({"metadata": {"labels": {"app": "set"}}, "spec": {"terminationGracePeriodSeconds": 0, "containers": [{"name": "c", "image": "x"}]}});
     c.create::<ReplicaSet>(json!({"metadata": {"name": "set", "namespace": "default"},
         "spec": {"replicas": 10, "selector": {"matchLabels": {"app": "set"}}, "template": template}}))
-    .await;
+        .await;
     let mut have = 0;
     for others in [1_000, 10_000, 100_000].into_iter().filter(|n| *n <= most) {
         fill(&c, have, others).await;

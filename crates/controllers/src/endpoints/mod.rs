@@ -35,7 +35,8 @@ pub async fn run(cx: Context) {
     let q = queue.clone();
     me.services.on_change(move |change| q.add(change.key().clone()));
     let (q, services) = (queue.clone(), me.services.clone());
-    pods::view(&cx.informers).on_change(move |change| services::of_pod(change, &services).into_iter().for_each(|k| q.add(k)));
+    pods::view(&cx.informers)
+        .on_change(move |change| services::of_pod(change, &services).into_iter().for_each(|k| q.add(k)));
     let (q, services) = (queue.clone(), me.services.clone());
     me.endpoints.on_change(move |change| {
         // What others do to ours; what nobody has a Service for is left over from one that is gone.

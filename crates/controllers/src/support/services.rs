@@ -131,7 +131,8 @@ pub fn of_pod(change: &Change<Pod>, services: &Cache<Service>) -> Vec<Key> {
         return Vec::new();
     }
     let states = [change.before(), change.now()];
-    let found: BTreeSet<Key> = states.into_iter().flatten().flat_map(|pod| selecting(services, &pod.metadata)).collect();
+    let found: BTreeSet<Key> =
+        states.into_iter().flatten().flat_map(|pod| selecting(services, &pod.metadata)).collect();
     found.into_iter().collect()
 }
 
@@ -238,7 +239,13 @@ mod tests {
     use pintle_client::{Client, Patch};
     use serde_json::{Value, json};
 
-    async fn make<T: pintle_client::typed::Kind>(client: &Client, name: &str, namespace: &str, labels: Value, spec: Value) {
+    async fn make<T: pintle_client::typed::Kind>(
+        client: &Client,
+        name: &str,
+        namespace: &str,
+        labels: Value,
+        spec: Value,
+    ) {
         let value = json!({"metadata": {"name": name, "namespace": namespace, "labels": labels}, "spec": spec});
         client.of::<T>().create(&serde_json::from_value(value).unwrap()).await.unwrap();
     }
@@ -300,7 +307,10 @@ mod tests {
         let (pods, services) = (client.of::<TypedPod>(), client.of::<TypedService>());
         make::<TypedPod>(&client, "p", "n", json!({"app": "a", "tier": "x"}), json!({"containers": []})).await;
         changes.0.next().await;
-        assert_eq!((of("n/one"), of("n/two"), of("m/one")), (vec!["early".into(), "p".into()], vec!["p".into()], vec![]));
+        assert_eq!(
+            (of("n/one"), of("n/two"), of("m/one")),
+            (vec!["early".into(), "p".into()], vec!["p".into()], vec![])
+        );
         let labels = |v: Value| Patch::merge(&json!({"metadata": {"labels": v}})).unwrap();
         pods.patch("n", "p", labels(json!({"app": "b"}))).await.unwrap();
         changes.0.next().await;
