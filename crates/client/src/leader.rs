@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use pintle_api::metrics::{Family, Kind, Stability};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -16,6 +17,40 @@ use crate::recorder::{Recorder, reference_of};
 
 /// Stretches the pause between attempts to become leader, so that replicas do not all try at once.
 const JITTER: f64 = 1.2;
+
+static STATUS: Family = Family::new(
+    "leader_election_master_status",
+    Kind::Gauge,
+    Stability::Alpha,
+    &["name"],
+    "Gauge of if the reporting system is master of the relevant lease, 0 indicates backup, 1 indicates master. 'name' is the string used to identify the lease. Please make sure to group by name.",
+);
+
+/// Runs `lead` whenever this replica holds the Lease, until `shutdown`, or until `lead` ends by itself. Who lost the lead
+/// stands again: upstream's process ends for that and is started anew.
+pub async fn stand<R>(
+    client: &Client,
+    config: &LeaderConfig,
+    clock: &Clock,
+    recorder: Option<&Recorder>,
+    shutdown: &CancellationToken,
+    lead: impl Fn(CancellationToken) -> R,
+) where
+    R: Future<Output = ()> + Send + 'static,
+{
+    let status = STATUS.with(&[&config.name]);
+    status.set(0.0);
+    let leading = |stop| {
+        let (work, status) = (lead(stop), status.clone());
+        async move {
+            status.set(1.0);
+            work.await;
+            status.set(0.0);
+        }
+    };
+    let elector = || LeaderElector::new(client.clone(), config.clone(), clock.clone(), recorder.cloned());
+    while elector().run(shutdown.clone(), &leading).await {}
+}
 
 /// Which Lease, as whom, and how long.
 #[derive(Clone, Debug)]

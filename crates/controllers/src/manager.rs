@@ -4,9 +4,8 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use pintle_api::metrics::{Family, Kind, Stability};
 use pintle_api::service::UserInfo;
-use pintle_client::{Client, Clock, Informers, LeaderConfig, LeaderElector, Recorder};
+use pintle_client::{Client, Clock, Informers, LeaderConfig, Recorder};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -115,14 +114,6 @@ pub fn select(list: &[String]) -> Result<Vec<&'static Controller>, String> {
     Ok(all().iter().filter(|c| on(c)).collect())
 }
 
-static LEADER: Family = Family::new(
-    "leader_election_master_status",
-    Kind::Gauge,
-    Stability::Alpha,
-    &["name"],
-    "Gauge of if the reporting system is master of the relevant lease, 0 indicates backup, 1 indicates master. 'name' is the string used to identify the lease. Please make sure to group by name.",
-);
-
 /// Runs the selected controllers whenever this replica holds the Lease `kube-system/kube-controller-manager`, until
 /// `shutdown`. Informers are the caller's, so that the process shares them.
 ///
@@ -137,25 +128,18 @@ pub async fn lead(
     shutdown: CancellationToken,
 ) -> Result<(), String> {
     select(&config.controllers)?;
-    let status = LEADER.with(&["kube-controller-manager"]);
-    status.set(0.0);
-    while !shutdown.is_cancelled() {
-        let lease = LeaderConfig::new("kube-system", "kube-controller-manager", identity);
-        let recorder = Recorder::new(client.clone(), identity, None, clock.clone());
-        let elector = LeaderElector::new(client.clone(), lease, clock.clone(), Some(recorder));
-        let (client, informers, config, clock) = (client.clone(), informers.clone(), config.clone(), clock.clone());
-        let status = status.clone();
-        let lead = |stop| async move {
-            status.set(1.0);
+    let lease = LeaderConfig::new("kube-system", "kube-controller-manager", identity);
+    let recorder = Recorder::new(client.clone(), identity, None, clock.clone());
+    let lead = |stop| {
+        let work = run(client.clone(), informers.clone(), config.clone(), clock.clone(), stop);
+        async move {
             // The list of controllers was checked.
-            if let Err(error) = run(client, informers, config, clock, stop).await {
+            if let Err(error) = work.await {
                 tracing::error!(%error, "the controllers ended");
             }
-            status.set(0.0);
-        };
-        // Who lost the lead stands again: upstream's process ends for that and is started anew.
-        elector.run(shutdown.clone(), lead).await;
-    }
+        }
+    };
+    pintle_client::leader::stand(&client, &lease, &clock, Some(&recorder), &shutdown, lead).await;
     Ok(())
 }
 

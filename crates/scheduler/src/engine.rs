@@ -45,7 +45,7 @@ pub struct Failure {
 
 /// The scheduler's state.
 pub struct Engine {
-    profiles: Vec<Profile>,
+    profiles: Arc<[Profile]>,
     cache: Cache,
     queue: Queue,
     search: Search,
@@ -56,9 +56,9 @@ pub struct Engine {
 impl Engine {
     /// An engine with these profiles; the seed decides among equally good nodes.
     #[must_use]
-    pub fn new(profiles: Vec<Profile>, seed: u64) -> Self {
+    pub fn new(profiles: impl Into<Arc<[Profile]>>, seed: u64) -> Self {
         Self {
-            profiles,
+            profiles: profiles.into(),
             cache: Cache::default(),
             queue: Queue::default(),
             search: Search::new(seed),

@@ -14,4 +14,4 @@ pub mod queue;
 mod run;
 
 pub use config::Config;
-pub use run::run;
+pub use run::{lead, run};

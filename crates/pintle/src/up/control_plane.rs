@@ -57,6 +57,12 @@ fn given_flags() -> Vec<(String, String)> {
     out
 }
 
+/// Who holds the Leases of this process' parts: the same after a restart, so that the Lease of a process that was killed
+/// is not waited for; no other process has this data directory.
+fn identity(facts: &Facts) -> String {
+    format!("{}_{}", facts.node_name, facts.paths.fingerprint())
+}
+
 impl ControlPlane {
     pub(crate) async fn start(
         facts: &Facts,
@@ -115,7 +121,7 @@ impl ControlPlane {
             admin,
         };
         plane.start_controllers(facts, shutdown);
-        plane.start_scheduler(scheduler_config(facts.options.scheduler_config.as_deref())?, shutdown);
+        plane.start_scheduler(facts, scheduler_config(facts.options.scheduler_config.as_deref())?, shutdown);
         progress.done("controllers and scheduler");
         Ok(plane)
     }
@@ -132,9 +138,7 @@ impl ControlPlane {
             ..pintle_controllers::Config::default()
         };
         let (informers, stop) = (self.informers.clone(), shutdown.clone());
-        // The same after a restart, so that the Lease of a process that was killed is not waited for; no other process
-        // has this data directory.
-        let identity = format!("{}_{}", facts.node_name, facts.paths.fingerprint());
+        let identity = identity(facts);
         self.parts.push(tokio::spawn(async move {
             let ended =
                 pintle_controllers::lead(client, informers, config, &identity, Clock::system(), stop.clone()).await;
@@ -145,11 +149,18 @@ impl ControlPlane {
         }));
     }
 
-    fn start_scheduler(&mut self, config: pintle_scheduler::Config, shutdown: &CancellationToken) {
+    fn start_scheduler(&mut self, facts: &Facts, config: pintle_scheduler::Config, shutdown: &CancellationToken) {
         // The name before the slash is the manager that managed fields name.
         let client = self.admin.as_user(UserInfo::authenticated("system:kube-scheduler", &[]));
         let client = client.with_user_agent("kube-scheduler/v1.36.0 pintle");
-        self.parts.push(tokio::spawn(pintle_scheduler::run(client, self.informers.clone(), config, shutdown.clone())));
+        let (informers, stop) = (self.informers.clone(), shutdown.clone());
+        let identity = identity(facts);
+        self.parts.push(tokio::spawn(async move {
+            if let Err(e) = pintle_scheduler::lead(client, informers, config, &identity, stop.clone()).await {
+                eprintln!("the scheduler stopped: {e}");
+                stop.cancel();
+            }
+        }));
     }
 
     /// A client as the administrator.

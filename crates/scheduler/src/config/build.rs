@@ -1,9 +1,12 @@
 //! Profiles made of what the configuration says.
 
-use pintle_client::Clock;
+use pintle_api::duration;
+use pintle_client::LeaderConfig;
 
-use super::types::{Args, KubeSchedulerConfiguration, NodeResourcesFitArgs, PluginSet, ProfileSpec, ResourceSpec};
-use super::{Config, types};
+use super::types::{
+    Args, KubeSchedulerConfiguration, LeaderElection, NodeResourcesFitArgs, PluginSet, ProfileSpec, ResourceSpec,
+};
+use super::{Config, default_lease, types};
 use crate::framework::points::{Point, Points};
 use crate::framework::preemption;
 use crate::framework::profile::{Enabled, Profile};
@@ -172,8 +175,44 @@ fn profile(spec: &ProfileSpec, args: &Args, percentage: Option<i32>) -> Result<P
     })
 }
 
+/// The Lease to hold; what is left out or empty is as upstream's defaults have it.
+fn lease(spec: &LeaderElection) -> Option<LeaderConfig> {
+    let given = |name: &Option<String>, default: String| name.clone().filter(|n| !n.is_empty()).unwrap_or(default);
+    let lasting = |text: &Option<String>, default| {
+        text.as_deref().and_then(|t| duration::parse(t).ok()).filter(|d| !d.is_zero()).unwrap_or(default)
+    };
+    let default = default_lease();
+    spec.leader_elect.unwrap_or(true).then(|| LeaderConfig {
+        namespace: given(&spec.resource_namespace, default.namespace),
+        name: given(&spec.resource_name, default.name),
+        lease_duration: lasting(&spec.lease_duration, default.lease_duration),
+        renew_deadline: lasting(&spec.renew_deadline, default.renew_deadline),
+        retry_period: lasting(&spec.retry_period, default.retry_period),
+        ..default
+    })
+}
+
+/// What is taken but changes nothing in this scheduler.
+fn without_effect(c: &KubeSchedulerConfiguration) -> Vec<String> {
+    let connection = &c.client_connection;
+    let content = [&connection.accept_content_types, &connection.content_type];
+    [
+        (c.parallelism != types::PARALLELISM, "parallelism", "placements are decided in one thread"),
+        (connection.qps.is_some(), "clientConnection.qps", "requests are not held back here"),
+        (connection.burst.is_some(), "clientConnection.burst", "requests are not held back here"),
+        (content.iter().any(|c| !c.is_empty()), "clientConnection.contentType", "objects are exchanged as JSON"),
+        (c.enable_profiling == Some(true), "enableProfiling", "the API server has /debug/pprof"),
+        (c.enable_contention_profiling == Some(true), "enableContentionProfiling", "there are no such profiles"),
+    ]
+    .into_iter()
+    .filter(|(given, ..)| *given)
+    .map(|(_, field, why)| format!("{field} has no effect: {why}"))
+    .collect()
+}
+
 /// The scheduler's configuration.
 pub(super) fn config(c: KubeSchedulerConfiguration, mut args: Vec<Args>) -> Result<Config, String> {
+    let warnings = without_effect(&c);
     let mut specs = c.profiles;
     if specs.is_empty() {
         specs.push(ProfileSpec::default());
@@ -189,11 +228,12 @@ pub(super) fn config(c: KubeSchedulerConfiguration, mut args: Vec<Args>) -> Resu
     }
     let seconds = |n: i64| u64::try_from(n).unwrap_or(0);
     Ok(Config {
-        profiles,
+        leader_election: lease(&c.leader_election),
+        warnings,
+        profiles: profiles.into(),
         extenders: c.extenders,
         pod_initial_backoff_seconds: seconds(c.pod_initial_backoff_seconds),
         pod_max_backoff_seconds: seconds(c.pod_max_backoff_seconds),
-        seed: 1,
-        clock: Clock::system(),
+        ..Config::default()
     })
 }

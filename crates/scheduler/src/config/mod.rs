@@ -4,7 +4,9 @@ mod build;
 mod types;
 mod validate;
 
-use pintle_client::Clock;
+use std::sync::Arc;
+
+use pintle_client::{Clock, LeaderConfig};
 
 use crate::framework::profile::Profile;
 use crate::plugins::default_profile;
@@ -12,9 +14,12 @@ use crate::plugins::default_profile;
 pub use types::{Extender, KubeSchedulerConfiguration};
 
 /// Configuration of the scheduler.
+#[derive(Clone)]
 pub struct Config {
+    /// The Lease it must hold to schedule, if any; whose it is is said when it is run.
+    pub leader_election: Option<LeaderConfig>,
     /// The profiles; one for each `schedulerName` it serves.
-    pub profiles: Vec<Profile>,
+    pub profiles: Arc<[Profile]>,
     /// Programs that are asked besides the plugins.
     pub extenders: Vec<Extender>,
     /// First back-off after a failed try, in seconds.
@@ -25,17 +30,26 @@ pub struct Config {
     pub seed: u64,
     /// The wall clock, for Events.
     pub clock: Clock,
+    /// What the file says that changes nothing here.
+    pub warnings: Vec<String>,
+}
+
+/// The Lease that upstream's scheduler holds.
+fn default_lease() -> LeaderConfig {
+    LeaderConfig::new("kube-system", "kube-scheduler", "")
 }
 
 impl Default for Config {
     fn default() -> Self {
         Self {
-            profiles: vec![default_profile("default-scheduler")],
+            leader_election: Some(default_lease()),
+            profiles: [default_profile("default-scheduler")].into(),
             extenders: Vec::new(),
             pod_initial_backoff_seconds: 1,
             pod_max_backoff_seconds: 10,
             seed: 1,
             clock: Clock::system(),
+            warnings: Vec::new(),
         }
     }
 }

@@ -68,6 +68,44 @@ fn what_is_rejected() {
 }
 
 #[test]
+fn leader_election() {
+    let lease = |rest: &str| parse(rest).unwrap().leader_election;
+    let default = lease("").unwrap();
+    assert_eq!((default.namespace.as_str(), default.name.as_str()), ("kube-system", "kube-scheduler"));
+    let seconds = |l: &LeaderConfig| [l.lease_duration, l.renew_deadline, l.retry_period].map(|d| d.as_secs());
+    assert_eq!(seconds(&default), [15, 10, 2]);
+    assert!(lease("leaderElection: {leaderElect: false, leaseDuration: -1s}").is_none());
+    let other =
+        "{resourceName: mine, resourceNamespace: here, leaseDuration: 1m30s, renewDeadline: 0s, retryPeriod: 3s}";
+    let other = lease(&format!("leaderElection: {other}")).unwrap();
+    assert_eq!((other.namespace.as_str(), other.name.as_str()), ("here", "mine"));
+    assert_eq!(seconds(&other), [90, 10, 3]);
+    let check = |of: &str, field: &str, why: &str| {
+        let said = parse(&format!("leaderElection: {{{of}}}")).err().unwrap();
+        assert_eq!(said, format!("leaderElection.{field}: Invalid value: {why}"));
+    };
+    check("leaseDuration: 10s", "leaseDuration", "\"10s\": LeaseDuration must be greater than RenewDeadline");
+    check("retryPeriod: 10s", "renewDeadline", "\"10s\": RenewDeadline must be greater than RetryPeriod");
+    check("retryPeriod: -2s", "retryPeriod", "\"-2s\": must be greater than zero");
+    check("renewDeadline: soon", "renewDeadline", "\"soon\": time: invalid duration \"soon\"");
+    check("resourceLock: endpoints", "resourceLock", "\"endpoints\": resourceLock value must be \"leases\"");
+}
+
+#[test]
+fn what_has_no_effect_is_said() {
+    assert_eq!(parse("").unwrap().warnings, [""; 0]);
+    let c = parse("parallelism: 4\nenableProfiling: false\nclientConnection: {qps: 50, burst: 100}").unwrap();
+    let said: Vec<_> = c.warnings.iter().map(|w| w.split(' ').next().unwrap()).collect();
+    assert_eq!(said, ["parallelism", "clientConnection.qps", "clientConnection.burst"]);
+    for (bad, path) in
+        [("burst: -1", "burst: Invalid value: -1"), ("kubeconfig: f", "kubeconfig: Invalid value: \"f\"")]
+    {
+        let said = parse(&format!("clientConnection: {{{bad}}}")).err().unwrap();
+        assert!(said.starts_with(&format!("clientConnection.{path}")), "{said}");
+    }
+}
+
+#[test]
 fn plugins_are_disabled_and_weighed() {
     let c = parse(
         "profiles:

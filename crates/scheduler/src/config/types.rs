@@ -9,6 +9,9 @@ use serde_json::Value;
 
 use crate::model::wire::{NodeAffinity, SpreadConstraint};
 
+/// Upstream's default of `parallelism`.
+pub(super) const PARALLELISM: i32 = 16;
+
 /// The file.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
@@ -33,7 +36,7 @@ impl Default for KubeSchedulerConfiguration {
         Self {
             api_version: String::new(),
             kind: String::new(),
-            parallelism: 16,
+            parallelism: PARALLELISM,
             leader_election: LeaderElection::default(),
             client_connection: ClientConnection::default(),
             enable_profiling: None,

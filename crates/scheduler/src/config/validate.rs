@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::types::{
-    Args, DefaultPreemptionArgs, Extender, KubeSchedulerConfiguration, NodeResourcesFitArgs, Plugins,
+    Args, DefaultPreemptionArgs, Extender, KubeSchedulerConfiguration, LeaderElection, NodeResourcesFitArgs, Plugins,
     PodTopologySpreadArgs, ProfileSpec, ResourceSpec, ShapePoint,
 };
-use pintle_api::names;
+use pintle_api::{duration, names};
 
 /// Plugins that are no more.
 const REMOVED: [&str; 4] = ["AzureDiskLimits", "CinderLimits", "EBSLimits", "GCEPDLimits"];
@@ -55,9 +55,16 @@ impl Errors {
 /// Checks all of it.
 pub(super) fn configuration(c: &KubeSchedulerConfiguration, args: &[Args]) -> Result<(), String> {
     let mut e = Errors::default();
-    if c.leader_election.leader_elect.unwrap_or(true) && c.leader_election.resource_lock != "leases" {
-        let why = "resourceLock value must be \"leases\"";
-        e.invalid("leaderElection.resourceLock", &c.leader_election.resource_lock, why);
+    if let Some(burst) = c.client_connection.burst.filter(|b| *b < 0) {
+        e.invalid("clientConnection.burst", burst, "must be non-negative");
+    }
+    if !c.client_connection.kubeconfig.is_empty() {
+        // Upstream connects by it; this scheduler is given its connection by whoever runs it.
+        let why = "the scheduler reaches the API server of its own process";
+        e.invalid("clientConnection.kubeconfig", &c.client_connection.kubeconfig, why);
+    }
+    if c.leader_election.leader_elect.unwrap_or(true) {
+        leader_election(&mut e, &c.leader_election);
     }
     if c.parallelism <= 0 {
         e.invalid("parallelism", c.parallelism, "should be an integer value greater than zero");
@@ -97,6 +104,33 @@ pub(super) fn configuration(c: &KubeSchedulerConfiguration, args: &[Args]) -> Re
     }
     extenders(&mut e, &c.extenders);
     e.finish()
+}
+
+fn leader_election(e: &mut Errors, l: &LeaderElection) {
+    let mut nanoseconds = |field: &str, text: &Option<String>, default: &str| {
+        let read = |text: &str| duration::nanoseconds(text).map(|n| (n, text.to_owned()));
+        let path = format!("leaderElection.{field}");
+        match text.as_deref().map(read) {
+            Some(Ok((n, text))) if n < 0 => e.invalid(&path, text, "must be greater than zero"),
+            Some(Err(why)) => e.invalid(&path, text.as_deref().unwrap_or_default(), &why),
+            Some(Ok((n, text))) if n > 0 => return (path, Some(n), text),
+            _ => return (path, duration::nanoseconds(default).ok(), default.to_owned()),
+        }
+        (path, None, String::new())
+    };
+    let lease = nanoseconds("leaseDuration", &l.lease_duration, "15s");
+    let deadline = nanoseconds("renewDeadline", &l.renew_deadline, "10s");
+    let retry = nanoseconds("retryPeriod", &l.retry_period, "2s");
+    let mut longer = |(path, long, _): &(String, Option<i64>, String), (_, short, said): &(_, _, String), why| {
+        if long.zip(*short).is_some_and(|(long, short)| long <= short) {
+            e.invalid(path, said, why);
+        }
+    };
+    longer(&lease, &deadline, "LeaseDuration must be greater than RenewDeadline");
+    longer(&deadline, &retry, "RenewDeadline must be greater than RetryPeriod");
+    if l.resource_lock != "leases" && !l.resource_lock.is_empty() {
+        e.invalid("leaderElection.resourceLock", &l.resource_lock, "resourceLock value must be \"leases\"");
+    }
 }
 
 fn percentage(e: &mut Errors, path: &str, value: Option<i32>) {

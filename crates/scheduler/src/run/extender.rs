@@ -12,6 +12,8 @@ use std::time::Duration;
 use kube::config::{AuthInfo, Config as HttpConfig};
 use pintle_api::{Object, duration};
 use pintle_client::Informer;
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
@@ -53,7 +55,8 @@ fn http_config(spec: &Spec) -> Result<HttpConfig, String> {
     };
     // Without a certificate authority nobody could be trusted; upstream then trusts everybody.
     config.accept_invalid_certs = tls.insecure || (spec.enable_https && ca.is_none());
-    config.root_cert = ca.map(|pem| certificates(&pem)).transpose()?;
+    let trusted = ca.map(|pem| certificates(&pem).map_err(|e| format!("the extender's certificate authority: {e}")));
+    config.root_cert = trusted.transpose()?;
     config.tls_server_name = (!tls.server_name.is_empty()).then_some(tls.server_name);
     let text = |s: String| (!s.is_empty()).then_some(s);
     config.auth_info = AuthInfo {
@@ -66,6 +69,14 @@ fn http_config(spec: &Spec) -> Result<HttpConfig, String> {
     Ok(config)
 }
 
+/// Whether an extender can be reached as its configuration says.
+///
+/// # Errors
+/// What is wrong with its address, its certificates or its timeout.
+pub(super) fn check(spec: &Spec) -> Result<(), String> {
+    http_config(spec).map(drop)
+}
+
 fn decode(base64_text: &str) -> Result<Vec<u8>, String> {
     use base64::Engine;
     base64::engine::general_purpose::STANDARD.decode(base64_text.trim()).map_err(|e| e.to_string())
@@ -73,13 +84,12 @@ fn decode(base64_text: &str) -> Result<Vec<u8>, String> {
 
 /// The certificates of a PEM text, as DER.
 fn certificates(pem: &[u8]) -> Result<Vec<Vec<u8>>, String> {
-    let text = std::str::from_utf8(pem).map_err(|e| e.to_string())?;
-    let mut out = Vec::new();
-    for block in text.split("-----BEGIN CERTIFICATE-----").skip(1) {
-        let body: String = block.split("-----END").next().unwrap_or_default().split_whitespace().collect();
-        out.push(decode(&body)?);
+    let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    match all {
+        Ok(all) if all.is_empty() => Err("no certificate is in it".into()),
+        Ok(all) => Ok(all.into_iter().map(|c| c.to_vec()).collect()),
+        Err(e) => Err(e.to_string()),
     }
-    Ok(out)
 }
 
 /// Makes the calls, one after the other.
@@ -286,6 +296,26 @@ mod tests {
     use super::*;
     use std::io::{Read, Write};
     use std::net::TcpListener;
+
+    #[test]
+    fn what_cannot_be_used_is_refused() {
+        let tls = |ca: &str| serde_json::from_value(json!({"caData": ca})).unwrap();
+        for (spec, want) in [
+            (
+                Spec { http_timeout: Some("5".into()), ..spec("http://h") },
+                "httpTimeout: time: missing unit in duration \"5\"",
+            ),
+            (
+                Spec { tls_config: tls("bm9uZQ=="), ..spec("https://h") },
+                "certificate authority: no certificate is in it",
+            ),
+            (spec("http://a b"), "urlPrefix \"http://a b\""),
+        ] {
+            let said = http_config(&spec).map(drop).unwrap_err();
+            assert!(said.contains(want), "{said}");
+        }
+        assert_eq!(http_config(&spec("http://h")).unwrap().read_timeout, Some(TIMEOUT));
+    }
 
     /// Answers each request with the next of these bodies; hands back what was asked.
     fn server(answers: Vec<(u16, Value)>) -> (String, thread::JoinHandle<Vec<(String, Value)>>) {

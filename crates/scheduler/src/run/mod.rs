@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use pintle_api::resources::{Resource, by_resource};
+use pintle_client::leader::stand;
 use pintle_client::{Client, Clock, Informers, Recorder, View};
 use tokio::sync::Notify;
 use tokio::time::{Duration, Instant};
@@ -76,6 +77,36 @@ fn take_in(engine: &mut Engine, news: News, now: u64) {
         News::Unbound(pod, gone) => engine.unbound(&pod, gone, now),
         News::VictimRemoved(preemptor, removed) => engine.victim_removed(&preemptor, removed, now),
     }
+}
+
+/// Schedules whenever this replica, called `identity`, holds the Lease of the configuration, until `shutdown`; with no
+/// Lease configured, all the time.
+///
+/// # Errors
+/// When what the configuration names cannot be used.
+pub async fn lead(
+    client: Client,
+    informers: Informers,
+    config: Config,
+    identity: &str,
+    shutdown: CancellationToken,
+) -> Result<(), String> {
+    for spec in &config.extenders {
+        extender::check(spec).map_err(|why| format!("extender {}: {why}", spec.url_prefix))?;
+    }
+    for warning in &config.warnings {
+        tracing::warn!("scheduler configuration: {warning}");
+    }
+    let Some(mut lease) = config.leader_election.clone() else {
+        run(client, informers, config, shutdown).await;
+        return Ok(());
+    };
+    lease.identity = identity.to_owned();
+    let component = config.profiles.first().map_or("default-scheduler", |p| p.name.as_str());
+    let recorder = Recorder::new(client.clone(), component, None, config.clock.clone());
+    let work = |stop| run(client.clone(), informers.clone(), config.clone(), stop);
+    stand(&client, &lease, &config.clock, Some(&recorder), &shutdown, work).await;
+    Ok(())
 }
 
 /// Schedules until `shutdown`. `client` is who binds (`system:kube-scheduler`); the informers may be shared with others.

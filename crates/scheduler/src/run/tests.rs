@@ -9,18 +9,24 @@ struct World {
     client: Client,
     pods: Cache<Object>,
     shutdown: CancellationToken,
-    _informers: Informers,
+    informers: Informers,
 }
 
 impl World {
     fn start(config: Config) -> Self {
+        let w = Self::idle();
+        tokio::spawn(run(w.client.clone(), w.informers.clone(), config, w.shutdown.clone()));
+        w
+    }
+
+    /// Without a scheduler.
+    fn idle() -> Self {
         let client =
             Client::in_process(FakeApi::new().service(), UserInfo::authenticated("system:kube-scheduler", &[]));
         let informers = Informers::new(client.clone());
         let shutdown = CancellationToken::new();
-        tokio::spawn(run(client.clone(), informers.clone(), config, shutdown.clone()));
         let pods = (*informers.get(by_resource("", "v1", "pods").unwrap())).clone();
-        Self { client, pods, shutdown, _informers: informers }
+        Self { client, pods, shutdown, informers }
     }
 
     async fn create(&self, resource: &str, kind: &str, namespace: &str, mut object: Value) {
@@ -119,4 +125,43 @@ profiles: [{schedulerName: one}, {schedulerName: two, plugins: {filter: {disable
     w.pod("b", &json!({"schedulerName": "two"}), "4").await;
     w.on("b", "n").await;
     w.until("other", |p| p.is_some_and(|p| p["spec"]["nodeName"].is_null())).await;
+}
+
+#[tokio::test]
+async fn who_holds_the_lease_schedules() {
+    let mut config = Config::default();
+    let lease = config.leader_election.as_mut().unwrap();
+    lease.retry_period = Duration::from_millis(5);
+    let w = World::idle();
+    let start = |who: &'static str| {
+        let (informers, stop) = (Informers::new(w.client.clone()), CancellationToken::new());
+        let task = tokio::spawn(lead(w.client.clone(), informers, config.clone(), who, stop.clone()));
+        (stop, task)
+    };
+    let leases = by_resource("coordination.k8s.io", "v1", "leases").unwrap();
+    let holder = async || {
+        let lease = w.client.get(leases, "kube-system", "kube-scheduler").await.unwrap();
+        serde_json::from_slice::<Value>(lease.bytes()).unwrap()["spec"]["holderIdentity"].clone()
+    };
+    let (stop_a, a) = start("a");
+    w.node("n", "4").await;
+    w.pod("one", &json!({}), "1").await;
+    w.on("one", "n").await;
+    assert_eq!(holder().await, "a");
+    let (stop_b, b) = start("b");
+    stop_a.cancel();
+    a.await.unwrap().unwrap();
+    w.pod("two", &json!({}), "1").await;
+    w.on("two", "n").await;
+    assert_eq!(holder().await, "b");
+    stop_b.cancel();
+    b.await.unwrap().unwrap();
+
+    // What cannot be used is told before anything is scheduled.
+    let bad = "apiVersion: kubescheduler.config.k8s.io/v1
+kind: KubeSchedulerConfiguration
+extenders: [{urlPrefix: 'https://h', tlsConfig: {caFile: /none}}]";
+    let informers = Informers::new(w.client.clone());
+    let ended = lead(w.client.clone(), informers, Config::parse(bad).unwrap(), "c", CancellationToken::new()).await;
+    assert!(ended.unwrap_err().starts_with("extender https://h: /none: "));
 }
