@@ -14,6 +14,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("controllers", &["api", "client"]),
     ("scheduler", &["api", "client"]),
     ("network", &["api", "client"]),
+    ("sim", &["api", "client"]),
     ("runtime", &[]),
     ("kubelet", &["api", "client", "runtime"]),
     ("operators", &["api", "client", "schema"]),

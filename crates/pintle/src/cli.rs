@@ -21,6 +21,8 @@ pub struct Cli {
 pub enum Command {
     /// Run a whole one-node cluster in this process, in the foreground.
     Up(Box<Up>),
+    /// Add simulated nodes to a cluster, in the foreground.
+    Sim(Box<crate::sim::Sim>),
     /// The node's images: import, export, pull, list, remove, prune.
     #[command(subcommand)]
     Image(crate::image::Image),

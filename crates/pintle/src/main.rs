@@ -4,6 +4,7 @@ mod cli;
 mod image;
 mod reset;
 mod sample;
+mod sim;
 mod snapshot;
 mod up;
 
@@ -31,6 +32,10 @@ fn main() -> ExitCode {
             Command::Up(options) => {
                 log_to_stderr(&options.log);
                 up::run(*options).await
+            }
+            Command::Sim(options) => {
+                log_to_stderr(&options.log);
+                sim::run(*options).await
             }
             Command::Image(what) => image::run(what).await,
             Command::Cluster(cli::Cluster::Reset { data_dir, cgroup_root }) => {

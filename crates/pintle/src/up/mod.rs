@@ -137,14 +137,14 @@ pub async fn run(options: Up) -> anyhow::Result<()> {
 }
 
 /// The wish to stop: SIGINT or SIGTERM.
-struct Stop {
+pub(crate) struct Stop {
     interrupt: tokio::signal::unix::Signal,
     terminate: tokio::signal::unix::Signal,
     asked: bool,
 }
 
 impl Stop {
-    fn new() -> anyhow::Result<Self> {
+    pub(crate) fn new() -> anyhow::Result<Self> {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
@@ -152,7 +152,7 @@ impl Stop {
         })
     }
 
-    async fn asked(&mut self) {
+    pub(crate) async fn asked(&mut self) {
         if !self.asked {
             tokio::select! {
                 _ = self.interrupt.recv() => {}
