@@ -38,7 +38,8 @@ pub struct Family {
     kind: Kind,
     stability: Stability,
     labels: &'static [&'static str],
-    series: Mutex<BTreeMap<Vec<String>, Arc<Series>>>,
+    /// In the order of their label values, which are looked up without copying them.
+    series: Mutex<Vec<(Vec<String>, Arc<Series>)>>,
 }
 
 /// One series.
@@ -117,6 +118,11 @@ impl Series {
 #[derive(Debug)]
 pub struct Held(Arc<Series>);
 
+/// Where the series of these label values is, or would be.
+fn place(all: &[(Vec<String>, Arc<Series>)], values: &[&str]) -> Result<usize, usize> {
+    all.binary_search_by(|(have, _)| have.iter().map(String::as_str).cmp(values.iter().copied()))
+}
+
 impl Drop for Held {
     fn drop(&mut self) {
         self.0.add(-1.0);
@@ -133,7 +139,7 @@ impl Family {
         labels: &'static [&'static str],
         help: &'static str,
     ) -> Self {
-        Self { name, help, kind, stability, labels, series: Mutex::new(BTreeMap::new()) }
+        Self { name, help, kind, stability, labels, series: Mutex::new(Vec::new()) }
     }
 
     /// The series of these label values.
@@ -143,22 +149,28 @@ impl Family {
         if all.is_empty() {
             lock(&FAMILIES).insert(self.name, self);
         }
-        let bounds = if let Kind::Histogram(b) = self.kind { b } else { &[] };
-        let new = || {
-            Arc::new(Series {
-                bounds,
-                buckets: bounds.iter().map(|_| AtomicU64::new(0)).collect(),
-                count: AtomicU64::new(0),
-                value: AtomicU64::new(0),
-            })
-        };
-        all.entry(values.iter().map(|v| (*v).to_owned()).collect()).or_insert_with(new).clone()
+        match place(&all, values) {
+            Ok(at) => all[at].1.clone(),
+            Err(at) => {
+                let bounds = if let Kind::Histogram(b) = self.kind { b } else { &[] };
+                let series = Arc::new(Series {
+                    bounds,
+                    buckets: bounds.iter().map(|_| AtomicU64::new(0)).collect(),
+                    count: AtomicU64::new(0),
+                    value: AtomicU64::new(0),
+                });
+                all.insert(at, (values.iter().map(|v| (*v).to_owned()).collect(), series.clone()));
+                series
+            }
+        }
     }
 
     /// Forgets a series: what it was about is gone.
     pub fn forget(&self, values: &[&str]) {
-        let values: Vec<String> = values.iter().map(|v| (*v).to_owned()).collect();
-        lock(&self.series).remove(&values);
+        let mut all = lock(&self.series);
+        if let Ok(at) = place(&all, values) {
+            all.remove(at);
+        }
     }
 
     /// Forgets all series.
@@ -235,6 +247,7 @@ mod tests {
         COUNTER.with(&["x\"y"]).inc();
         COUNTER.with(&["x\"y"]).add(2.0);
         COUNTER.with(&["gone"]).inc();
+        COUNTER.with(&["a"]).inc();
         COUNTER.forget(&["gone"]);
         for v in [0.05, 0.5, 5.0] {
             HISTOGRAM.with(&[]).observe(v);
@@ -244,7 +257,7 @@ mod tests {
         let want = "# HELP test_seconds [ALPHA] How long.\n# TYPE test_seconds histogram\n\
             test_seconds_bucket{le=\"0.1\"} 1\ntest_seconds_bucket{le=\"1\"} 2\ntest_seconds_bucket{le=\"+Inf\"} 3\n\
             test_seconds_sum 5.55\ntest_seconds_count 3\n\
-            # HELP test_total [STABLE] Things that happened.\n# TYPE test_total counter\ntest_total{a=\"x\\\"y\"} 3\n";
+            # HELP test_total [STABLE] Things that happened.\n# TYPE test_total counter\ntest_total{a=\"a\"} 1\ntest_total{a=\"x\\\"y\"} 3\n";
         assert_eq!(out, want);
     }
 }

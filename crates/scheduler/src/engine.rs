@@ -41,6 +41,8 @@ pub struct Failure {
     pub preempted: bool,
     /// Less important pods that lose their nomination to the same node.
     pub demoted: Vec<Arc<Pod>>,
+    /// What is to be given back, because it keeps the pod from all nodes.
+    pub gives: Option<Action>,
 }
 
 /// The scheduler's state.
@@ -96,10 +98,14 @@ impl Engine {
         if pod.finished {
             self.remove_pod(pod, now);
         } else if !pod.node_name.is_empty() {
-            let known = self.cache.is_placed(&pod.uid) && !self.cache.is_assumed(&pod.uid);
-            self.cache.nominated.remove(&pod.uid);
+            let assumed = self.cache.is_assumed(&pod.uid);
+            let known = self.cache.is_placed(&pod.uid) && !assumed;
+            self.cache.take_back_nomination(&pod.uid);
             self.cache.set_pod(pod.clone());
-            self.queue.remove(&pod.uid);
+            if !assumed {
+                // One that was bound here is told of by `bound`, which may come later.
+                self.queue.remove(&pod.uid);
+            }
             match old {
                 Some(old) if known => {
                     if old.labels != pod.labels || old.requests != pod.requests || old.deleting != pod.deleting {
@@ -115,9 +121,9 @@ impl Engine {
                 self.take_back_nomination(&pod.uid, now);
             } else if !self.cache.is_assumed(&pod.uid) {
                 if old.is_none_or(|o| o.nominated_node != pod.nominated_node) {
-                    self.cache.nominated.set(pod, &pod.nominated_node);
+                    self.cache.nominate(pod, &pod.nominated_node);
                 } else if let Some(node) = self.cache.nominated.node_of(&pod.uid).map(str::to_owned) {
-                    self.cache.nominated.set(pod, &node);
+                    self.cache.nominate(pod, &node);
                 }
                 let gated = self.profiles[profile].pre_enqueue(pod).is_err();
                 // Status updates, the scheduler's own among them, are no reason to try again.
@@ -128,14 +134,14 @@ impl Engine {
             }
         } else {
             // Another scheduler's; a room it was promised is to be kept all the same.
-            self.cache.nominated.set(pod, if pod.deleting { "" } else { &pod.nominated_node });
+            self.cache.nominate(pod, if pod.deleting { "" } else { &pod.nominated_node });
         }
     }
 
     /// The room a pod was promised is free for others.
     fn take_back_nomination(&mut self, uid: &str, now: u64) {
         if self.cache.nominated.node_of(uid).is_some() {
-            self.cache.nominated.remove(uid);
+            self.cache.take_back_nomination(uid);
             // Whoever was rejected for its sake may be tried again.
             self.queue.event("NominatedPodDelete", now, |_| true);
         }
@@ -203,7 +209,7 @@ impl Engine {
                 Attempt::Placed(node) => match profile.reserve(&pod, &node, &mut self.cache) {
                     Ok(actions) => {
                         self.cache.assume(&pod, &node);
-                        self.cache.nominated.remove(&pod.uid);
+                        self.cache.take_back_nomination(&pod.uid);
                         Outcome::Bind(pod, node, actions)
                     }
                     Err((plugin, rejection)) => {
@@ -218,8 +224,8 @@ impl Engine {
                     self.queue.failed(&pod.uid, Vec::new(), now);
                     Outcome::Unschedulable(Failure { error: true, ..Failure::new(pod, why) })
                 }
-                Attempt::Failed(diagnosis, preemption) => {
-                    let mut failure = Failure::new(pod, diagnosis.message());
+                Attempt::Failed(diagnosis, preemption, gives) => {
+                    let mut failure = Failure { gives, ..Failure::new(pod, diagnosis.message()) };
                     if let Some(preemption) = preemption {
                         failure.preempted = true;
                         self.nominate(&mut failure, preemption.nomination);
@@ -247,7 +253,7 @@ impl Engine {
             Nomination::Keep => {}
             Nomination::Clear => {
                 if self.cache.nominated.node_of(&pod.uid).is_some() || !pod.nominated_node.is_empty() {
-                    self.cache.nominated.remove(&pod.uid);
+                    self.cache.take_back_nomination(&pod.uid);
                     failure.nominate = Some(String::new());
                 }
             }
@@ -255,9 +261,9 @@ impl Engine {
                 let lesser = self.cache.nominated.on(&node).iter().filter(|p| p.priority < pod.priority);
                 failure.demoted = lesser.cloned().collect();
                 for p in &failure.demoted {
-                    self.cache.nominated.remove(&p.uid);
+                    self.cache.take_back_nomination(&p.uid);
                 }
-                self.cache.nominated.set(&pod, &node);
+                self.cache.nominate(&pod, &node);
                 // Those that are on their way out already need no second push.
                 failure.victims = victims.into_iter().filter(|v| !v.deleting).collect();
                 if !failure.victims.is_empty() {
@@ -292,11 +298,13 @@ impl Engine {
         if let Some(profile) = self.profile(&pod.scheduler_name) {
             self.profiles[profile].unreserve(pod, &mut self.cache);
         }
-        if self.cache.is_assumed(&pod.uid) {
+        let assumed = self.cache.is_assumed(&pod.uid);
+        if assumed {
             self.cache.remove_pod(&pod.uid);
             self.tell(ClusterEvent::PodGone(pod), now);
         }
-        if gone {
+        // A binding whose answer was lost may have been done all the same.
+        if gone || !assumed {
             self.queue.done(&pod.uid);
         } else {
             self.queue.failed(&pod.uid, Vec::new(), now);
@@ -334,7 +342,16 @@ impl Engine {
 
 impl Failure {
     fn new(pod: Arc<Pod>, message: String) -> Self {
-        Self { pod, message, nominate: None, victims: Vec::new(), error: false, preempted: false, demoted: Vec::new() }
+        Self {
+            pod,
+            message,
+            nominate: None,
+            victims: Vec::new(),
+            error: false,
+            preempted: false,
+            demoted: Vec::new(),
+            gives: None,
+        }
     }
 }
 

@@ -51,6 +51,28 @@ fn places_and_keeps_count() {
 }
 
 #[test]
+fn news_of_a_binding_may_come_twice_and_in_any_order() {
+    let mut e = engine();
+    e.set_node(&node("n", "2"), 0);
+    let bound = |name: &str| {
+        let mut p = cpu(name, "1");
+        Arc::get_mut(&mut p).unwrap().node_name = "n".into();
+        p
+    };
+    for p in ["a", "b"] {
+        e.set_pod(None, &cpu(p, "1"), 0);
+    }
+    assert_eq!((step(&mut e, 0), step(&mut e, 0)), ("a on n".into(), "b on n".into()));
+    // The watch is quicker than the answer, which is still worth counting.
+    e.set_pod(Some(&cpu("a", "1")), &bound("a"), 5);
+    assert_eq!((e.bound(&cpu("a", "1")), e.bound(&cpu("a", "1"))), (Some((1, 0)), None));
+    // The answer was lost, but it was done.
+    e.set_pod(Some(&cpu("b", "1")), &bound("b"), 5);
+    e.unbound(&cpu("b", "1"), false, 6);
+    assert_eq!((step(&mut e, 60_000), e.next_wake(), e.cache().sizes()), ("nothing".into(), None, (1, 2, 0)));
+}
+
+#[test]
 fn waits_for_a_node_that_fits() {
     let mut e = engine();
     e.set_pod(None, &cpu("a", "4"), 0);
@@ -275,6 +297,57 @@ fn lesser_nominations_give_way() {
     assert_eq!((f.nominate.as_deref(), names(&f.demoted)), (Some("n"), vec!["mid"]));
 }
 
+/// The same of the room that could be made: while pods come, go, start and are promised nodes, and budgets change.
+#[test]
+fn remembered_room_is_true() {
+    let mut e = engine();
+    let mut random = Search::new(77);
+    for i in 0..12 {
+        e.set_node(&node(&format!("n{i}"), ["2", "3"][i % 2]), 0);
+    }
+    let mut there: Vec<Arc<Pod>> = Vec::new();
+    let (mut nominations, mut rooms) = (0, 0);
+    for i in 0..300 {
+        let (name, on) = (format!("p{i}"), format!("n{}", random.random(12)));
+        match random.random(6) {
+            0..=2 => {
+                let p = running(&name, &on, [0, 1, 5][random.random(3)], "700m", "", json!({"app": "a"}));
+                e.set_pod(None, &p, 0);
+                there.push(p);
+            }
+            3 if !there.is_empty() => e.remove_pod(&there.swap_remove(random.random(there.len())), 0),
+            4 if !there.is_empty() => {
+                let at = random.random(there.len());
+                let (old, started) = (there[at].clone(), format!("2024-01-01T00:{:02}:00Z", i % 60));
+                let new = running(&old.name, &old.node_name, old.priority, "700m", &started, json!({"app": "a"}));
+                e.set_pod(Some(&old), &new, 0);
+                there[at] = new;
+            }
+            _ => {
+                let budget = json!({"metadata": {"name": "b", "namespace": "d"}, "spec": {"selector": {}},
+                    "status": {"disruptionsAllowed": random.random(3)}});
+                let new = Some(Arc::new(serde_json::from_value(budget).unwrap()));
+                e.set_object(&ObjectChange::Budget(crate::cache::objects::Delta { old: None, new }), 0);
+            }
+        }
+        let vip = important(&format!("vip{i}"), [3, 9][random.random(2)], "1500m");
+        for [remembered, anew] in e.profiles[0].rooms_of(&vip, &mut e.cache, &mut e.search) {
+            assert_eq!(remembered, anew);
+            rooms += usize::from(anew.starts_with("Ok"));
+        }
+        if random.random(4) == 0 {
+            e.set_pod(None, &vip, 0);
+            if let Some(Outcome::Unschedulable(f)) = e.step(0) {
+                nominations += usize::from(f.nominate.is_some_and(|n| !n.is_empty()));
+            }
+            if random.random(2) == 0 {
+                e.remove_pod(&vip, 0);
+            }
+        }
+    }
+    assert!(nominations > 5 && rooms > 500, "{nominations} {rooms}");
+}
+
 /// What is remembered of nodes for pods alike must be what they would say if they were asked again.
 #[test]
 fn remembered_scores_are_true() {
@@ -293,6 +366,7 @@ fn remembered_scores_are_true() {
                 "whenUnsatisfiable": "ScheduleAnyway", "labelSelector": {}}]}),
             json!({"topologySpreadConstraints": [{"maxSkew": 2, "topologyKey": "kubernetes.io/hostname",
                 "whenUnsatisfiable": "DoNotSchedule", "labelSelector": {}}]}),
+            json!({"priority": 1, "containers": [{"resources": {"requests": {"cpu": "1900m"}}}]}),
             json!({"affinity": {"podAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 2,
                 "podAffinityTerm": {"topologyKey": "kubernetes.io/hostname", "labelSelector": {}}}]}}}),
         ];

@@ -128,6 +128,13 @@ impl PodIndex {
         self.pods.entry(pod.namespace.clone()).or_default().insert(pod.uid.clone(), (pod.clone(), node));
     }
 
+    /// Takes the newest state of a pod that counts as it did.
+    pub fn replace(&mut self, pod: &Arc<Pod>) {
+        if let Some((old, _)) = self.pods.get_mut(&pod.namespace).and_then(|pods| pods.get_mut(&pod.uid)) {
+            *old = pod.clone();
+        }
+    }
+
     /// Takes back a pod that was counted.
     pub fn remove(&mut self, pod: &Arc<Pod>, node: NodeId, namespaces: &Namespaces) {
         self.change(pod, node, false, namespaces);

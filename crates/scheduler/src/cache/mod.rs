@@ -41,7 +41,7 @@ pub struct Cache {
     pub index: PodIndex,
     /// The objects besides pods and nodes.
     pub objects: Objects,
-    /// Pods that wait for room on a node they were promised.
+    /// Pods that wait for room on a node they were promised; changed by [`Cache::nominate`].
     pub nominated: Nominated,
 }
 
@@ -120,8 +120,16 @@ impl Cache {
 
     /// Takes a node's newest state; answers the one before.
     pub fn set_node(&mut self, node: Arc<Node>) -> Option<Arc<Node>> {
-        self.new_epoch();
         let id = self.slot(&node.name);
+        match self.infos[id].node.as_deref() {
+            // A sign of life.
+            Some(old) if *old == *node => return self.infos[id].node.replace(node),
+            // What others score depends on who has which image, and on which scores there are at all.
+            Some(old) if old.images == node.images && is_soft_tainted(old) == is_soft_tainted(&node) => {
+                self.changed(id)
+            }
+            _ => self.new_epoch(),
+        }
         for image in node.images.keys() {
             *self.images.entry(image.clone()).or_default() += 1;
         }
@@ -202,6 +210,25 @@ impl Cache {
         }
     }
 
+    /// A pod is promised a node; an empty name takes back what it was promised.
+    pub fn nominate(&mut self, pod: &Arc<Pod>, node: &str) {
+        self.take_back_nomination(&pod.uid);
+        if !node.is_empty() {
+            self.nominated.set(pod, node);
+            if let Some(id) = self.id(node) {
+                self.changed(id);
+            }
+        }
+    }
+
+    /// A pod is promised nothing any more.
+    pub fn take_back_nomination(&mut self, uid: &str) {
+        if let Some(id) = self.nominated.node_of(uid).and_then(|node| self.id(node)) {
+            self.changed(id);
+        }
+        self.nominated.remove(uid);
+    }
+
     /// Takes in a change of another object.
     pub fn apply(&mut self, change: &ObjectChange) {
         self.objects.apply(change);
@@ -226,7 +253,23 @@ impl Cache {
     }
 
     fn place(&mut self, pod: Arc<Pod>, node: &str, confirmed: bool) {
-        if self.placed.contains_key(&pod.uid) {
+        if let Some((id, was_confirmed)) = self.placed.get_mut(&pod.uid) {
+            let info = &mut self.infos[*id];
+            if confirmed
+                && info.name == node
+                && let Some(there) = info.pods.get_mut(&pod.uid).filter(|there| pod.counts_like(there))
+            {
+                // As assumed, or a change that is of no concern here; but who began when decides who has to go.
+                let (id, began) = (*id, there.started != pod.started);
+                there.clone_from(&pod);
+                self.index.replace(&pod);
+                self.assumed -= usize::from(!*was_confirmed);
+                *was_confirmed = true;
+                if began {
+                    self.changed(id);
+                }
+                return;
+            }
             self.remove_pod(&pod.uid);
         }
         let id = self.slot(node);
@@ -335,6 +378,23 @@ mod tests {
     }
 
     #[test]
+    fn only_what_bears_on_scores_is_a_change() {
+        let mut c = Cache::default();
+        c.set_node(node("n", "a"));
+        let at_first = c.changes().0;
+        c.set_node(node("n", "a"));
+        assert_eq!(c.changes(), (at_first, &[][..]));
+        c.set_node(node("n", "b"));
+        assert_eq!((c.changes().0, c.changes().1.len()), (at_first, 1));
+        c.set_node(Arc::new(Node { images: HashMap::new(), ..(*node("n", "b")).clone() }));
+        assert_ne!(c.changes().0, at_first);
+        let before = c.changes().0;
+        c.assume(&pod("p", ""), "n");
+        c.set_pod(pod("p", "n"));
+        assert_eq!((c.changes().0, c.changes().1.len()), (before, 1));
+    }
+
+    #[test]
     fn pods_come_before_and_stay_after_their_node() {
         let mut c = Cache::default();
         c.set_pod(pod("p", "n"));
@@ -357,6 +417,12 @@ mod tests {
         assert!(c.is_assumed("p"));
         c.set_pod(pod("p", "n"));
         assert!(c.is_placed("p") && !c.is_assumed("p"));
+        // What was assumed is counted once; and a resize, anew.
+        assert_eq!((c.node("n").unwrap().1.requested.milli_cpu, c.sizes()), (100, (2, 1, 0)));
+        let mut larger = Pod { uid: "p".into(), node_name: "n".into(), ..Pod::default() };
+        larger.requests.milli_cpu = 300;
+        c.set_pod(Arc::new(larger));
+        assert_eq!(c.node("n").unwrap().1.requested.milli_cpu, 300);
         // Somebody else bound it elsewhere.
         c.set_pod(pod("p", "m"));
         assert_eq!(c.node("n").unwrap().1.requested.milli_cpu, 0);

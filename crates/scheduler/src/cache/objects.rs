@@ -138,6 +138,8 @@ pub struct Objects {
     pub given_devices: HashMap<DeviceId, usize>,
     /// Budgets by namespace, with their selectors.
     pub budgets: HashMap<String, BTreeMap<String, (Arc<Budget>, Selector)>>,
+    /// How often one changed.
+    pub budget_changes: u64,
     /// Selectors of what groups pods, by namespace.
     groupings: HashMap<String, BTreeMap<(GroupingKind, String), Selector>>,
 }
@@ -204,6 +206,7 @@ impl Objects {
             )),
             ObjectChange::Budget(d) => {
                 let Some(last) = d.last() else { return };
+                self.budget_changes += 1;
                 let of = self.budgets.entry(last.metadata.namespace.clone()).or_default();
                 match &d.new {
                     Some(b) => {

@@ -1,7 +1,5 @@
 //! Why a pod was placed nowhere, node by node, and how upstream words it.
 
-use std::collections::BTreeMap;
-
 use super::{Reason, Rejection};
 use crate::cache::NodeId;
 
@@ -45,13 +43,18 @@ impl Diagnosis {
             out.push_str(reason);
             out.push('.');
         } else {
-            let mut reasons: BTreeMap<&str, usize> = BTreeMap::new();
+            // Many nodes say the same few things, mostly in the very same words.
+            let mut reasons: Vec<(&str, usize)> = Vec::new();
+            let mut count = |reason, times| match reasons.iter_mut().find(|(r, _)| *r == reason) {
+                Some((_, n)) => *n += times,
+                None => reasons.push((reason, times)),
+            };
             for reason in self.rejected.iter().flat_map(|(_, r)| &r.reasons) {
-                *reasons.entry(reason).or_default() += 1;
+                count(reason, 1);
             }
             let untried = self.nodes.saturating_sub(self.rejected.len());
             if let Some(reason) = self.untried.as_ref().filter(|_| untried > 0) {
-                *reasons.entry(reason).or_default() += untried;
+                count(reason, untried);
             }
             let mut counts: Vec<String> = reasons.iter().map(|(reason, n)| format!("{n} {reason}")).collect();
             // Upstream sorts the texts, numbers and all.

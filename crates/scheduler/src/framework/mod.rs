@@ -172,6 +172,15 @@ pub enum Action {
         /// All its consumers.
         reserved_for: Vec<serde_json::Value>,
     },
+    /// A resource claim gives its devices back.
+    TakeDevices {
+        /// Namespace of the claim.
+        namespace: String,
+        /// Name of the claim.
+        claim: String,
+        /// The claim's resourceVersion.
+        resource_version: String,
+    },
     /// The pod must wait until these claims are bound.
     AwaitClaims {
         /// Namespace of the claims.
@@ -268,6 +277,12 @@ pub trait Plugin: Send + Sync {
 
     /// Gives back what `reserve` took.
     fn unreserve(&self, _pod: &Pod, _cache: &mut Cache) {}
+
+    /// No node takes the pod: what it holds may be what keeps it from all of them. What is to be written for it to be
+    /// given back.
+    fn give_back(&self, _pod: &Pod, _diagnosis: &Diagnosis, _cache: &Cache) -> Option<Action> {
+        None
+    }
 
     /// Whether what happened may let a pod be placed that this plugin rejected.
     fn hint(&self, event: ClusterEvent<'_>, pod: &Pod, cache: &Cache) -> bool;

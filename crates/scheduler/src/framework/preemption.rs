@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::extender::Victims;
 use super::profile::{Filters, Search};
+use super::table::Table;
 use super::{Diagnosis, Rejection};
 use crate::cache::{Cache, NodeId};
 use crate::model::Pod;
@@ -48,10 +49,25 @@ pub struct Preemption {
 }
 
 /// A node, and what it would cost to make room there.
-struct Candidate {
+#[derive(Debug)]
+pub(super) struct Candidate {
     node: NodeId,
     victims: Vec<Arc<Pod>>,
     violations: usize,
+    /// Fewest broken budgets are best; then the least important most important victim; then the least sum of
+    /// priorities; then fewest victims.
+    cost: (usize, i32, i64, usize),
+}
+
+impl Candidate {
+    /// The victims come most important first.
+    fn new(node: NodeId, victims: Vec<Arc<Pod>>, violations: usize) -> Arc<Self> {
+        let highest = victims.first().map_or(i32::MIN, |p| p.priority);
+        // Shifted to be positive, so that many unimportant victims weigh more than few.
+        let sum: i64 = victims.iter().map(|p| i64::from(p.priority) + i64::from(i32::MAX) + 1).sum();
+        let cost = (violations, highest, sum, victims.len());
+        Arc::new(Self { node, victims, violations, cost })
+    }
 }
 
 fn refused(message: String) -> Preemption {
@@ -63,14 +79,15 @@ fn importance(pod: &Pod) -> (Reverse<i32>, bool, &str, &str) {
     (Reverse(pod.priority), pod.started.is_empty(), &pod.started, &pod.uid)
 }
 
-/// Looks for room for a pod that no node takes.
-pub fn preempt(
+/// Looks for room for a pod that no node takes. A table, where there is one, remembers what it would cost.
+pub(super) fn preempt(
     config: &Config,
     pod: &Pod,
     cache: &Cache,
     filters: &mut Filters<'_>,
     diagnosis: &Diagnosis,
     search: &mut Search,
+    table: Option<&mut Table>,
 ) -> Preemption {
     if pod.never_preempts {
         return refused("not eligible due to preemptionPolicy=Never.".into());
@@ -79,15 +96,15 @@ pub fn preempt(
         return refused("not eligible due to a terminating pod on the nominated node.".into());
     }
     let hopeful: Vec<NodeId> = diagnosis.rejected.iter().filter(|(_, r)| !r.unresolvable).map(|(id, _)| *id).collect();
-    let (candidates, rejected) = candidates(config, pod, cache, filters, &hopeful, search);
+    let (candidates, rejected) = candidates(config, pod, cache, filters, &hopeful, search, table);
     let candidates = match ask_extenders(pod, candidates, cache, search) {
         Ok(candidates) => candidates,
         Err(why) => return refused(why),
     };
-    match best(candidates) {
+    match best(&candidates) {
         Some(c) => {
             let node = cache.at(c.node).map(|(n, _)| n.name.clone()).unwrap_or_default();
-            Preemption { message: String::new(), nomination: Nomination::Node(node, c.victims) }
+            Preemption { message: String::new(), nomination: Nomination::Node(node, c.victims.clone()) }
         }
         None => {
             let why = explain(diagnosis.nodes, rejected);
@@ -99,10 +116,10 @@ pub fn preempt(
 /// What extenders leave of the candidates.
 fn ask_extenders(
     pod: &Pod,
-    mut candidates: Vec<Candidate>,
+    mut candidates: Vec<Arc<Candidate>>,
     cache: &Cache,
     search: &Search,
-) -> Result<Vec<Candidate>, String> {
+) -> Result<Vec<Arc<Candidate>>, String> {
     for e in search.extenders.iter().filter(|e| e.is_interested(pod)) {
         if candidates.is_empty() {
             break;
@@ -129,7 +146,7 @@ fn ask_extenders(
                 Some(node) if !v.pods.is_empty() => {
                     let mut victims = v.pods;
                     victims.sort_by(|a, b| importance(a).cmp(&importance(b)));
-                    candidates.push(Candidate { node, victims, violations: v.violations });
+                    candidates.push(Candidate::new(node, victims, v.violations));
                 }
                 _ if e.is_ignorable() => {}
                 _ => return Err(format!("expected at least one victim pod on node {name:?}")),
@@ -163,7 +180,8 @@ fn candidates(
     filters: &mut Filters<'_>,
     hopeful: &[NodeId],
     search: &mut Search,
-) -> (Vec<Candidate>, Vec<(NodeId, Rejection)>) {
+    mut table: Option<&mut Table>,
+) -> (Vec<Arc<Candidate>>, Vec<(NodeId, Rejection)>) {
     let (mut found, mut rejected) = (Vec::new(), Vec::new());
     if hopeful.is_empty() {
         return (found, rejected);
@@ -172,14 +190,23 @@ fn candidates(
         .max(config.min_candidate_nodes_absolute)
         .min(hopeful.len());
     let offset = search.random(hopeful.len());
+    let mut harmless = false;
     for i in 0..hopeful.len() {
         let id = hopeful[(offset + i) % hopeful.len()];
-        match victims_on(pod, id, cache, filters) {
-            Ok(candidate) => found.push(candidate),
+        let mut reckon = || victims_on(pod, id, cache, filters);
+        let room = match &mut table {
+            Some(table) => table.room(id, reckon),
+            None => reckon(),
+        };
+        match room {
+            Ok(candidate) => {
+                harmless |= candidate.violations == 0;
+                found.push(candidate);
+            }
             Err(rejection) => rejected.push((id, rejection)),
         }
         // One that breaks no budget must be among them, if there is any.
-        if found.len() >= wanted && found.iter().any(|c| c.violations == 0) {
+        if found.len() >= wanted && harmless {
             break;
         }
     }
@@ -188,7 +215,12 @@ fn candidates(
 
 /// The fewest and least important pods of a node that must go. All less important ones are supposed gone; then as many
 /// as possible are let back, those first whose budget allows no disruption.
-fn victims_on(pod: &Pod, id: NodeId, cache: &Cache, filters: &mut Filters<'_>) -> Result<Candidate, Rejection> {
+pub(super) fn victims_on(
+    pod: &Pod,
+    id: NodeId,
+    cache: &Cache,
+    filters: &mut Filters<'_>,
+) -> Result<Arc<Candidate>, Rejection> {
     let nothing = || Rejection::unresolvable("No preemption victims found for incoming pod");
     let Some((node, there)) = cache.at(id) else { return Err(nothing()) };
     let mut lesser: Vec<Arc<Pod>> = there.pods.values().filter(|p| p.priority < pod.priority).cloned().collect();
@@ -221,7 +253,7 @@ fn victims_on(pod: &Pod, id: NodeId, cache: &Cache, filters: &mut Filters<'_>) -
                 }
             }
             gone.sort_by(|a, b| importance(a).cmp(&importance(b)));
-            Ok(Candidate { node: id, victims: gone.clone(), violations })
+            Ok(Candidate::new(id, gone.clone(), violations))
         }
     };
     // The states are as they were for the next node.
@@ -256,18 +288,9 @@ fn by_budget<'p>(pods: &'p [Arc<Pod>], cache: &Cache) -> (Vec<&'p Arc<Pod>>, Vec
     })
 }
 
-/// Fewest broken budgets; then the least important most important victim; then the least sum of priorities; then fewest
-/// victims; then the one whose most important victims began last.
-fn best(candidates: Vec<Candidate>) -> Option<Candidate> {
-    candidates.into_iter().min_by(|a, b| {
-        let key = |c: &Candidate| {
-            let highest = c.victims.first().map_or(i32::MIN, |p| p.priority);
-            // Shifted to be positive, so that many unimportant victims weigh more than few.
-            let sum: i64 = c.victims.iter().map(|p| i64::from(p.priority) + i64::from(i32::MAX) + 1).sum();
-            (c.violations, highest, sum, c.victims.len())
-        };
-        key(a).cmp(&key(b)).then_with(|| began(b).cmp(&began(a)))
-    })
+/// The cheapest; among equals the one whose most important victims began last.
+fn best(candidates: &[Arc<Candidate>]) -> Option<&Arc<Candidate>> {
+    candidates.iter().min_by(|a, b| a.cost.cmp(&b.cost).then_with(|| began(b).cmp(&began(a))))
 }
 
 /// When the first of the most important victims began; who has not begun yet begins last.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::extender::{self, Extender};
 use super::points::{Point, Points};
 use super::preemption::{self, Preemption};
-use super::table::{Table, Tables};
+use super::table::{Rejected, Table, Tables};
 use super::{Action, ClusterEvent, Diagnosis, Plugin, PreFilter, Rejection, State};
 use crate::cache::{Cache, NodeId};
 use crate::model::{Node, NodeInfo, Pod};
@@ -107,7 +107,7 @@ impl Filters<'_> {
     ///
     /// # Errors
     /// The first that rejects it, and why.
-    pub fn run(&self, pod: &Pod, node: &Node, info: &NodeInfo, cache: &Cache) -> Result<(), (&'static str, Rejection)> {
+    pub fn run(&self, pod: &Pod, node: &Node, info: &NodeInfo, cache: &Cache) -> Result<(), Rejected> {
         for (plugin, state) in &self.filters {
             if let Err(rejection) = plugin.filter(state, pod, node, info, cache) {
                 return Err((plugin.name(), rejection));
@@ -134,12 +134,8 @@ impl Filters<'_> {
         node: &Node,
         info: &NodeInfo,
         cache: &Cache,
-    ) -> Result<(), (&'static str, Rejection)> {
-        let promised = cache.nominated.on(&node.name);
-        let promised: Vec<_> = promised
-            .iter()
-            .filter(|p| p.priority >= pod.priority && p.uid != pod.uid && !info.pods.contains_key(&p.uid))
-            .collect();
+    ) -> Result<(), Rejected> {
+        let promised = promised(pod, node, info, cache);
         if !promised.is_empty() {
             let mut with = info.clone();
             for p in &promised {
@@ -154,14 +150,40 @@ impl Filters<'_> {
         }
         self.run(pod, node, info, cache)
     }
+
+    /// The same of those filters alone for which only the node and the pods on it matter, which suppose nothing.
+    fn run_locally(&self, pod: &Pod, node: &Node, info: &NodeInfo, cache: &Cache) -> Result<(), Rejected> {
+        let ask = |info: &NodeInfo| {
+            let mut local = self.filters.iter().filter(|(p, _)| p.filters_locally());
+            local.try_for_each(|(p, state)| p.filter(state, pod, node, info, cache).map_err(|r| (p.name(), r)))
+        };
+        let promised = promised(pod, node, info, cache);
+        if !promised.is_empty() {
+            let mut with = info.clone();
+            promised.into_iter().for_each(|p| with.add(p.clone()));
+            ask(&with)?;
+        }
+        ask(info)
+    }
+
+    /// Whether only the node and the pods on it matter to every filter.
+    fn are_local(&self) -> bool {
+        self.filters.iter().all(|(p, _)| p.filters_locally())
+    }
+}
+
+/// Pods that were promised room on a node, are not there yet, and are as important as this one.
+fn promised<'c>(pod: &Pod, node: &Node, info: &NodeInfo, cache: &'c Cache) -> Vec<&'c Arc<Pod>> {
+    let all = cache.nominated.on(&node.name).iter();
+    all.filter(|p| p.priority >= pod.priority && p.uid != pod.uid && !info.pods.contains_key(&p.uid)).collect()
 }
 
 /// What came of trying to place a pod.
 pub enum Attempt {
     /// The node chosen.
     Placed(String),
-    /// No node takes it; what preemption makes of that.
-    Failed(Diagnosis, Option<Preemption>),
+    /// No node takes it; what preemption makes of that, and what the pod gives back.
+    Failed(Diagnosis, Option<Preemption>, Option<Action>),
     /// Something went wrong that is neither the pod's nor the nodes' fault.
     Error(String),
 }
@@ -188,12 +210,20 @@ impl Profile {
 
     /// Finds the best node for a pod or, where there is none, room that could be made.
     pub fn place(&self, pod: &Pod, cache: &mut Cache, search: &mut Search) -> Attempt {
+        let mut tables = std::mem::take(&mut search.tables);
+        let attempt = self.place_knowing(pod, cache, search, &mut tables);
+        search.tables = tables;
+        attempt
+    }
+
+    /// The same, with what is known of nodes for pods alike.
+    fn place_knowing(&self, pod: &Pod, cache: &mut Cache, search: &mut Search, tables: &mut Tables) -> Attempt {
         let mut diagnosis = Diagnosis { nodes: cache.nodes().len(), ..Diagnosis::default() };
         let began = search.now();
         let found = self.pre_filter(pod, cache, &mut diagnosis);
         search.over("PreFilter", if found.is_some() { "Success" } else { UNRESOLVABLE }, &self.name, began);
         let Some((mut filters, only)) = found else {
-            return self.failed(pod, diagnosis, None, true);
+            return self.failed(pod, diagnosis, None, true, cache);
         };
         let promised = cache.nominated.node_of(&pod.uid).and_then(|n| cache.id(n));
         if let Some(id) = promised
@@ -203,13 +233,17 @@ impl Profile {
         {
             return Attempt::Placed(node.name.clone());
         }
-        if only.is_none()
-            && let Some(node) = self.by_table(pod, cache, &filters, search)
+        let table = (only.is_none() && search.extenders.is_empty()).then(|| self.table(pod, cache, &filters, tables));
+        if let Some(table) = &table
+            && let Some(node) = self.by_scores(pod, cache, &filters, table, search)
         {
             return Attempt::Placed(cache.at(node).map(|(n, _)| n.name.clone()).unwrap_or_default());
         }
+        // Where other nodes matter too, it does not say all.
+        let mut table = table.filter(|_| filters.are_local());
         let began = search.now();
-        let feasible = self.feasible(pod, cache, &mut filters, only.as_deref(), search, &mut diagnosis);
+        let only = only.as_deref();
+        let feasible = self.feasible(pod, cache, &mut filters, only, table.as_deref(), search, &mut diagnosis);
         let feasible = match ask_extenders(pod, feasible, cache, search, &mut diagnosis) {
             Ok(feasible) => feasible,
             Err(why) => return Attempt::Error(why),
@@ -217,11 +251,11 @@ impl Profile {
         search.over("Filter", if feasible.is_empty() { "Unschedulable" } else { "Success" }, &self.name, began);
         let chosen = match feasible.as_slice() {
             [] => {
-                let made = self
-                    .preemption
-                    .as_ref()
-                    .map(|config| preemption::preempt(config, pod, cache, &mut filters, &diagnosis, search));
-                return self.failed(pod, diagnosis, made, false);
+                let preempt = |config| {
+                    preemption::preempt(config, pod, cache, &mut filters, &diagnosis, search, table.as_deref_mut())
+                };
+                let made = self.preemption.as_ref().map(preempt);
+                return self.failed(pod, diagnosis, made, false, cache);
             }
             [one] => *one,
             many => {
@@ -235,44 +269,40 @@ impl Profile {
         Attempt::Placed(cache.at(chosen).map(|(n, _)| n.name.clone()).unwrap_or_default())
     }
 
-    /// The best node, by what is known of nodes for pods alike: plugins for which only the node and the pods on it matter
-    /// are asked about nodes on which something changed, the others about the nodes that these leave. Nothing, where
-    /// that does not hold or no node will do.
-    fn by_table(&self, pod: &Pod, cache: &mut Cache, filters: &Filters<'_>, search: &mut Search) -> Option<NodeId> {
-        if !search.extenders.is_empty() || !cache.nominated.is_empty() {
-            return None;
-        }
-        let (local, others): (Vec<&Enabled>, Vec<&Enabled>) =
-            self.at(Point::Score).filter(|p| p.weight > 0).partition(|p| p.plugin.scores_locally());
+    /// What is known of nodes for pods like this one, brought up to date: nodes on which something changed are asked
+    /// again, by the plugins for which only the node and the pods on it matter.
+    fn table<'t>(&self, pod: &Pod, cache: &mut Cache, filters: &Filters<'_>, tables: &'t mut Tables) -> &'t mut Table {
+        let local = self.at(Point::Score).filter(|p| p.weight > 0 && p.plugin.scores_locally());
         let local: Vec<(&Enabled, State)> =
-            local.into_iter().filter_map(|p| Some((p, p.plugin.pre_score(pod, &[], cache)?))).collect();
-        let mut tables = std::mem::take(&mut search.tables);
+            local.filter_map(|p| Some((p, p.plugin.pre_score(pod, &[], cache)?))).collect();
         let table = tables.of(pod);
         let known = &*cache;
         table.refresh(known, |id| {
             let (node, info) = known.at(id)?;
-            let local_filters = filters.filters.iter().filter(|(p, _)| p.filters_locally());
-            for (plugin, state) in local_filters {
-                plugin.filter(state, pod, node, info, known).ok()?;
-            }
-            Some(local.iter().map(|(p, state)| p.plugin.score(state, pod, node, info, known) * p.weight).sum())
+            let score =
+                || local.iter().map(|(p, state)| p.plugin.score(state, pod, node, info, known) * p.weight).sum();
+            Some(filters.run_locally(pod, node, info, known).map(|()| score()))
         });
-        let best = self.by_scores(pod, cache, filters, &others, table, search);
-        search.tables = tables;
-        best
+        table
     }
 
-    /// The best of the nodes that a table leaves.
+    /// The best of the nodes that a table leaves, by the other plugins too. Nothing, where none will do or that cannot be
+    /// told so.
     fn by_scores(
         &self,
         pod: &Pod,
         cache: &mut Cache,
         filters: &Filters<'_>,
-        scorers: &[&Enabled],
         table: &Table,
         search: &mut Search,
     ) -> Option<NodeId> {
+        let scorers: Vec<&Enabled> =
+            self.at(Point::Score).filter(|p| p.weight > 0 && !p.plugin.scores_locally()).collect();
         let global: Vec<&(&dyn Plugin, State)> = filters.filters.iter().filter(|(p, _)| !p.filters_locally()).collect();
+        if !global.is_empty() && !cache.nominated.is_empty() {
+            // Pods that were promised a node may matter on others.
+            return None;
+        }
         if global.is_empty() && !scorers.iter().any(|p| p.plugin.pre_score(pod, &[], cache).is_some()) {
             return table.best(cache, |n| search.random(n));
         }
@@ -293,24 +323,47 @@ impl Profile {
             return None;
         }
         search.next = (search.next + tried) % nodes.len();
-        add_scores(scorers.iter().copied(), pod, &feasible, cache, &mut totals);
+        add_scores(scorers.into_iter(), pod, &feasible, cache, &mut totals);
         Some(pick(&feasible, &totals, search))
     }
 
     /// Every node that takes a pod and its score, asked anew.
     #[cfg(test)]
     pub(crate) fn scores_of(&self, pod: &Pod, cache: &mut Cache) -> Vec<(String, i64)> {
-        let Some((filters, _)) = self.pre_filter(pod, cache, &mut Diagnosis::default()) else { return Vec::new() };
-        let all: Vec<NodeId> =
-            cache.iter().filter(|(n, i)| filters.run(pod, n, i, cache).is_ok()).map(|(_, i)| i.id).collect();
+        let Some((mut filters, _)) = self.pre_filter(pod, cache, &mut Diagnosis::default()) else { return Vec::new() };
+        let takes = |(n, i): &(&Node, &NodeInfo)| filters.run_with_nominated(pod, n, i, cache).is_ok();
+        let all: Vec<NodeId> = cache.iter().filter(takes).map(|(_, i)| i.id).collect();
         let mut totals = vec![0; all.len()];
         add_scores(self.at(Point::Score), pod, &all, cache, &mut totals);
         names(&all, cache).into_iter().zip(totals).collect()
     }
 
+    /// What is remembered of the room that could be made on each node, beside what is reckoned anew.
+    #[cfg(test)]
+    pub(crate) fn rooms_of(&self, pod: &Pod, cache: &mut Cache, search: &mut Search) -> Vec<[String; 2]> {
+        let Some((mut filters, None)) = self.pre_filter(pod, cache, &mut Diagnosis::default()) else {
+            return Vec::new();
+        };
+        let table = self.table(pod, cache, &filters, &mut search.tables);
+        let mut both = |id: &NodeId| {
+            let mut reckon = || preemption::victims_on(pod, *id, cache, &mut filters);
+            let anew = format!("{:?}", reckon());
+            [format!("{:?}", table.room(*id, reckon)), anew]
+        };
+        cache.nodes().iter().map(&mut both).collect()
+    }
+
     /// What came of making room, as upstream's chain of plugins words it.
-    fn failed(&self, pod: &Pod, mut diagnosis: Diagnosis, made: Option<Preemption>, before_nodes: bool) -> Attempt {
+    fn failed(
+        &self,
+        pod: &Pod,
+        mut diagnosis: Diagnosis,
+        made: Option<Preemption>,
+        before_nodes: bool,
+        cache: &Cache,
+    ) -> Attempt {
         let mut says = Vec::new();
+        let mut gives = None;
         if before_nodes {
             // The plugin of resource claims comes first and finds no state of its own.
             match (self.serves_claims, self.preemption.is_some()) {
@@ -320,13 +373,18 @@ impl Profile {
             }
         } else if made.as_ref().is_none_or(|p| !p.message.is_empty()) {
             if self.serves_claims {
-                let none = pod.resource_claims.is_empty();
-                says.push(if none { "no new claims to deallocate" } else { "still not schedulable" }.to_owned());
+                gives = self.at(Point::PostFilter).find_map(|p| p.plugin.give_back(pod, &diagnosis, cache));
+                let said = match &gives {
+                    Some(_) => "deallocation of ResourceClaim completed",
+                    None if pod.resource_claims.is_empty() => "no new claims to deallocate",
+                    None => "still not schedulable",
+                };
+                says.push(said.to_owned());
             }
             says.extend(made.as_ref().map(|p| p.message.clone()));
         }
         diagnosis.post_filter = says.join(", ");
-        Attempt::Failed(diagnosis, made)
+        Attempt::Failed(diagnosis, made, gives)
     }
 
     /// Asks every plugin about the pod; which nodes are worth trying, when not all are.
@@ -391,6 +449,7 @@ impl Profile {
         cache: &Cache,
         filters: &mut Filters<'_>,
         only: Option<&[NodeId]>,
+        table: Option<&Table>,
         search: &mut Search,
         diagnosis: &mut Diagnosis,
     ) -> Vec<NodeId> {
@@ -403,7 +462,11 @@ impl Profile {
             let id = nodes[(start + tried) % nodes.len()];
             tried += 1;
             let Some((node, info)) = cache.at(id) else { continue };
-            match filters.run_with_nominated(pod, node, info, cache) {
+            let answer = match table.and_then(|t| t.rejection(id)) {
+                Some(rejected) => Err(rejected.clone()),
+                None => filters.run_with_nominated(pod, node, info, cache),
+            };
+            match answer {
                 Ok(()) => out.push(id),
                 Err((plugin, rejection)) => {
                     diagnosis.blame(plugin);

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use super::Rejection;
+use super::preemption::Candidate;
 use crate::cache::{Cache, NodeId};
 use crate::model::Pod;
 
@@ -12,13 +14,26 @@ const MAX_TABLES: usize = 8;
 #[derive(Default)]
 pub(super) struct Tables(Vec<Table>);
 
-/// The score of each node for pods of a kind; nothing for those that cannot take one.
+/// The plugin that rejects a node, and why.
+pub(super) type Rejected = (&'static str, Rejection);
+
+/// What is known of a node.
+struct Known {
+    /// Its score, or why it cannot take a pod.
+    outcome: Result<i64, Rejected>,
+    /// What making room there would cost, once somebody asked.
+    room: Option<Result<Arc<Candidate>, Rejection>>,
+}
+
+/// What each node says to pods of a kind, as far as only the node and the pods on it, or promised to it, matter.
 pub(super) struct Table {
     like: Arc<Pod>,
     epoch: u64,
     /// How many changes of the epoch are taken in.
     seen: usize,
-    scores: Vec<Option<i64>>,
+    /// How often budgets had changed when the costs of room were reckoned.
+    budgets: u64,
+    nodes: Vec<Option<Known>>,
 }
 
 impl Tables {
@@ -26,7 +41,8 @@ impl Tables {
     pub fn of(&mut self, pod: &Pod) -> &mut Table {
         let at = self.0.iter().position(|t| t.like.is_like(pod)).unwrap_or_else(|| {
             self.0.truncate(MAX_TABLES - 1);
-            self.0.push(Table { like: Arc::new(pod.kind()), epoch: u64::MAX, seen: 0, scores: Vec::new() });
+            let like = Arc::new(pod.kind());
+            self.0.push(Table { like, epoch: u64::MAX, seen: 0, budgets: 0, nodes: Vec::new() });
             self.0.len() - 1
         });
         self.0[..=at].rotate_right(1);
@@ -36,31 +52,57 @@ impl Tables {
 
 impl Table {
     /// Asks again about the nodes on which something changed, or about all of them when the nodes themselves did.
-    pub fn refresh(&mut self, cache: &Cache, mut score: impl FnMut(NodeId) -> Option<i64>) {
+    pub fn refresh(&mut self, cache: &Cache, mut ask: impl FnMut(NodeId) -> Option<Result<i64, Rejected>>) {
+        let mut known = |id| ask(id).map(|outcome| Known { outcome, room: None });
         let (epoch, changes) = cache.changes();
         if epoch != self.epoch || changes.len() - self.seen > cache.nodes().len() {
-            self.scores.clear();
+            self.nodes.clear();
             for id in cache.nodes() {
-                if self.scores.len() <= *id {
-                    self.scores.resize(id + 1, None);
+                if self.nodes.len() <= *id {
+                    self.nodes.resize_with(id + 1, || None);
                 }
-                self.scores[*id] = score(*id);
+                self.nodes[*id] = known(*id);
             }
         } else {
             for id in &changes[self.seen..] {
                 // Pods come to nodes that are not known yet, too; nobody is placed there.
-                if let Some(s) = self.scores.get_mut(*id) {
-                    *s = score(*id);
+                if let Some(node) = self.nodes.get_mut(*id) {
+                    *node = known(*id);
                 }
             }
         }
         self.epoch = epoch;
         self.seen = changes.len();
+        if self.budgets != cache.objects.budget_changes {
+            self.budgets = cache.objects.budget_changes;
+            self.nodes.iter_mut().flatten().for_each(|n| n.room = None);
+        }
+    }
+
+    fn known(&self, node: NodeId) -> Option<&Known> {
+        self.nodes.get(node)?.as_ref()
     }
 
     /// A node's score; nothing where it cannot take a pod.
     pub fn score(&self, node: NodeId) -> Option<i64> {
-        self.scores.get(node).copied().flatten()
+        self.known(node)?.outcome.as_ref().ok().copied()
+    }
+
+    /// Why a node cannot take a pod; nothing where it can.
+    pub fn rejection(&self, node: NodeId) -> Option<&Rejected> {
+        self.known(node)?.outcome.as_ref().err()
+    }
+
+    /// What making room on a node would cost, reckoned now unless it is known.
+    pub fn room(
+        &mut self,
+        node: NodeId,
+        reckon: impl FnOnce() -> Result<Arc<Candidate>, Rejection>,
+    ) -> Result<Arc<Candidate>, Rejection> {
+        match self.nodes.get_mut(node).and_then(Option::as_mut) {
+            Some(known) => known.room.get_or_insert_with(reckon).clone(),
+            None => reckon(),
+        }
     }
 
     /// The node with the highest score; among equals `random` below a number decides.

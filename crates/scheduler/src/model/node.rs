@@ -10,7 +10,7 @@ use super::resources::Resources;
 use super::wire;
 
 /// What a Node object says.
-#[derive(Debug, Default, Clone)]
+#[derive(Debug, Default, Clone, PartialEq)]
 pub struct Node {
     /// Name.
     pub name: String,

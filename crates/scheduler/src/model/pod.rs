@@ -115,10 +115,12 @@ impl Pod {
         })
     }
 
-    /// Whether a node that takes one takes the other, and as gladly, as far as the node and the pods on it are concerned.
+    /// Whether a node that takes one takes the other, and as gladly, and would give as much for it, as far as the node and
+    /// the pods on it, or promised to it, are concerned.
     #[must_use]
     pub fn is_like(&self, other: &Self) -> bool {
         self.scheduler_name == other.scheduler_name
+            && self.priority == other.priority
             && self.requests == other.requests
             && self.scored_requests == other.scored_requests
             && self.images == other.images
@@ -129,11 +131,22 @@ impl Pod {
             && self.node_name == other.node_name
     }
 
+    /// Whether an earlier state of the same pod counts for as much on its node: the rest of what counts is never changed.
+    #[must_use]
+    pub fn counts_like(&self, earlier: &Self) -> bool {
+        self.uid == earlier.uid
+            && self.deleting == earlier.deleting
+            && self.requests == earlier.requests
+            && self.scored_requests == earlier.scored_requests
+            && self.labels == earlier.labels
+    }
+
     /// As much of it as [`Pod::is_like`] looks at.
     #[must_use]
     pub fn kind(&self) -> Self {
         Self {
             scheduler_name: self.scheduler_name.clone(),
+            priority: self.priority,
             requests: self.requests.clone(),
             scored_requests: self.scored_requests.clone(),
             images: self.images.clone(),

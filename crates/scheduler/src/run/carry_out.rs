@@ -150,6 +150,15 @@ async fn act(shared: &Shared, action: &Action) -> Result<(), String> {
                 .map_err(text)?;
             Ok(())
         }
+        Action::TakeDevices { namespace, claim, resource_version } => {
+            let claims = known("resource.k8s.io", "resourceclaims")?;
+            let patch = json!({"metadata": {"resourceVersion": resource_version},
+                "status": {"allocation": null, "reservedFor": null}});
+            let patch = Patch::merge(&patch).map_err(text)?;
+            let params = WriteParams::default();
+            shared.client.patch(claims, namespace, claim, "status", patch, &params).await.map_err(text)?;
+            Ok(())
+        }
         Action::AwaitClaims { namespace, claims, seconds } => {
             let waiting = async {
                 for claim in claims {
@@ -195,7 +204,13 @@ fn known(group: &str, resource: &str) -> Result<&'static pintle_api::resources::
 /// Says in an Event and in the `PodScheduled` condition why a pod is placed nowhere, and makes room for it where room
 /// can be made.
 async fn report(shared: &Arc<Shared>, failure: Failure) {
-    let Failure { pod, message, nominate, victims, demoted, error, .. } = failure;
+    let Failure { pod, message, nominate, victims, demoted, error, gives, .. } = failure;
+    if let Some(action) = gives
+        && let Err(why) = act(shared, &action).await
+    {
+        // The pod is tried again when its claim changes, and gives it back then.
+        tracing::warn!(pod = pod.key, why, "a resource claim was not given back");
+    }
     shared.recorder.warning(&reference(shared.pods, &meta(&pod)), "FailedScheduling", message.as_str());
     for p in demoted {
         patch_status(shared, &p, &json!({"nominatedNodeName": ""})).await;

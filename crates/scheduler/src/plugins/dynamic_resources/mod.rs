@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 
 use crate::cache::Cache;
 use crate::cache::objects::ObjectChange;
-use crate::framework::{Action, ClusterEvent, Plugin, PreFilter, Rejection, State, state_as};
+use crate::framework::{Action, ClusterEvent, Diagnosis, Plugin, PreFilter, Rejection, State, state_as};
 use crate::model::devices::{Device, ResourceClaim};
 use crate::model::wire::NodeSelector;
 use crate::model::{Node, NodeInfo, Pod};
@@ -22,6 +22,9 @@ use selector::Selector;
 const MAX_CONSUMERS: usize = 256;
 /// Keeps a claim that was given devices from going before they are given back.
 pub const FINALIZER: &str = "resource.kubernetes.io/delete-protection";
+
+/// What is said of a node from which the devices of a claim cannot be used.
+const ELSEWHERE: &str = "resourceclaim not available on the node";
 
 /// A selector, or why it does not compile.
 type Compiled = Arc<Result<Selector, String>>;
@@ -139,7 +142,7 @@ impl Plugin for DynamicResources {
     fn filter(&self, state: &State, _: &Pod, node: &Node, _: &NodeInfo, cache: &Cache) -> Result<(), Rejection> {
         let Some(claims) = state_as::<Claims>(state) else { return Ok(()) };
         if claims.bound_to.iter().any(|s| !node_affinity::selector(s, node)) {
-            return Err(Rejection::unresolvable("resourceclaim not available on the node"));
+            return Err(Rejection::unresolvable(ELSEWHERE));
         }
         if !claims.asked.is_empty() && allocate::allocate(&claims.asked, node, cache).is_none() {
             return Err(Rejection::new("cannot allocate all claims"));
@@ -194,6 +197,27 @@ impl Plugin for DynamicResources {
         if !pod.resource_claims.is_empty() {
             cache.objects.unassume_claims(&pod.uid);
         }
+    }
+
+    /// A claim whose devices are where the pod cannot be gives them back, unless others use them.
+    fn give_back(&self, pod: &Pod, diagnosis: &Diagnosis, cache: &Cache) -> Option<Action> {
+        let elsewhere = |r: &Rejection| r.reasons.iter().any(|reason| reason == ELSEWHERE);
+        let nodes: Vec<_> = diagnosis.rejected.iter().filter(|(_, r)| elsewhere(r)).map(|(id, _)| *id).collect();
+        if nodes.is_empty() {
+            return None;
+        }
+        pod.resource_claims.iter().filter_map(|(_, name)| name.as_ref()).find_map(|name| {
+            let claim = cache.objects.resource_claims.get(&format!("{}/{name}", pod.namespace))?;
+            let selector = claim.status.allocation.as_ref()?.node_selector.clone()?;
+            let selector: NodeSelector = serde_json::from_value(selector).ok()?;
+            let keeps_away = |id| cache.at(id).is_some_and(|(node, _)| !node_affinity::selector(&selector, node));
+            let own = claim.status.reserved_for.iter().all(|c| c["uid"] == pod.uid);
+            (own && nodes.iter().any(|id| keeps_away(*id))).then(|| Action::TakeDevices {
+                namespace: pod.namespace.clone(),
+                claim: name.clone(),
+                resource_version: claim.metadata.plain.resource_version.clone(),
+            })
+        })
     }
 
     fn hint(&self, event: ClusterEvent<'_>, pod: &Pod, _: &Cache) -> bool {

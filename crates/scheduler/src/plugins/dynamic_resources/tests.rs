@@ -177,3 +177,26 @@ fn shared_counters_and_taints() {
         assert_eq!(got[0].1, want, "{more}");
     }
 }
+
+#[test]
+fn what_keeps_a_pod_from_all_nodes_is_given_back() {
+    let mut cache = nodes();
+    let check = |cache: &mut Cache, reserved: Value, on: &str, want: bool| {
+        let mut c = claim("c", &one(&json!({})));
+        let selector = json!({"nodeSelectorTerms": [{"matchFields": [{"key": "metadata.name", "operator": "In", "values": [on]}]}]});
+        c["status"] = json!({"allocation": {"devices": {}, "nodeSelector": selector}, "reservedFor": reserved});
+        put(cache, &c);
+        let (plugin, pod) = (DynamicResources::default(), crate::plugins::testing::pod(&pod(&["c"])));
+        let state = plugin.pre_filter(&pod, cache).unwrap().state;
+        let rejected = cache.iter().filter_map(|(n, i)| Some((i.id, plugin.filter(&state, &pod, n, i, cache).err()?)));
+        let diagnosis = Diagnosis { rejected: rejected.collect(), ..Diagnosis::default() };
+        let taken = plugin.give_back(&pod, &diagnosis, cache);
+        let taken = taken.map(|a| matches!(a, Action::TakeDevices { claim, .. } if claim == "c"));
+        assert_eq!(taken, want.then_some(true), "{reserved} {on}");
+    };
+    check(&mut cache, json!([]), "none", true);
+    check(&mut cache, json!([{"uid": "p"}]), "none", true);
+    check(&mut cache, json!([{"uid": "p"}, {"uid": "other"}]), "none", false);
+    // Every node that rejected the pod for the claim counts; the others are not the claim's fault.
+    check(&mut cache, json!([{"uid": "other"}]), "a", false);
+}
