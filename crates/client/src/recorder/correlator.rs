@@ -82,7 +82,7 @@ pub(super) struct Correlator {
     buckets: Recent<Bucket>,
 }
 
-fn object_key(o: &ObjectReference) -> String {
+pub(super) fn object_key(o: &ObjectReference) -> String {
     let parts = [&o.kind, &o.namespace, &o.name, &o.field_path, &o.uid, &o.api_version];
     parts.map(|p| p.as_deref().unwrap_or_default()).join("\0")
 }

@@ -2,12 +2,15 @@
 
 mod correlator;
 
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use pintle_api::Object;
@@ -19,10 +22,12 @@ use crate::clock::{Clock, time};
 use crate::error::Error;
 use crate::meta::Meta;
 use crate::typed::resource_of;
-use correlator::{Correlated, Correlator};
+use correlator::{Correlated, Correlator, object_key};
 
 /// Events that may wait to be written; more are dropped, as upstream drops them.
 const QUEUE: usize = 1000;
+/// Events that are written at once.
+const AT_ONCE: usize = 32;
 /// How often a write is tried while the API cannot be reached, and how long between.
 const TRIES: u32 = 12;
 const BETWEEN: Duration = Duration::from_secs(10);
@@ -157,26 +162,84 @@ fn event_name(object: &str, nanos: i64) -> String {
     format!("{object}.{nanos:x}")
 }
 
-async fn write(client: Client, mut events: mpsc::Receiver<Event>, clock: Clock) {
-    let mut correlator = Correlator::default();
-    while let Some(event) = events.recv().await {
-        let Some(correlated) = correlator.correlate(event, clock.now()) else { continue };
-        for attempt in 1..=TRIES {
-            match put(&client, &correlated).await {
-                Ok(()) => {
-                    correlator.written(&correlated);
-                    break;
-                }
-                // The API took it in and said no; asking again changes nothing.
-                Err(error @ (Error::Status(_) | Error::Decode { .. } | Error::Config(_))) => {
-                    tracing::debug!(%error, "event refused");
-                    break;
-                }
-                Err(error) if attempt == TRIES => tracing::warn!(%error, "event given up"),
-                Err(_) => tokio::time::sleep(BETWEEN).await,
+/// Events that were taken to be written: those about one object one after the other, in their order, for each may be
+/// the same again as the one before.
+struct Waiting {
+    correlator: Correlator,
+    clock: Clock,
+    by_object: HashMap<String, VecDeque<Event>>,
+    /// How many there are in all.
+    events: usize,
+}
+
+impl Waiting {
+    /// Takes an event; answers its object, when nothing about that is being written.
+    fn take(&mut self, event: Event) -> Option<String> {
+        let object = object_key(&event.involved_object);
+        let idle = !self.by_object.contains_key(&object);
+        self.by_object.entry(object.clone()).or_default().push_back(event);
+        self.events += 1;
+        idle.then_some(object)
+    }
+
+    /// What is to be written next about an object.
+    fn next(&mut self, object: &str) -> Option<Correlated> {
+        loop {
+            let Some(event) = self.by_object.get_mut(object)?.pop_front() else {
+                self.by_object.remove(object);
+                return None;
+            };
+            self.events -= 1;
+            if let Some(correlated) = self.correlator.correlate(event, self.clock.now()) {
+                return Some(correlated);
             }
         }
     }
+}
+
+async fn write(client: Client, mut events: mpsc::Receiver<Event>, clock: Clock) {
+    let mut waiting = Waiting { correlator: Correlator::default(), clock, by_object: HashMap::new(), events: 0 };
+    let mut writing = FuturesUnordered::new();
+    let mut open = true;
+    while open || !writing.is_empty() {
+        let free = tokio::select! {
+            Some((object, correlated, written)) = writing.next() => {
+                if written {
+                    waiting.correlator.written(&correlated);
+                }
+                Some(object)
+            }
+            event = events.recv(), if open && writing.len() < AT_ONCE && waiting.events < QUEUE => match event {
+                Some(event) => waiting.take(event),
+                None => {
+                    open = false;
+                    None
+                }
+            },
+        };
+        if let Some(object) = free
+            && let Some(correlated) = waiting.next(&object)
+        {
+            writing.push(put_at_last(&client, object, correlated));
+        }
+    }
+}
+
+/// Writes an event, however long that takes; whether it was written.
+async fn put_at_last(client: &Client, object: String, correlated: Correlated) -> (String, Correlated, bool) {
+    for attempt in 1..=TRIES {
+        match put(client, &correlated).await {
+            Ok(()) => return (object, correlated, true),
+            // The API took it in and said no; asking again changes nothing.
+            Err(error @ (Error::Status(_) | Error::Decode { .. } | Error::Config(_))) => {
+                tracing::debug!(%error, "event refused");
+                break;
+            }
+            Err(error) if attempt == TRIES => tracing::warn!(%error, "event given up"),
+            Err(_) => tokio::time::sleep(BETWEEN).await,
+        }
+    }
+    (object, correlated, false)
 }
 
 async fn put(client: &Client, correlated: &Correlated) -> Result<(), Error> {
@@ -230,6 +293,13 @@ mod tests {
             }
             tokio::time::sleep(Duration::from_millis(1)).await;
         };
+        // Many objects do not wait for each other, and nothing is lost.
+        for i in 0..500 {
+            recorder.normal(&ObjectReference { name: Some(format!("q{i}")), ..about.clone() }, "Created", "made it");
+        }
+        while client.of::<Event>().list("n", &ListParams::default()).await.unwrap().len() < 502 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
         let created = events.iter().find(|e| e.reason.as_deref() == Some("Created")).unwrap();
         assert_eq!(created.type_.as_deref(), Some("Normal"));
         assert_eq!(created.source.as_ref().unwrap().component.as_deref(), Some("test-controller"));
