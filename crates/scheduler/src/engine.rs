@@ -42,7 +42,7 @@ pub struct Failure {
     /// Less important pods that lose their nomination to the same node.
     pub demoted: Vec<Arc<Pod>>,
     /// What is to be given back, because it keeps the pod from all nodes.
-    pub gives: Option<Action>,
+    pub gives: Option<Box<Action>>,
 }
 
 /// The scheduler's state.

@@ -126,7 +126,7 @@ impl Cache {
             Some(old) if *old == *node => return self.infos[id].node.replace(node),
             // What others score depends on who has which image, and on which scores there are at all.
             Some(old) if old.images == node.images && is_soft_tainted(old) == is_soft_tainted(&node) => {
-                self.changed(id)
+                self.changed(id);
             }
             _ => self.new_epoch(),
         }

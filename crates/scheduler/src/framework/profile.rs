@@ -178,12 +178,20 @@ fn promised<'c>(pod: &Pod, node: &Node, info: &NodeInfo, cache: &'c Cache) -> Ve
     all.filter(|p| p.priority >= pod.priority && p.uid != pod.uid && !info.pods.contains_key(&p.uid)).collect()
 }
 
+/// Which nodes a pod is tried on.
+enum Among<'a> {
+    All,
+    /// All, of which a table says which cannot take it.
+    Known(&'a Table),
+    Only(&'a [NodeId]),
+}
+
 /// What came of trying to place a pod.
 pub enum Attempt {
     /// The node chosen.
     Placed(String),
     /// No node takes it; what preemption makes of that, and what the pod gives back.
-    Failed(Diagnosis, Option<Preemption>, Option<Action>),
+    Failed(Diagnosis, Option<Preemption>, Option<Box<Action>>),
     /// Something went wrong that is neither the pod's nor the nodes' fault.
     Error(String),
 }
@@ -242,8 +250,12 @@ impl Profile {
         // Where other nodes matter too, it does not say all.
         let mut table = table.filter(|_| filters.are_local());
         let began = search.now();
-        let only = only.as_deref();
-        let feasible = self.feasible(pod, cache, &mut filters, only, table.as_deref(), search, &mut diagnosis);
+        let among = match (&only, table.as_deref()) {
+            (Some(only), _) => Among::Only(only),
+            (None, Some(table)) => Among::Known(table),
+            (None, None) => Among::All,
+        };
+        let feasible = self.feasible(pod, cache, &mut filters, &among, search, &mut diagnosis);
         let feasible = match ask_extenders(pod, feasible, cache, search, &mut diagnosis) {
             Ok(feasible) => feasible,
             Err(why) => return Attempt::Error(why),
@@ -373,7 +385,8 @@ impl Profile {
             }
         } else if made.as_ref().is_none_or(|p| !p.message.is_empty()) {
             if self.serves_claims {
-                gives = self.at(Point::PostFilter).find_map(|p| p.plugin.give_back(pod, &diagnosis, cache));
+                gives =
+                    self.at(Point::PostFilter).find_map(|p| p.plugin.give_back(pod, &diagnosis, cache)).map(Box::new);
                 let said = match &gives {
                     Some(_) => "deallocation of ResourceClaim completed",
                     None if pod.resource_claims.is_empty() => "no new claims to deallocate",
@@ -448,11 +461,11 @@ impl Profile {
         pod: &Pod,
         cache: &Cache,
         filters: &mut Filters<'_>,
-        only: Option<&[NodeId]>,
-        table: Option<&Table>,
+        among: &Among<'_>,
         search: &mut Search,
         diagnosis: &mut Diagnosis,
     ) -> Vec<NodeId> {
+        let only = if let Among::Only(only) = among { Some(*only) } else { None };
         let nodes = only.unwrap_or(cache.nodes());
         let wanted = wanted(nodes.len(), self.percentage_of_nodes_to_score);
         let mut out = Vec::with_capacity(wanted);
@@ -462,7 +475,8 @@ impl Profile {
             let id = nodes[(start + tried) % nodes.len()];
             tried += 1;
             let Some((node, info)) = cache.at(id) else { continue };
-            let answer = match table.and_then(|t| t.rejection(id)) {
+            let known = if let Among::Known(table) = among { table.rejection(id) } else { None };
+            let answer = match known {
                 Some(rejected) => Err(rejected.clone()),
                 None => filters.run_with_nominated(pod, node, info, cache),
             };
