@@ -22,9 +22,9 @@ check:
 		-A clippy::unwrap_used -A clippy::expect_used -A clippy::panic
 
 test: setup
-	$(CARGO) build --locked -p pintle
-	$(CARGO) test --workspace --locked --exclude pintle-tests
-	PINTLE_BIN=$(abspath $(TARGET)/debug/pintle) $(CARGO) test -p pintle-tests --locked
+	# Programs and tests in one go, so that shared crates are compiled once.
+	$(CARGO) build --workspace --bins --tests --locked
+	PINTLE_BIN=$(abspath $(TARGET)/debug/pintle) $(CARGO) test --workspace --locked
 
 # Control groups of version 2, in a virtual machine.
 test-vm: build ; tests/vm/run $(BIN)

@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use pintle_testkit::command::run;
-use pintle_testkit::{Cluster, Machine, Options, binary};
+use pintle_testkit::{Cluster, Machine, Options, binary, until};
 
 fn pintle(machine: &Machine, args: &[&str]) -> pintle_testkit::Output {
     let mut c = machine.command(&binary::pintle().to_string_lossy());
@@ -64,7 +64,7 @@ fn the_demo_answers_and_leaves_nothing() {
 
 #[test]
 fn a_second_up_finds_everything_as_it_was() {
-    let mut cluster = Cluster::start_with(Options { args: vec!["--demo".into()] });
+    let mut cluster = Cluster::start_with(Options { args: vec!["--demo".into()], ..Options::default() });
     let pods = "jsonpath={range .items[*]}{.metadata.name} {.metadata.uid} {.status.podIP} {.status.containerStatuses[0].containerID} {.status.containerStatuses[0].restartCount}{\"\\n\"}{end}";
     let look = |c: &Cluster| c.kubectl(&["get", "pods", "-l", "app=hello", "-o", pods]).ok();
     let before = look(&cluster);
@@ -78,6 +78,47 @@ fn a_second_up_finds_everything_as_it_was() {
     assert_eq!(look(&cluster), before, "after kill -9");
     let name = before.split(' ').next().unwrap();
     assert!(cluster.kubectl(&["logs", name]).ok().contains("serving on"), "logs were kept");
+}
+
+#[test]
+fn a_full_disk_loses_nothing() {
+    let mut cluster = Cluster::start_with(Options { disk: Some(1024), ..Options::default() });
+    let make = |c: &Cluster, name: &str, size: usize| {
+        let data = "x".repeat(size);
+        let object = format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: {name}}}\ndata: {{k: {data}}}\n");
+        c.kubectl_with(&["create", "-f", "-"], &object)
+    };
+    let _ = make(&cluster, "before", 100).ok();
+    let fill = cluster.data_dir().join("fill");
+    let full = cluster.machine().sh(&format!("dd if=/dev/zero of={} bs=64k 2>&1", fill.display()));
+    assert!(full.stdout.contains("No space left on device"), "{full:?}");
+    // Room inside the store's file may take some.
+    let mut kept = vec!["before".to_owned()];
+    let refused = (0..100).find_map(|i| {
+        let made = make(&cluster, &format!("during-{i}"), 900_000);
+        if made.code != 0 {
+            return Some(made.stderr);
+        }
+        kept.push(format!("during-{i}"));
+        None
+    });
+    let refused = refused.expect("the disk is full");
+    assert!(refused.contains("Error from server") && refused.contains("No space left"), "{refused}");
+    let all = |c: &Cluster| {
+        let names = c.kubectl(&["get", "configmaps", "-o", "name"]).ok();
+        let names = names.lines().filter_map(|l| l.strip_prefix("configmap/")).filter(|n| *n != "kube-root-ca.crt");
+        names.map(str::to_owned).collect::<std::collections::BTreeSet<_>>()
+    };
+    assert_eq!(all(&cluster), kept.iter().cloned().collect(), "what was told to be there is there");
+    std::fs::remove_file(fill).unwrap();
+    until("room to be used again", std::time::Duration::from_secs(60), || {
+        let made = make(&cluster, "after", 100);
+        if made.code == 0 { Ok(()) } else { Err(made.stderr) }
+    });
+    kept.push("after".into());
+    cluster.kill();
+    cluster.up();
+    assert_eq!(all(&cluster), kept.into_iter().collect(), "after kill -9");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The commands people use every day, on the Deployment and Service of the Kubernetes documentation.
 
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read};
 use std::process::{Command, Stdio};
 
 use pintle_testkit::command::run;
@@ -152,11 +152,11 @@ fn looking_into_a_pod() {
 
     let mut watch = cluster.kubectl_command(&["get", "pods", "-w", "--no-headers"]);
     let mut watch = watch.stdout(Stdio::piped()).spawn().unwrap();
+    let mut seen = BufReader::new(watch.stdout.take().unwrap()).lines().map_while(Result::ok);
+    assert!(seen.any(|l| l.starts_with("box ")), "the list comes first");
     let deleted = k(&["delete", "pod", "box"]).ok();
     assert_eq!(deleted, "pod \"box\" deleted from default namespace\n".replace(" from default namespace", ""));
+    assert!(seen.any(|l| l.starts_with("box ") && l.contains("Terminating")), "then what changes");
     watch.kill().unwrap();
-    let mut seen = String::new();
-    watch.stdout.take().unwrap().read_to_string(&mut seen).unwrap();
     let _ = watch.wait();
-    assert!(seen.contains("box") && seen.contains("Terminating"), "{seen}");
 }

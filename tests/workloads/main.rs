@@ -2,6 +2,7 @@
 
 mod faults;
 mod kubectl;
+mod registry;
 
 use std::time::Duration;
 

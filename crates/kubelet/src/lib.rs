@@ -10,6 +10,7 @@ pub mod kubelet;
 pub mod local_storage;
 pub mod logs;
 pub mod node;
+pub mod notices;
 pub mod objects;
 pub mod pod;
 pub mod probes;

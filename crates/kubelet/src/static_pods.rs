@@ -1,6 +1,7 @@
 //! Pods from a directory of the node, and the API objects that stand for them.
 
 use crate::config::KubeletConfig;
+use crate::notices::Notices;
 use crate::pod::spec::{
     CONFIG_HASH_ANNOTATION, CONFIG_MIRROR_ANNOTATION, CONFIG_SEEN_ANNOTATION, CONFIG_SOURCE_ANNOTATION, annotation,
 };
@@ -8,13 +9,11 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Node, Pod, PodStatus, Toleration};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{DeleteOptions, OwnerReference};
 use pintle_client::Client;
-use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use sha2::{Digest as _, Sha256};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 
 /// Without notices from the kernel the directory is read so often.
@@ -109,7 +108,7 @@ fn read(dir: &Path, config: &KubeletConfig, now: Timestamp) -> BTreeMap<String, 
 /// Sends the directory's pods whenever they changed. Ends with the receiver.
 pub async fn follow(config: Arc<KubeletConfig>, tx: mpsc::UnboundedSender<BTreeMap<String, Arc<Pod>>>) {
     let Some(dir) = config.static_pod_path.clone() else { return };
-    let notices = notices(&dir);
+    let mut notices = Notices::of_directory(&dir);
     if let Err(e) = &notices {
         tracing::warn!(dir = %dir.display(), error = %e, "no notices of changes; the directory is read from time to time");
     }
@@ -123,41 +122,12 @@ pub async fn follow(config: Arc<KubeletConfig>, tx: mpsc::UnboundedSender<BTreeM
                 return;
             }
         }
-        match &notices {
-            Ok(fd) => {
-                if changed(fd).await.is_err() {
-                    tokio::time::sleep(LOOK_AGAIN).await;
-                }
-            }
-            Err(_) => tokio::time::sleep(LOOK_AGAIN).await,
-        }
-    }
-}
-
-fn notices(dir: &Path) -> std::io::Result<AsyncFd<std::os::fd::OwnedFd>> {
-    let fd = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
-    let what = WatchFlags::CLOSE_WRITE
-        | WatchFlags::MOVED_TO
-        | WatchFlags::MOVED_FROM
-        | WatchFlags::DELETE
-        | WatchFlags::CREATE;
-    inotify::add_watch(&fd, dir, what)?;
-    #[expect(deprecated, reason = "its successor is unsafe; the descriptor is owned and stays what it is")]
-    AsyncFd::new(fd)
-}
-
-/// Waits for a notice and takes all there are.
-async fn changed(fd: &AsyncFd<std::os::fd::OwnedFd>) -> std::io::Result<()> {
-    let mut ready = fd.readable().await?;
-    let mut buf = [0u8; 4096];
-    loop {
-        match rustix::io::read(fd.get_ref(), &mut buf) {
-            Ok(n) if n > 0 => {}
-            Ok(_) | Err(rustix::io::Errno::AGAIN) => {
-                ready.clear_ready();
-                return Ok(());
-            }
-            Err(e) => return Err(e.into()),
+        let told = match &mut notices {
+            Ok(notices) => notices.wait().await.is_ok(),
+            Err(_) => false,
+        };
+        if !told {
+            tokio::time::sleep(LOOK_AGAIN).await;
         }
     }
 }

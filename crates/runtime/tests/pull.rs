@@ -4,18 +4,14 @@
 use pintle_runtime::embedded::{Embedded, Options};
 use pintle_runtime::image::{RegistryHost, RegistryHosts};
 use pintle_runtime::*;
-use sha2::Digest as _;
+use pintle_testkit::Registry;
+use pintle_testkit::registry::{USER, digest};
 use std::fs;
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-
-fn digest(data: &[u8]) -> String {
-    format!("sha256:{}", hex::encode(sha2::Sha256::digest(data)))
-}
 
 fn layer(name: &str, size: usize) -> Vec<u8> {
     let mut tar = tar::Builder::new(vec![]);
@@ -69,77 +65,6 @@ fn image(layers: &[(Vec<u8>, Vec<u8>)], architecture: &str) -> Vec<Vec<u8>> {
     out
 }
 
-/// A registry process with its files.
-struct Server {
-    child: Child,
-    dir: tempfile::TempDir,
-    address: String,
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-impl Server {
-    /// `users` are lines of an htpasswd file.
-    async fn start(users: &str) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let address = format!("127.0.0.1:{port}");
-        let mut config = format!(
-            "version: 0.1\nlog:\n  level: error\nstorage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: {address}\n",
-            dir.path().join("data").display()
-        );
-        if !users.is_empty() {
-            fs::write(dir.path().join("users"), users).unwrap();
-            config.push_str(&format!(
-                "auth:\n  htpasswd:\n    realm: test\n    path: {}\n",
-                dir.path().join("users").display()
-            ));
-        }
-        fs::write(dir.path().join("config.yml"), config).unwrap();
-        let child = Command::new("docker-registry")
-            .arg("serve")
-            .arg(dir.path().join("config.yml"))
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("docker-registry is missing: apt-get install docker-registry");
-        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
-        while tokio::net::TcpStream::connect(&address).await.is_err() {
-            assert!(std::time::Instant::now() < deadline, "the registry does not start");
-            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-        }
-        Self { child, dir, address }
-    }
-
-    /// Puts blobs into a repository, as a push leaves them. The last `manifests` of them are manifests; the very last
-    /// gets the tag. Answers the last one's digest.
-    fn put(&self, repository: &str, tag: &str, blobs: &[Vec<u8>], manifests: usize) -> String {
-        let base = self.dir.path().join("data/docker/registry/v2");
-        let repo = base.join("repositories").join(repository);
-        let write = |path: PathBuf, data: &[u8]| {
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, data).unwrap();
-        };
-        for (i, blob) in blobs.iter().enumerate() {
-            let d = digest(blob);
-            let hex = &d[7..];
-            write(base.join("blobs/sha256").join(&hex[..2]).join(hex).join("data"), blob);
-            let kind = if i + manifests >= blobs.len() { "_manifests/revisions" } else { "_layers" };
-            write(repo.join(kind).join("sha256").join(hex).join("link"), d.as_bytes());
-        }
-        let last = digest(blobs.last().unwrap());
-        let tags = repo.join("_manifests/tags").join(tag);
-        write(tags.join("current/link"), last.as_bytes());
-        write(tags.join("index/sha256").join(&last[7..]).join("link"), last.as_bytes());
-        last
-    }
-}
-
 async fn runtime(dir: &Path, registries: RegistryHosts) -> Embedded {
     let options = Options { registries, ..Options::new(dir) };
     Embedded::open(options, Arc::new(LoopbackOnly)).await.unwrap()
@@ -155,7 +80,7 @@ async fn file_of(rt: &Embedded, name: &str, file: &str) -> bool {
 
 #[tokio::test]
 async fn tags_digests_and_indexes() {
-    let server = Server::start("").await;
+    let server = Registry::start("");
     let dir = tempfile::tempdir().unwrap();
     let rt = runtime(dir.path(), RegistryHosts::default()).await;
     let (a, b) = (layer("a", 3_000_000), layer("b", 1000));
@@ -217,7 +142,7 @@ async fn tags_digests_and_indexes() {
 
 #[tokio::test]
 async fn errors() {
-    let server = Server::start("").await;
+    let server = Registry::start("");
     let dir = tempfile::tempdir().unwrap();
     let rt = runtime(dir.path(), RegistryHosts::default()).await;
     let a = layer("a", 1000);
@@ -237,7 +162,7 @@ async fn errors() {
     check(&format!("app@sha256:{}", "0".repeat(64)), Code::NotFound, "not found").await;
     // A blob that is not what its name says.
     blobs[0][40] ^= 1;
-    let data = server.dir.path().join("data/docker/registry/v2/blobs/sha256");
+    let data = server.blobs();
     let d = digest(&gzip(&a));
     fs::write(data.join(&d[7..9]).join(&d[7..]).join("data"), &blobs[0]).unwrap();
     check("app:v1", Code::Unknown, "").await;
@@ -248,8 +173,7 @@ async fn errors() {
 
 #[tokio::test]
 async fn passwords_and_mirrors() {
-    // user:secret
-    let server = Server::start("user:$2b$04$abcdefghijklmnopqrstuu2r9OfJnfCsdneAXAGHnS4UpFFP8WIrW\n").await;
+    let server = Registry::start(USER);
     let dir = tempfile::tempdir().unwrap();
     let login = RegistryAuth { username: "user".into(), password: "secret".into(), ..Default::default() };
     let mirror =

@@ -30,6 +30,8 @@ evictionHard: {memory.available: 100Mi, nodefs.available: 0%, nodefs.inodesFree:
 pub struct Options {
     /// More arguments of `pintle up`.
     pub args: Vec<String>,
+    /// MiB of a disk of its own for the data directory; none is the machine's.
+    pub disk: Option<u32>,
 }
 
 /// A running `pintle up`.
@@ -64,6 +66,13 @@ impl Cluster {
         let written = std::fs::write(dir.path().join("kubelet.yaml"), KUBELET_CONFIG);
         assert!(written.is_ok(), "the node agent's configuration: {written:?}");
         let mut cluster = Self { machine: Machine::new(), dir, options, child: None, said: Arc::default() };
+        if let Some(size) = cluster.options.disk {
+            let data = cluster.data_dir();
+            let mut c = Command::new("sh");
+            c.args(["-c", "mkdir -p \"$1\" && mount -t tmpfs -o size=\"$0\"M tmpfs \"$1\"", &size.to_string()])
+                .arg(data);
+            let _ = run(c, "").ok();
+        }
         cluster.up();
         cluster
     }
@@ -235,5 +244,10 @@ impl Drop for Cluster {
             .arg(self.data_dir())
             .args(self.args().iter().filter(|a| a.starts_with("--cgroup-root")));
         let _ = run(c, "");
+        if self.options.disk.is_some() {
+            let mut c = Command::new("umount");
+            c.arg("-l").arg(self.data_dir());
+            let _ = run(c, "");
+        }
     }
 }

@@ -8,9 +8,11 @@ pub mod cluster;
 pub mod command;
 pub mod images;
 pub mod machine;
+pub mod registry;
 pub mod wait;
 
 pub use cluster::{Cluster, Options};
 pub use command::Output;
 pub use machine::Machine;
+pub use registry::Registry;
 pub use wait::until;

@@ -1,10 +1,10 @@
 //! Container logs as the API asks for them, and the files of `/var/log`.
 
-use super::growth::Growth;
 use super::http::{Query, Reply};
 use super::route::Named;
 use crate::kubelet::Shared;
 use crate::logs;
+use crate::notices::Notices;
 use crate::pod::spec;
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
@@ -274,8 +274,8 @@ impl Job {
     }
 
     /// Tells of new lines of a followed log. Without it (no inotify watch left) the looks at the container serve.
-    fn growth(&self) -> Option<Growth> {
-        let watch = self.options.follow.then(|| Growth::of(&self.path))?;
+    fn growth(&self) -> Option<Notices> {
+        let watch = self.options.follow.then(|| Notices::of_file(&self.path))?;
         watch.inspect_err(|e| tracing::debug!(path = %self.path.display(), error = %e, "no watch of the log")).ok()
     }
 

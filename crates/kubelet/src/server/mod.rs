@@ -1,7 +1,6 @@
 //! What the API server and others ask of the node: logs, exec, port forwarding, statistics, health.
 
 mod auth;
-mod growth;
 mod http;
 mod logs;
 mod metrics;

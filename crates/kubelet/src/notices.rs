@@ -1,4 +1,4 @@
-//! Tells a follower of a log that the file grew, was renamed or was removed.
+//! Notices from the kernel that a file or a directory changed (inotify).
 
 use std::io;
 use std::path::Path;
@@ -6,18 +6,38 @@ use std::path::Path;
 use futures::{FutureExt as _, StreamExt as _};
 use inotify::{EventStream, Inotify, WatchMask};
 
-/// An inotify watch of one file.
+/// An inotify watch of one file or directory.
 #[derive(Debug)]
-pub(super) struct Growth(EventStream<[u8; 4096]>);
+pub struct Notices(EventStream<[u8; 4096]>);
 
-impl Growth {
-    /// Watches `path`. To lose nothing: watch first, then read to the end, then wait.
+impl Notices {
+    /// Tells that a file grew, was renamed or was removed. To lose nothing: watch first, then read to the end, then wait.
     ///
     /// # Errors
-    /// When the file is gone, or the user's inotify watches are used up (`fs.inotify.max_user_watches`).
-    pub(super) fn of(path: &Path) -> io::Result<Self> {
+    /// When it is gone, or the user's inotify watches are used up (`fs.inotify.max_user_watches`).
+    pub fn of_file(path: &Path) -> io::Result<Self> {
+        Self::of(path, WatchMask::MODIFY | WatchMask::MOVE_SELF | WatchMask::DELETE_SELF)
+    }
+
+    /// Tells that a file in a directory was made, written, renamed or removed.
+    ///
+    /// # Errors
+    /// As for [`Self::of_file`].
+    pub fn of_directory(path: &Path) -> io::Result<Self> {
+        Self::of(
+            path,
+            WatchMask::CREATE
+                | WatchMask::CLOSE_WRITE
+                | WatchMask::MOVED_TO
+                | WatchMask::MOVED_FROM
+                | WatchMask::DELETE
+                | WatchMask::ONLYDIR,
+        )
+    }
+
+    fn of(path: &Path, what: WatchMask) -> io::Result<Self> {
         let inotify = Inotify::init()?;
-        inotify.watches().add(path, WatchMask::MODIFY | WatchMask::MOVE_SELF | WatchMask::DELETE_SELF)?;
+        inotify.watches().add(path, what)?;
         Ok(Self(inotify.into_event_stream([0; 4096])?))
     }
 
@@ -25,7 +45,7 @@ impl Growth {
     ///
     /// # Errors
     /// When the watch cannot be read.
-    pub(super) async fn wait(&mut self) -> io::Result<()> {
+    pub async fn wait(&mut self) -> io::Result<()> {
         // What happened is of no interest: the reader looks at the file once for all that is told by now.
         match self.0.next().await {
             Some(Err(e)) => return Err(e),
@@ -50,13 +70,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("0.log");
         let mut file = std::fs::File::create(&path).unwrap();
-        let mut growth = Growth::of(&path).unwrap();
+        let mut growth = Notices::of_file(&path).unwrap();
         assert!(growth.wait().now_or_never().is_none(), "nothing happened yet");
         file.write_all(b"line\n").unwrap();
         growth.wait().await.unwrap();
         assert!(growth.wait().now_or_never().is_none(), "told once");
         std::fs::rename(&path, dir.path().join("0.log.1")).unwrap();
         growth.wait().await.unwrap();
-        assert!(Growth::of(&path).is_err(), "there is no new file yet");
+        assert!(Notices::of_file(&path).is_err(), "there is no new file yet");
     }
 }
