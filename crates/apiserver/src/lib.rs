@@ -69,6 +69,7 @@ pub(crate) struct Server {
     pub(crate) client_ca: Option<authn::x509::ClientCa>,
     pub(crate) front_proxy: Option<authn::x509::FrontProxy>,
     pub(crate) services: kinds::core::service::alloc::ServiceAllocator,
+    pub(crate) addresses: registry::services::Addresses,
     pub(crate) kubelets: subresources::Kubelets,
     pub(crate) service_accounts: authn::service_account::ServiceAccounts,
     pub(crate) static_tokens: Vec<authn::tokens::StaticToken>,
@@ -124,6 +125,11 @@ impl ApiServer {
             config.node_port_range,
             rand::random(),
             Some(Box::new(addresses.clone())),
+            Box::new(registry::ports::StoredPorts::new(
+                Arc::clone(&config.store),
+                &config.storage_prefix,
+                config.storage_media_type,
+            )),
         )
         .map_err(err)?;
         let kubelets = subresources::Kubelets::new(&config).map_err(err)?;
@@ -148,6 +154,7 @@ impl ApiServer {
             client_ca,
             front_proxy,
             services,
+            addresses: addresses.clone(),
             kubelets,
             service_accounts,
             static_tokens,

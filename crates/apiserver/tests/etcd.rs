@@ -119,7 +119,7 @@ async fn two_servers_agree() {
     new["data"]["k"] = "1".into();
     assert_eq!(servers[1].send("PUT", &format!("{maps}/m1"), "", new.to_string()).await.code, 200);
     assert_eq!(servers[0].send("PUT", &format!("{maps}/m1"), "", new.to_string()).await.code, 409);
-    // No address is given out twice.
+    // No address and no port is given out twice.
     let mut tasks = tokio::task::JoinSet::new();
     for i in 0..40 {
         let c = &servers[i % 2];
@@ -130,12 +130,27 @@ async fn two_servers_agree() {
             c.create("/api/v1/namespaces/default/services", &service).await
         });
     }
-    let mut addresses = BTreeSet::new();
+    let (mut addresses, mut ports) = (BTreeSet::new(), BTreeSet::new());
     while let Some(made) = tasks.join_next().await {
         let made = made.unwrap();
         let address = made["spec"]["clusterIP"].as_str().unwrap().to_owned();
         assert!(addresses.insert(address.clone()), "{address} twice");
+        let port = made["spec"]["ports"][0]["nodePort"].as_i64().unwrap();
+        assert!(ports.insert(port), "{port} twice");
     }
+    // What one gives back is the other's to give out.
+    let port = ports.first().unwrap();
+    let services = "/api/v1/namespaces/default/services";
+    let spec = json!({"type": "NodePort", "ports": [{"port": 80, "nodePort": port}]});
+    let again = json!({"metadata": {"name": "again"}, "spec": spec}).to_string();
+    assert_eq!(servers[0].send("POST", services, "", again.clone()).await.code, 422);
+    let holds = |s: &&Value| s["spec"]["ports"][0]["nodePort"] == json!(port);
+    let listed = servers[1].get(services).await.body;
+    let name = listed["items"].as_array().unwrap().iter().find(holds).unwrap()["metadata"]["name"].clone();
+    let path = format!("{services}/{}", name.as_str().unwrap());
+    assert_eq!(servers[1].send("DELETE", &path, "", "").await.code, 200);
+    let answer = servers[0].send("POST", services, "", again).await;
+    assert_eq!(answer.code, 201, "{}", answer.text);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

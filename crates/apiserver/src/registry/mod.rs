@@ -10,6 +10,8 @@ pub(crate) mod managed;
 pub(crate) mod meta;
 pub(crate) mod options;
 pub(crate) mod patch;
+pub(crate) mod ports;
+mod repair;
 pub(crate) mod services;
 pub(crate) mod storage;
 pub(crate) mod table;

@@ -2,8 +2,9 @@
 
 use std::sync::{Arc, OnceLock, Weak};
 
+use futures::StreamExt;
 use pintle_api::Status;
-use pintle_api::object::EventType;
+use pintle_api::object::{EventType, WatchEvent};
 use serde_json::{Value, json};
 
 use super::create::Write;
@@ -114,7 +115,8 @@ impl Server {
     }
 }
 
-/// Learns what the services there are hold, and follows the networks that are added.
+/// Learns what the services there are hold, mends what is recorded of it, and follows the networks that are added and
+/// the addresses that other servers give out.
 ///
 /// # Errors
 /// When the store fails.
@@ -126,35 +128,61 @@ pub(crate) async fn start(server: &Arc<Server>) -> Result<(), Status> {
     for address in server.registry.must(GROUP, "v1", "ipaddresses")?.objects()?.fresh().await?.iter("") {
         server.services.observe_address(address.name());
     }
-    let cidrs = Arc::clone(server.registry.must(GROUP, "v1", "servicecidrs")?);
+    super::repair::start(server).await?;
+    follow(server, "servicecidrs", |server, event| Box::pin(network(server, event)))?;
+    if server.config.store.local_revision().is_none() {
+        // Where no other server is, none gives out addresses.
+        follow(server, "ipaddresses", |server, event| {
+            match event.kind {
+                EventType::Deleted => server.services.forget_address(event.object.name()),
+                EventType::Bookmark => {}
+                _ => server.services.observe_address(event.object.name()),
+            }
+            Box::pin(std::future::ready(()))
+        })?;
+    }
+    Ok(())
+}
+
+/// Takes up or gives up a network.
+async fn network(server: &Server, event: WatchEvent) {
+    let Ok(object) = event.object.view::<Value>() else { return };
+    let ready = event.kind != EventType::Deleted
+        && !event.object.is_deleting()
+        && object
+            .pointer("/status/conditions")
+            .and_then(Value::as_array)
+            .is_some_and(|c| c.iter().any(|c| c["type"] == "Ready" && c["status"] == "True"));
+    let own = event.object.name() == "kubernetes";
+    for cidr in meta::strings(object.pointer("/spec/cidrs")) {
+        if ready {
+            if server.services.add_prefix(&cidr) {
+                observe_all(server).await;
+            }
+        } else if !own {
+            server.services.remove_prefix(&cidr);
+        }
+    }
+}
+
+/// Calls `each` with every object of a resource, and with every change from then on.
+fn follow(
+    server: &Arc<Server>,
+    resource: &str,
+    each: for<'a> fn(&'a Server, WatchEvent) -> BoxFuture<'a, ()>,
+) -> Result<(), Status> {
+    let res = Arc::clone(server.registry.must(GROUP, "v1", resource)?);
     let server = Arc::clone(server);
     tokio::spawn(async move {
-        use futures::StreamExt;
         loop {
-            let Ok(mut events) = watch::follow(&cidrs).await else { return };
+            let Ok(mut events) = watch::follow(&res).await else { return };
             loop {
                 let event = tokio::select! {
                     e = events.next() => e,
                     () = server.stopping.cancelled() => return,
                 };
                 let Some(Ok(event)) = event else { break };
-                let Ok(object) = event.object.view::<Value>() else { continue };
-                let ready = event.kind != EventType::Deleted
-                    && !event.object.is_deleting()
-                    && object
-                        .pointer("/status/conditions")
-                        .and_then(Value::as_array)
-                        .is_some_and(|c| c.iter().any(|c| c["type"] == "Ready" && c["status"] == "True"));
-                let own = event.object.name() == "kubernetes";
-                for cidr in meta::strings(object.pointer("/spec/cidrs")) {
-                    if ready {
-                        if server.services.add_prefix(&cidr) {
-                            observe_all(&server).await;
-                        }
-                    } else if !own {
-                        server.services.remove_prefix(&cidr);
-                    }
-                }
+                each(&server, event).await;
             }
             // The cache began anew; so does this.
             tokio::time::sleep(std::time::Duration::from_millis(100)).await;

@@ -3,8 +3,9 @@
 //! The registry calls [`ServiceAllocator::begin_create`] or [`ServiceAllocator::begin_update`] before a service is
 //! prepared and validated, and [`ServiceAllocator::finish`] when it is stored or was refused;
 //! [`ServiceAllocator::deleted`] when it is gone. At start [`ServiceAllocator::observe`] is called for every service
-//! there is. What is taken is kept in memory; with [`AddressObjects`], an `IPAddress` object stands for each address too,
-//! and makes the reservation hold between several API servers.
+//! there is. Several API servers may give out addresses and ports at once. An `IPAddress` object stands for each address
+//! in use ([`AddressObjects`]), so that what each server has in memory need only be nearly right; ports are on one record
+//! ([`NodePorts`]).
 
 use pintle_schema::cursor::{Cursor, Errors};
 use serde_json::{Value, json};
@@ -16,13 +17,14 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub use super::families::Family;
 use super::families::{self, families};
+use super::plan::{HEALTH_CHECK_PORT, Plan, all_ports, lacks_ports};
+use super::ports::{NodePorts, PortRecord};
 use super::ranges::Range;
 use super::{cluster_ips, is_headless, kind, needs_cluster_ip, needs_health_check_port, needs_node_port, node_ports};
 use crate::kinds::{checks, value};
 
 const ALLOCATED_IP: &str = "provided IP is already allocated";
-const ALLOCATED_PORT: &str = "provided port is already allocated";
-const FULL: &str = "range is full";
+pub(super) const FULL: &str = "range is full";
 const NO_RANGE: &str = "the provided network does not match the current range";
 
 /// Why nothing was allocated.
@@ -57,8 +59,6 @@ struct State {
     families: Vec<Family>,
     /// By their text, as ServiceCIDR objects have it. Ranges may overlap: an address is taken in each that has it.
     prefixes: BTreeMap<String, Prefix>,
-    ports: Range,
-    port_bounds: (u16, u16),
     random: u64,
 }
 
@@ -66,6 +66,7 @@ struct State {
 pub struct ServiceAllocator {
     state: Mutex<State>,
     objects: Option<Box<dyn AddressObjects>>,
+    ports: NodePorts,
 }
 
 /// What a write has taken, and what it gives up once it is stored.
@@ -149,25 +150,11 @@ impl State {
             prefix.range.give_back(number(ip));
         }
     }
-
-    fn take_port(&mut self, port: i64) -> Result<u16, String> {
-        let wanted = u16::try_from(port).ok().filter(|p| self.ports.contains((*p).into()));
-        let Some(wanted) = wanted else {
-            let (low, high) = self.port_bounds;
-            return Err(format!("provided port is not in the valid range. The range of valid ports is {low}-{high}"));
-        };
-        if self.ports.take(wanted.into()) { Ok(wanted) } else { Err(ALLOCATED_PORT.to_owned()) }
-    }
-
-    fn take_next_port(&mut self) -> Option<u16> {
-        let random = self.random();
-        self.ports.take_next(random).and_then(|p| u16::try_from(p).ok())
-    }
 }
 
 impl ServiceAllocator {
     /// Gives out addresses of these prefixes, of which the first says the default family, and ports of `ports`, both
-    /// included. `seed` says where in the ranges to begin.
+    /// included, that are recorded in `record`. `seed` says where in the ranges to begin.
     ///
     /// # Errors
     /// Names the prefix that does not parse.
@@ -176,16 +163,9 @@ impl ServiceAllocator {
         ports: (u16, u16),
         seed: u64,
         objects: Option<Box<dyn AddressObjects>>,
+        record: Box<dyn PortRecord>,
     ) -> Result<Self, String> {
-        let (low, high) = ports;
-        let count = u128::from(high).saturating_sub(low.into()) + 1;
-        let mut state = State {
-            families: Vec::new(),
-            prefixes: BTreeMap::new(),
-            ports: Range::new(low.into(), count, 32, 16, 128),
-            port_bounds: ports,
-            random: seed | 1,
-        };
+        let mut state = State { families: Vec::new(), prefixes: BTreeMap::new(), random: seed | 1 };
         for cidr in cidrs {
             let prefix = Prefix::parse(cidr).ok_or_else(|| format!("{cidr} is not a valid CIDR"))?;
             if !state.families.contains(&prefix.family) {
@@ -193,7 +173,7 @@ impl ServiceAllocator {
             }
             state.prefixes.insert((*cidr).to_owned(), prefix);
         }
-        Ok(ServiceAllocator { state: Mutex::new(state), objects })
+        Ok(ServiceAllocator { state: Mutex::new(state), objects, ports: NodePorts::new(ports, record) })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -214,16 +194,23 @@ impl ServiceAllocator {
         self.state().prefixes.remove(cidr);
     }
 
-    /// Records what a stored service holds.
+    /// Notes the addresses that a stored service holds.
     pub fn observe(&self, service: &Value) {
         let mut state = self.state();
         for ip in cluster_ips(service).into_iter().filter_map(checks::parse_ip) {
             // An address outside of all ranges is kept, not given out.
             let _ = state.take_ip(ip);
         }
-        for port in all_ports(service) {
-            let _ = state.take_port(port);
-        }
+    }
+
+    /// The node ports on record.
+    pub fn node_ports(&self) -> &NodePorts {
+        &self.ports
+    }
+
+    /// Whether an address is of one of the networks.
+    pub fn has_network_of(&self, ip: IpAddr) -> bool {
+        self.state().prefixes.values().any(|p| p.contains(ip))
     }
 
     /// Records an address that an `IPAddress` object names.
@@ -263,7 +250,7 @@ impl ServiceAllocator {
         families::fill(new, old, &configured).map_err(AllocError::Invalid)?;
         let mut reservation = Reservation { dry_run, ..Reservation::default() };
         let done = match self.cluster_ips(new, old, &mut reservation).await {
-            Ok(()) => self.ports(new, old, &mut reservation),
+            Ok(()) => self.ports(new, old, &mut reservation).await,
             Err(error) => Err(error),
         };
         match done {
@@ -279,39 +266,46 @@ impl ServiceAllocator {
     /// Ends a write: what it took stays taken or is given back, and what it gives up goes when it was stored.
     ///
     /// # Errors
-    /// When an `IPAddress` object could not be deleted; all else is done.
+    /// When an `IPAddress` object could not be deleted or the ports not be recorded as free; all else is done.
     pub async fn finish(&self, reservation: Reservation, stored: bool) -> Result<(), String> {
         let Reservation { taken_ips, taken_ports, released_ips, released_ports, dry_run } = reservation;
         let keep = stored && !dry_run;
-        let (ips, ports) = match (keep, dry_run) {
-            (true, _) => (released_ips, released_ports),
-            (false, _) => (taken_ips, taken_ports),
-        };
+        let (ips, ports) = if keep { (released_ips, released_ports) } else { (taken_ips, taken_ports) };
         let mut done = Ok(());
         for ip in ips {
             done = done.and(self.release_ip(ip, !dry_run).await);
         }
-        let mut state = self.state();
-        for port in ports {
-            state.ports.give_back(port.into());
-        }
-        done
+        // A dry run recorded no ports.
+        done.and(self.release_ports(if dry_run { &[] } else { &ports }).await)
     }
 
     /// Gives back what a deleted service held.
     ///
     /// # Errors
-    /// When an `IPAddress` object could not be deleted; all else is done.
+    /// When an `IPAddress` object could not be deleted or the ports not be recorded as free; all else is done.
     pub async fn deleted(&self, service: &Value) -> Result<(), String> {
         let mut done = Ok(());
         for ip in cluster_ips(service).into_iter().filter_map(checks::parse_ip) {
             done = done.and(self.release_ip(ip, true).await);
         }
-        let mut state = self.state();
-        for port in all_ports(service).into_iter().filter_map(|p| u16::try_from(p).ok()) {
-            state.ports.give_back(port.into());
+        let ports: Vec<u16> = all_ports(service).into_iter().filter_map(|p| u16::try_from(p).ok()).collect();
+        done.and(self.release_ports(&ports).await)
+    }
+
+    async fn release_ports(&self, ports: &[u16]) -> Result<(), String> {
+        if ports.is_empty() {
+            return Ok(());
         }
-        done
+        let given_back = self.ports.change(false, |on_record| {
+            for port in ports {
+                on_record.give_back(*port);
+            }
+            Ok(())
+        });
+        given_back.await.map_err(|e| match e {
+            AllocError::Internal(text) => text,
+            AllocError::Invalid(errors) => errors.to_string(),
+        })
     }
 
     async fn release_ip(&self, ip: IpAddr, written: bool) -> Result<(), String> {
@@ -416,115 +410,41 @@ impl ServiceAllocator {
         })
     }
 
-    fn ports(&self, new: &mut Value, old: Option<&Value>, reservation: &mut Reservation) -> Result<(), AllocError> {
-        let mut state = self.state();
+    async fn ports(
+        &self,
+        new: &mut Value,
+        old: Option<&Value>,
+        reservation: &mut Reservation,
+    ) -> Result<(), AllocError> {
         let before = old.map(node_ports).unwrap_or_default();
-        if matches!(kind(new), "NodePort" | "LoadBalancer") {
-            node_ports_of(&mut state, new, &before, old.is_some(), reservation)?;
+        let (may_have, update) = (matches!(kind(new), "NodePort" | "LoadBalancer"), old.is_some());
+        if lacks_ports(new, old) {
+            let planned = self.ports.change(reservation.dry_run, |on_record| {
+                let mut plan = Plan::new(new.clone(), on_record);
+                let random = &mut || self.state().random();
+                if may_have {
+                    plan.node_ports(&before, update, random)?;
+                }
+                plan.health_check_port(old, random)?;
+                Ok((plan.service, plan.taken))
+            });
+            (*new, reservation.taken_ports) = planned.await?;
         }
-        health_check_port(&mut state, new, old, reservation)?;
         // Where the type needs none any more, preparing the update drops them, or validation refuses.
-        let keeps = matches!(kind(new), "NodePort" | "LoadBalancer");
-        let after = if keeps { node_ports(new) } else { Vec::new() };
-        let given_up = before.into_iter().filter(|p| !after.contains(p)).filter_map(|p| u16::try_from(p).ok());
-        reservation.released_ports.extend(given_up);
+        let after = if may_have { node_ports(new) } else { Vec::new() };
+        let mut given_up: Vec<i64> = before.into_iter().filter(|p| !after.contains(p)).collect();
+        if let Some(old) = old.filter(|o| needs_health_check_port(o) && !needs_health_check_port(new)) {
+            given_up.push(value::int_at(old, HEALTH_CHECK_PORT));
+        }
+        reservation
+            .released_ports
+            .extend(given_up.into_iter().filter_map(|p| u16::try_from(p).ok()).filter(|p| *p != 0));
         Ok(())
     }
 }
 
-/// Sets and takes the node ports of a service's ports. Ports of one number (for several protocols) share one.
-fn node_ports_of(
-    state: &mut State,
-    new: &mut Value,
-    before: &[i64],
-    update: bool,
-    reservation: &mut Reservation,
-) -> Result<(), AllocError> {
-    let needs = needs_node_port(new);
-    let ports = value::items_at(new, &["spec", "ports"]);
-    let facts: Vec<(i64, i64)> =
-        ports.iter().map(|p| (value::int_at(p, &["port"]), value::int_at(p, &["nodePort"]))).collect();
-    let mut chosen: BTreeMap<i64, i64> = BTreeMap::new();
-    let mut taken: Vec<i64> = Vec::new();
-    for (i, (port, asked)) in facts.iter().copied().enumerate() {
-        if asked == 0 && !needs {
-            continue;
-        }
-        // On create, a port without a node port takes that of a later or earlier port of the same number.
-        let shared = if update { 0 } else { facts.iter().find(|(p, n)| *p == port && *n != 0).map_or(0, |(_, n)| *n) };
-        let wanted = match (asked, chosen.get(&port)) {
-            (0, Some(have)) if !update => *have,
-            (0, _) => shared,
-            (asked, _) => asked,
-        };
-        let node_port = if wanted == 0 {
-            let next = state.take_next_port();
-            let next = next.ok_or_else(|| AllocError::Internal(format!("failed to allocate a nodePort: {FULL}")))?;
-            reservation.taken_ports.push(next);
-            i64::from(next)
-        } else {
-            let again = taken.contains(&wanted) && (update || asked == 0 || chosen.get(&port) == Some(&wanted));
-            if !again && !before.contains(&wanted) {
-                let took = state.take_port(wanted).map_err(|why| {
-                    let mut errors = Errors::new();
-                    errors.invalid_value(format!("spec.ports[{i}].nodePort"), wanted, why);
-                    AllocError::Invalid(errors)
-                })?;
-                reservation.taken_ports.push(took);
-            }
-            wanted
-        };
-        taken.push(node_port);
-        chosen.entry(port).or_insert(node_port);
-        let ports = value::entry(new, &["spec", "ports"]).and_then(Value::as_array_mut);
-        if let Some(port) = ports.and_then(|list| list.get_mut(i)) {
-            value::set(port, &["nodePort"], node_port);
-        }
-    }
-    Ok(())
-}
-
-fn health_check_port(
-    state: &mut State,
-    new: &mut Value,
-    old: Option<&Value>,
-    reservation: &mut Reservation,
-) -> Result<(), AllocError> {
-    const PATH: &[&str] = &["spec", "healthCheckNodePort"];
-    let had = old.filter(|o| needs_health_check_port(o)).map_or(0, |o| value::int_at(o, PATH));
-    if !needs_health_check_port(new) {
-        reservation.released_ports.extend(u16::try_from(had).ok().filter(|p| *p != 0));
-        return Ok(());
-    }
-    match value::int_at(new, PATH) {
-        asked if asked == had && had != 0 => {}
-        0 => {
-            let next = state.take_next_port().ok_or_else(|| {
-                AllocError::Internal(format!("failed to allocate a HealthCheck NodePort <nil>: {FULL}"))
-            })?;
-            reservation.taken_ports.push(next);
-            value::set(new, PATH, i64::from(next));
-        }
-        // A change of it is refused by validation.
-        _ if had != 0 => {}
-        asked => {
-            let took = state.take_port(asked).map_err(|why| {
-                AllocError::Internal(format!("failed to allocate requested HealthCheck NodePort {asked}: {why}"))
-            })?;
-            reservation.taken_ports.push(took);
-        }
-    }
-    Ok(())
-}
-
-/// The node ports and health check port of a stored service.
-fn all_ports(service: &Value) -> Vec<i64> {
-    let mut ports = node_ports(service);
-    ports.extend(Some(value::int_at(service, &["spec", "healthCheckNodePort"])).filter(|p| *p != 0));
-    ports
-}
-
-fn address_object(ip: IpAddr, service: &Value) -> Value {
+/// The object that stands for an address of a service.
+pub(super) fn address_object(ip: IpAddr, service: &Value) -> Value {
     json!({
         "apiVersion": "networking.k8s.io/v1",
         "kind": "IPAddress",

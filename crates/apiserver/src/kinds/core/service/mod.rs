@@ -2,7 +2,10 @@
 
 pub mod alloc;
 mod families;
+mod plan;
+pub mod ports;
 mod ranges;
+pub mod repair;
 pub mod table;
 mod validate;
 

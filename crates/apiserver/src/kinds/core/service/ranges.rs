@@ -33,9 +33,14 @@ impl Range {
         self.taken.insert(number)
     }
 
-    /// Gives a number back.
-    pub fn give_back(&mut self, number: u128) {
-        self.taken.remove(&number);
+    /// Gives a number back; says whether it was taken.
+    pub fn give_back(&mut self, number: u128) -> bool {
+        self.taken.remove(&number)
+    }
+
+    /// What is taken, in order.
+    pub fn taken(&self) -> impl Iterator<Item = u128> + '_ {
+        self.taken.iter().copied()
     }
 
     /// Takes a free number, the first from a place that `random` says; `None` when the range is full.

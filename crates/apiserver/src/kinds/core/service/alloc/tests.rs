@@ -1,3 +1,4 @@
+use super::super::ports::Recorded;
 use super::*;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -12,7 +13,30 @@ fn now<T>(future: impl Future<Output = T>) -> T {
 }
 
 fn allocator() -> ServiceAllocator {
-    ServiceAllocator::new(&["10.96.0.0/24", "fd00::/112"], (30000, 32767), 42, None).unwrap()
+    with(&["10.96.0.0/24", "fd00::/112"], None, &Record::default())
+}
+
+fn with(cidrs: &[&str], objects: Option<Box<dyn AddressObjects>>, record: &Record) -> ServiceAllocator {
+    ServiceAllocator::new(cidrs, (30000, 32767), 42, objects, Box::new(record.clone())).unwrap()
+}
+
+/// The ports of several allocators.
+#[derive(Clone, Default)]
+struct Record(Arc<Mutex<Recorded>>);
+
+impl PortRecord for Record {
+    fn read(&self) -> BoxFuture<'_, Result<Recorded, String>> {
+        Box::pin(std::future::ready(Ok(self.0.lock().unwrap().clone())))
+    }
+
+    fn write(&self, record: Recorded) -> BoxFuture<'_, Result<bool, String>> {
+        let mut now = self.0.lock().unwrap();
+        let same = now.mark == record.mark;
+        if same {
+            *now = Recorded { mark: record.mark + 1, ..record };
+        }
+        Box::pin(std::future::ready(Ok(same)))
+    }
 }
 
 fn service(spec: Value) -> Value {
@@ -75,7 +99,7 @@ fn addresses() {
 
 #[test]
 fn full_and_dry_runs() {
-    let a = ServiceAllocator::new(&["10.0.0.0/30"], (30000, 32767), 1, None).unwrap();
+    let a = with(&["10.0.0.0/30"], None, &Record::default());
     for _ in 0..5 {
         let mut dry = service(json!({"type": "ClusterIP"}));
         let reservation = now(a.begin_create(&mut dry, true)).unwrap();
@@ -208,7 +232,7 @@ impl AddressObjects for Objects {
 #[test]
 fn objects_hold_between_servers() {
     let objects = Objects::default();
-    let make = || ServiceAllocator::new(&["10.0.0.0/29"], (30000, 32767), 7, Some(Box::new(objects.clone()))).unwrap();
+    let make = || with(&["10.0.0.0/29"], Some(Box::new(objects.clone())), &Record::default());
     let (a, b) = (make(), make());
     let mut seen = Vec::new();
     for server in [&a, &b, &a, &b, &a, &b] {
@@ -223,4 +247,52 @@ fn objects_hold_between_servers() {
     assert_eq!(parent, json!({"resource": "services", "namespace": "n", "name": "s"}));
     now(a.deleted(&service(json!({"type": "ClusterIP", "clusterIPs": [seen[0]]})))).unwrap();
     assert!(!objects.0.lock().unwrap().contains_key(&seen[0]));
+}
+
+#[test]
+fn ports_hold_between_servers() {
+    let record = Record::default();
+    let (a, b) = (with(&["10.0.0.0/24"], None, &record), with(&["10.0.0.0/24"], None, &record));
+    let mut seen = Vec::new();
+    for server in [&a, &b, &a, &b] {
+        let mut made = service(json!({"type": "NodePort", "ports": [{"port": 1}, {"port": 2}]}));
+        create(server, &mut made).unwrap();
+        seen.extend(node_ports(&made));
+    }
+    seen.sort_unstable();
+    seen.dedup();
+    assert_eq!(seen.len(), 8);
+    let asks = |port: i64| service(json!({"type": "NodePort", "ports": [{"port": 1, "nodePort": port}]}));
+    assert_eq!(
+        create(&a, &mut asks(seen[0])).unwrap_err(),
+        format!("spec.ports[0].nodePort: Invalid value: {}: provided port is already allocated", seen[0])
+    );
+    // What one gives back, and what a dry run takes, is the other's to have.
+    now(b.deleted(&asks(seen[0]))).unwrap();
+    let dry = now(a.begin_create(&mut asks(seen[0]), true)).unwrap();
+    now(a.finish(dry, true)).unwrap();
+    create(&a, &mut asks(seen[0])).unwrap();
+}
+
+#[test]
+fn a_faster_server_is_not_overwritten() {
+    /// Somebody else takes a port between the first read and the first write.
+    struct Raced(Record, Mutex<bool>);
+    impl PortRecord for Raced {
+        fn read(&self) -> BoxFuture<'_, Result<Recorded, String>> {
+            self.0.read()
+        }
+        fn write(&self, record: Recorded) -> BoxFuture<'_, Result<bool, String>> {
+            if !std::mem::replace(&mut *self.1.lock().unwrap(), true) {
+                let other = with(&["10.0.0.0/24"], None, &self.0);
+                let mut service = service(json!({"type": "NodePort", "ports": [{"port": 1, "nodePort": 30007}]}));
+                create(&other, &mut service).unwrap();
+            }
+            self.0.write(record)
+        }
+    }
+    let raced = Box::new(Raced(Record::default(), Mutex::new(false)));
+    let a = ServiceAllocator::new(&["10.0.0.0/24"], (30000, 32767), 1, None, raced).unwrap();
+    let spec = json!({"type": "NodePort", "ports": [{"port": 1, "nodePort": 30007}]});
+    assert!(create(&a, &mut service(spec)).unwrap_err().ends_with("provided port is already allocated"));
 }
