@@ -71,6 +71,7 @@ pub(crate) struct Server {
     pub(crate) services: kinds::core::service::alloc::ServiceAllocator,
     pub(crate) addresses: registry::services::Addresses,
     pub(crate) kubelets: subresources::Kubelets,
+    pub(crate) components: subresources::Components,
     pub(crate) service_accounts: authn::service_account::ServiceAccounts,
     pub(crate) static_tokens: Vec<authn::tokens::StaticToken>,
     pub(crate) openapi: openapi::OpenApi,
@@ -80,6 +81,8 @@ pub(crate) struct Server {
     pub(crate) fairness: Arc<fairness::Fairness>,
     pub(crate) metrics: metrics::Metrics,
     pub(crate) started: jiff::Timestamp,
+    /// Names of the APIServices that other servers are to serve.
+    pub(crate) elsewhere: parking_lot::RwLock<std::collections::BTreeSet<String>>,
     /// Set when no new watch may start and running ones must end.
     pub(crate) stopping: CancellationToken,
     /// What the server still has to do before it is ready.
@@ -156,12 +159,14 @@ impl ApiServer {
             services,
             addresses: addresses.clone(),
             kubelets,
+            components: subresources::Components::default(),
             service_accounts,
             static_tokens,
             discovery,
             openapi,
             inflight,
             metrics: metrics::Metrics::default(),
+            elsewhere: parking_lot::RwLock::default(),
             started: config.clock.now(),
             stopping: CancellationToken::new(),
             hooks: bootstrap::Hooks::default(),
@@ -193,6 +198,12 @@ impl ApiServer {
             let inner = Arc::clone(&inner);
             async move { Ok(inner.handle(request).await) }
         }))
+    }
+
+    /// Says that `scheduler` or `controller-manager` runs in this process: `componentstatuses` ask `works` instead of the
+    /// port it has when it runs alone.
+    pub fn component(&self, name: &'static str, works: impl Fn() -> bool + Send + Sync + 'static) {
+        self.inner.components.add(name, Box::new(works));
     }
 
     /// Ends watches, and lets `/readyz` fail.

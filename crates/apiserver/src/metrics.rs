@@ -2,11 +2,11 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::RwLock;
 use pintle_api::metrics::Kind::{Counter, Gauge, Histogram};
-use pintle_api::metrics::Stability::{Alpha, Stable};
+use pintle_api::metrics::Stability::{Alpha, Beta, Stable};
 use pintle_api::metrics::{Family, Held, Series};
 
 use crate::admission::Operation;
@@ -19,6 +19,11 @@ const DURATIONS: &[f64] = &[
 const SLI_DURATIONS: &[f64] =
     &[0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0, 20.0, 30.0, 45.0, 60.0];
 const SIZES: &[f64] = &[1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9];
+const WATCH_LISTS: &[f64] = &[
+    0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0, 20.0, 30.0, 45.0, 60.0,
+    90.0, 120.0, 180.0, 300.0,
+];
+const EVENT_SIZES: &[f64] = &[1024.0, 2048.0, 4096.0, 8192.0, 16384.0, 32768.0, 65536.0, 131_072.0];
 const ADMISSION: &[f64] = &[0.005, 0.025, 0.1, 0.5, 1.0, 2.5];
 const LIFETIMES: &[f64] = &[
     0.0,
@@ -79,6 +84,35 @@ static LONG_RUNNING: Family = Family::new(
     &["component", "group", "resource", "scope", "subresource", "verb", "version"],
     "Gauge of all active long-running apiserver requests broken out by verb, group, version, resource, scope and component. Not all requests are tracked this way.",
 );
+static WATCH_EVENTS: Family = Family::new(
+    "apiserver_watch_events_total",
+    Counter,
+    Beta,
+    &["group", "resource", "version"],
+    "Number of events sent in watch clients",
+);
+static WATCH_SIZES: Family = Family::new(
+    "apiserver_watch_events_sizes",
+    Histogram(EVENT_SIZES),
+    Beta,
+    &["group", "resource", "version"],
+    "Watch event size distribution in bytes",
+);
+static WATCH_LIST: Family = Family::new(
+    "apiserver_watch_list_duration_seconds",
+    Histogram(WATCH_LISTS),
+    Beta,
+    &["group", "resource", "scope", "version"],
+    "Response latency distribution in seconds for watch list requests broken by group, version, resource and scope.",
+);
+/// Events that the caches were told.
+pub(crate) static RECEIVED: Family = Family::new(
+    "apiserver_storage_events_received_total",
+    Counter,
+    Beta,
+    &["group", "resource"],
+    "Number of etcd events received split by kind.",
+);
 static DEPRECATED: Family = Family::new(
     "apiserver_requested_deprecated_apis",
     Gauge,
@@ -137,6 +171,13 @@ pub(crate) static STORED: Family = Family::new(
     &["resource"],
     "[DEPRECATED, consider using apiserver_resource_objects instead] Number of stored objects at the time of last check split by kind. In case of a fetching error, the value will be -1.",
 );
+static STORE_SIZE: Family = Family::new(
+    "apiserver_storage_size_bytes",
+    Gauge,
+    Stable,
+    &["storage_cluster_id"],
+    "Size of the storage database file physically allocated in bytes.",
+);
 /// Objects in the caches.
 pub(crate) static OBJECTS: Family = Family::new(
     "apiserver_resource_objects",
@@ -167,6 +208,39 @@ static STARTED: Family = Family::new(
     "Start time of the process since unix epoch in seconds.",
 );
 static FILES: Family = Family::new("process_open_fds", Gauge, Stable, &[], "Number of open file descriptors.");
+
+/// What is counted of one watch, found once.
+pub(crate) struct WatchMetrics {
+    events: Arc<Series>,
+    sizes: Arc<Series>,
+    list: Arc<Series>,
+    since: Instant,
+}
+
+impl WatchMetrics {
+    /// A watch begins.
+    pub(crate) fn new(ctx: &Ctx) -> Self {
+        let [group, resource, scope, _, _, version] = target(ctx);
+        Self {
+            events: WATCH_EVENTS.with(&[group, resource, version]),
+            sizes: WATCH_SIZES.with(&[group, resource, version]),
+            list: WATCH_LIST.with(&[group, resource, scope, version]),
+            since: Instant::now(),
+        }
+    }
+
+    /// An event of so many bytes is sent.
+    #[expect(clippy::cast_precision_loss, reason = "sizes are much smaller")]
+    pub(crate) fn event(&self, size: usize) {
+        self.events.inc();
+        self.sizes.observe(size as f64);
+    }
+
+    /// The state at the beginning was sent.
+    pub(crate) fn listed(&self) {
+        self.list.observe(self.since.elapsed().as_secs_f64());
+    }
+}
 
 /// A request's labels: group, resource, scope, subresource, verb, version.
 const TARGET: usize = 6;
@@ -334,6 +408,12 @@ impl Metrics {
     pub(crate) fn certificate(&self, seconds: i64) {
         CERTIFICATES.with(&[]).observe(seconds as f64);
     }
+}
+
+/// The store takes so many bytes.
+#[expect(clippy::cast_precision_loss, reason = "stores are much smaller")]
+pub(crate) fn store_size(bytes: u64) {
+    STORE_SIZE.with(&["etcd-0"]).set(bytes as f64);
 }
 
 /// What the kernel knows of this process.

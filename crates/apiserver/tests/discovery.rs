@@ -68,8 +68,8 @@ async fn groups_in_upstreams_order() {
             "coordination.k8s.io",
             "node.k8s.io",
             "discovery.k8s.io",
-            "flowcontrol.apiserver.k8s.io",
             "resource.k8s.io",
+            "flowcontrol.apiserver.k8s.io",
         ]
     );
     let autoscaling = get(&api, "/apis/autoscaling").await;
@@ -204,4 +204,52 @@ async fn an_object_in_each_version() {
             assert_eq!(got.get(key), object.get(key), "{resource}");
         }
     }
+}
+
+#[tokio::test]
+async fn what_is_served_is_registered() {
+    let api = service(&[]).await;
+    let path = "/apis/apiregistration.k8s.io/v1/apiservices";
+    let all = get(&api, path).await;
+    let names: Vec<&str> =
+        all["items"].as_array().unwrap().iter().map(|o| o["metadata"]["name"].as_str().unwrap()).collect();
+    for name in ["v1.", "v1.apps", "v2.autoscaling", "v1.rbac.authorization.k8s.io", "v1.resource.k8s.io"] {
+        assert!(names.contains(&name), "{name} in {names:?}");
+    }
+    assert!(!names.contains(&"v1.apiregistration.k8s.io"), "{names:?}");
+    let apps = get(&api, &format!("{path}/v1.apps")).await;
+    assert_eq!(apps["metadata"]["labels"], json!({"kube-aggregator.kubernetes.io/automanaged": "onstart"}));
+    let spec = json!({"group": "apps", "version": "v1", "groupPriorityMinimum": 17800, "versionPriority": 15});
+    assert_eq!(apps["spec"], spec);
+    let condition = &apps["status"]["conditions"][0];
+    assert_eq!(
+        [&condition["type"], &condition["status"], &condition["reason"], &condition["message"]],
+        ["Available", "True", "Local", "Local APIServices are always available"]
+    );
+}
+
+#[tokio::test]
+async fn what_others_are_to_serve_is_unavailable() {
+    let api = service(&[]).await;
+    let path = "/apis/apiregistration.k8s.io/v1/apiservices";
+    assert_eq!(send(&api, Method::GET, "/apis/metrics.example.com/v1", "*/*", None).await.0, 404);
+    let object = json!({"kind": "APIService", "apiVersion": "apiregistration.k8s.io/v1",
+        "metadata": {"name": "v1.metrics.example.com"},
+        "spec": {"group": "metrics.example.com", "version": "v1", "groupPriorityMinimum": 100, "versionPriority": 10,
+            "insecureSkipTLSVerify": true, "service": {"namespace": "default", "name": "m"}}});
+    assert_eq!(send(&api, Method::POST, path, "application/json", Some(&object)).await.0, 201);
+    // Its status is written by whoever follows these objects.
+    let one = "watch=true&fieldSelector=metadata.name%3Dv1.metrics.example.com&timeoutSeconds=30";
+    let mut r = Request::builder().uri(format!("{path}?{one}")).body(full("")).unwrap();
+    r.extensions_mut().insert(InProcessUser(Arc::new(UserInfo::authenticated("a", &["system:masters"]))));
+    let mut body = api.clone().oneshot(r).await.unwrap().into_body();
+    let mut seen = String::new();
+    while !seen.contains("FailedDiscoveryCheck") {
+        let frame = body.frame().await.expect("the watch goes on").unwrap();
+        seen.push_str(std::str::from_utf8(frame.data_ref().unwrap()).unwrap());
+    }
+    for path in ["/apis/metrics.example.com/v1", "/apis/metrics.example.com/v1/nodes"] {
+        assert_eq!(send(&api, Method::GET, path, "*/*", None).await.0, 503, "{path}");
+    }
+    assert_eq!(send(&api, Method::DELETE, &format!("{path}/v1.metrics.example.com"), "*/*", None).await.0, 200);
 }

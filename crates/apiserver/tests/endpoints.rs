@@ -77,6 +77,8 @@ async fn metrics_have_upstreams_names() {
         "kubernetes_healthcheck{name=\"etcd\",type=\"readyz\"} ",
         "kubernetes_healthchecks_total{name=\"etcd\",status=\"success\",type=\"readyz\"} ",
         "process_resident_memory_bytes ",
+        "apiserver_storage_size_bytes{storage_cluster_id=\"etcd-0\"} ",
+        "apiserver_storage_events_received_total{group=\"\",resource=\"namespaces\"} ",
     ] {
         assert!(text.contains(want), "{want} in {text}");
     }
@@ -110,4 +112,33 @@ async fn pages_about_the_server() {
     {
         assert_eq!(get(&api, path, "*/*").await.0, code, "{path}");
     }
+}
+
+#[tokio::test]
+async fn components_tell_how_they_are() {
+    let server = server().await;
+    server.start().await.unwrap();
+    server.component("scheduler", || true);
+    server.component("controller-manager", || false);
+    let api = server.service();
+    let (code, headers, text) = get(&api, "/api/v1/componentstatuses", "application/json").await;
+    assert_eq!(code, 200);
+    assert_eq!(headers["warning"], "299 - \"v1 ComponentStatus is deprecated in v1.19+\"");
+    let list: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(list["metadata"], serde_json::json!({}));
+    let table = "application/json;as=Table;v=v1;g=meta.k8s.io";
+    let table: serde_json::Value =
+        serde_json::from_str(&get(&api, "/api/v1/componentstatuses", table).await.2).unwrap();
+    let cells: Vec<_> = table["rows"].as_array().unwrap().iter().map(|r| r["cells"].clone()).collect();
+    assert_eq!(
+        serde_json::Value::from(cells),
+        serde_json::json!([
+            ["scheduler", "Healthy", "ok", ""],
+            ["controller-manager", "Unhealthy", "", "the controller-manager of this process has stopped"],
+            ["etcd-0", "Healthy", "ok", ""],
+        ])
+    );
+    let (code, _, text) = get(&api, "/api/v1/componentstatuses/etcd-0", "application/json").await;
+    assert!(code == 200 && text.contains("\"type\":\"Healthy\""), "{text}");
+    assert_eq!(get(&api, "/api/v1/componentstatuses/etcd-1", "application/json").await.0, 404);
 }

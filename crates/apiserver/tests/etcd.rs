@@ -4,67 +4,16 @@
 mod common;
 
 use std::collections::BTreeSet;
-use std::net::TcpListener;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
 
 use common::InProcess;
 use pintle_apiserver::{ApiServer, Config, StorageMediaType};
-use pintle_store::{EtcdOptions, EtcdStore, Outcome, Store, Txn};
+use pintle_store::conformance::server::{EtcdServer, plain};
+use pintle_store::{EtcdStore, Outcome, Store, Txn};
 use serde_json::{Value, json};
 
-struct Etcd {
-    process: Child,
-    url: String,
-    _directory: tempfile::TempDir,
-}
-
-impl Drop for Etcd {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-/// Ports may be taken between being found free and being used, hence several attempts.
-async fn etcd() -> (Etcd, EtcdStore) {
-    for _ in 0..10 {
-        let taken = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
-        let [client, peer] = taken.map(|l| format!("http://127.0.0.1:{}", l.local_addr().unwrap().port()));
-        let memory = Path::new("/dev/shm");
-        let directory = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap();
-        let process = Command::new("etcd")
-            .args(["--name", "test", "--logger", "zap", "--log-outputs", "/dev/null"])
-            .arg("--data-dir")
-            .arg(directory.path())
-            .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
-            .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
-            .args(["--initial-cluster", &format!("test={peer}")])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("etcd starts; Debian's package is etcd-server");
-        let mut etcd = Etcd { process, url: client, _directory: directory };
-        while etcd.process.try_wait().unwrap().is_none() {
-            match connect(&etcd).await {
-                Ok(store) => return (etcd, store),
-                Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
-            }
-        }
-    }
-    panic!("etcd does not start");
-}
-
-async fn connect(etcd: &Etcd) -> pintle_store::Result<EtcdStore> {
-    let mut options = EtcdOptions::new([&etcd.url]);
-    options.connect_timeout = Duration::from_secs(10);
-    EtcdStore::connect(&options).await
-}
-
-async fn server(etcd: &Etcd, media: StorageMediaType) -> InProcess {
-    let mut config = Config::new(Arc::new(connect(etcd).await.unwrap()));
+async fn api(etcd: &EtcdServer, media: StorageMediaType) -> InProcess {
+    let mut config = Config::new(Arc::new(EtcdStore::connect(&plain(etcd.port)).await.unwrap()));
     config.storage_media_type = media;
     let api = ApiServer::new(config).unwrap();
     api.start().await.unwrap();
@@ -73,9 +22,9 @@ async fn server(etcd: &Etcd, media: StorageMediaType) -> InProcess {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_servers_agree() {
-    let (etcd, _) = etcd().await;
+    let (_, etcd) = EtcdServer::start(&[], plain).await;
     // One writes protobuf and one JSON: each reads both.
-    let servers = [server(&etcd, StorageMediaType::Protobuf).await, server(&etcd, StorageMediaType::Json).await];
+    let servers = [api(&etcd, StorageMediaType::Protobuf).await, api(&etcd, StorageMediaType::Json).await];
     let maps = "/api/v1/namespaces/default/configmaps";
     // What one acknowledged the other shows, however it is asked for.
     for i in 0..40 {
@@ -155,7 +104,7 @@ async fn two_servers_agree() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn protobuf_of_others_is_read_and_ours_is_theirs() {
-    let (etcd, store) = etcd().await;
+    let (store, etcd) = EtcdServer::start(&[], plain).await;
     let ty = pintle_schema::kind("apps/v1", "Deployment").unwrap();
     let deployment = json!({"kind": "Deployment", "apiVersion": "apps/v1", "metadata": {"name": "d", "namespace": "default", "uid": "u",
         "generation": 1, "creationTimestamp": "2024-01-01T00:00:00Z"},
@@ -166,7 +115,7 @@ async fn protobuf_of_others_is_read_and_ours_is_theirs() {
     let key = "/registry/deployments/default/d";
     let put = Txn::default().put(key, pintle_schema::proto::to_proto(&whole, ty));
     assert!(matches!(store.txn(put).await.unwrap(), Outcome::Succeeded { .. }));
-    let c = server(&etcd, StorageMediaType::Protobuf).await;
+    let c = api(&etcd, StorageMediaType::Protobuf).await;
     let path = "/apis/apps/v1/namespaces/default/deployments/d";
     let mut seen = c.get(path).await.body;
     seen["metadata"].as_object_mut().unwrap().remove("resourceVersion");

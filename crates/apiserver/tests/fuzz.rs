@@ -2,6 +2,9 @@
 //! lists and watches agree with a simple model. `PINTLE_FUZZ_SECONDS` goes on with more seeds.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+#[path = "../../schema/tests/random/mod.rs"]
+mod random;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,38 +15,17 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use pintle_api::service::{ApiService, Body, InProcessUser, UserInfo, full};
 use pintle_apiserver::{ApiServer, Config};
 use pintle_store::MemoryStore;
+use random::Random;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
-/// A generator of numbers (`SplitMix64`).
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, n: usize) -> usize {
-        usize::try_from(self.next() % n.max(1) as u64).unwrap()
-    }
-
-    fn of<'a, T>(&mut self, all: &'a [T]) -> &'a T {
-        &all[self.below(all.len())]
-    }
-
-    fn text(&mut self) -> String {
-        (0..self.below(8))
-            .map(|_| {
-                *self.of(&[
-                    'a', 'b', '=', '!', ',', '(', ')', ' ', '.', '/', '\\', 'é', '\u{0}', '-', '1', '>', 'i', 'n',
-                ])
-            })
-            .collect()
-    }
+/// Text that may mean something to a parser of selectors.
+fn text(random: &mut Random) -> String {
+    (0..random.below(8))
+        .map(|_| {
+            *random.of(&['a', 'b', '=', '!', ',', '(', ')', ' ', '.', '/', '\\', 'é', '\u{0}', '-', '1', '>', 'i', 'n'])
+        })
+        .collect()
 }
 
 fn more(seed: u64, n: u64, start: Instant) -> bool {
@@ -99,7 +81,7 @@ async fn queries() {
             "fieldValidation",
         ]);
         let value = match r.below(4) {
-            0 => r.text(),
+            0 => text(r),
             1 => (*r.of(&[
                 "-1",
                 "0",

@@ -164,3 +164,31 @@ async fn every_kind_explained() {
         assert!(said.contains(want), "{field}: {said}");
     }
 }
+
+#[tokio::test]
+async fn v3_as_protobuf() {
+    let api = service();
+    let accept = "application/com.github.proto-openapi.spec.v3@v1.0+protobuf";
+    let (head, body) = get(&api, "/openapi/v3/apis/apps/v1", &[("accept", accept)]).await;
+    assert_eq!(head.headers()["content-type"], "application/com.github.proto-openapi.spec.v3.v1.0+protobuf");
+    let top = fields(&body);
+    let of = |fields: &[(u64, &[u8])], number: u64| -> Vec<Vec<u8>> {
+        fields.iter().filter(|(n, _)| *n == number).map(|(_, v)| v.to_vec()).collect()
+    };
+    assert_eq!(of(&top, 1), [b"3.0.0"]);
+    // As many paths and schemas, of the same names, as in JSON.
+    let (_, json) = get(&api, "/openapi/v3/apis/apps/v1", &[]).await;
+    let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
+    let names = |message: &[u8]| -> Vec<String> {
+        let entries = fields(message).into_iter().filter(|(n, _)| *n == 1);
+        entries.map(|(_, e)| String::from_utf8(fields(e)[0].1.to_vec()).unwrap()).collect()
+    };
+    let keys = |at: &str| -> Vec<String> { json.pointer(at).unwrap().as_object().unwrap().keys().cloned().collect() };
+    let sorted = |mut list: Vec<String>| {
+        list.sort();
+        list
+    };
+    assert_eq!(sorted(names(&of(&top, 4)[0])), sorted(keys("/paths")));
+    let components = of(&top, 5)[0].clone();
+    assert_eq!(sorted(names(&of(&fields(&components), 1)[0])), sorted(keys("/components/schemas")));
+}

@@ -6,7 +6,6 @@ mod common;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -21,6 +20,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject};
 use serde_json::{Value, json};
+use tokio::sync::watch;
 
 const OBJECTS: usize = 8;
 const WRITES: usize = 60;
@@ -102,7 +102,7 @@ fn version(object: &Value) -> u64 {
 
 /// One watcher from its list to the object's last state. With a label selector every event is still checked against
 /// what the object went through.
-async fn watcher(c: Arc<Cluster>, seed: u64, done: Arc<AtomicUsize>) {
+async fn watcher(c: Arc<Cluster>, seed: u64, mut done: watch::Receiver<usize>) {
     let mut rng = StdRng::seed_from_u64(seed);
     let mut to = connect(&c).await;
     let object = rng.random_range(0..OBJECTS);
@@ -110,9 +110,8 @@ async fn watcher(c: Arc<Cluster>, seed: u64, done: Arc<AtomicUsize>) {
     let labelled = rng.random_bool(0.3);
     let wide = !labelled && rng.random_bool(0.3);
     // Somewhere in the middle.
-    while done.load(Ordering::SeqCst) < rng.random_range(0..OBJECTS * WRITES * 3 / 4) {
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
+    let begin = rng.random_range(0..OBJECTS * WRITES * 3 / 4);
+    done.wait_for(|n| *n >= begin).await.unwrap();
     let mut selector = if wide { String::new() } else { format!("&fieldSelector=metadata.name%3D{name}") };
     if labelled {
         selector.push_str("&labelSelector=odd%3Dyes");
@@ -127,7 +126,9 @@ async fn watcher(c: Arc<Cluster>, seed: u64, done: Arc<AtomicUsize>) {
         assert!(version(o) <= from, "a list is not older than its objects");
     }
     if rng.random_bool(0.5) {
-        tokio::time::sleep(Duration::from_millis(rng.random_range(0..20))).await;
+        // Some writes later.
+        let then = (*done.borrow() + rng.random_range(0..20)).min(OBJECTS * WRITES);
+        done.wait_for(|n| *n >= then).await.unwrap();
     }
     loop {
         let bookmarks = if rng.random_bool(0.5) { "&allowWatchBookmarks=true" } else { "" };
@@ -202,15 +203,15 @@ async fn no_watcher_misses_the_last_state() {
         let body = json!({"metadata": {"name": format!("c{i}")}, "data": {"n": "0"}});
         call(&mut to, Method::POST, BASE, &body).await;
     }
-    let done = Arc::new(AtomicUsize::new(0));
+    let done = watch::Sender::new(0);
     let seed: u64 = rand::random();
     eprintln!("seed {seed}");
     let mut tasks = tokio::task::JoinSet::new();
     for i in 0..WATCHERS {
-        tasks.spawn(watcher(Arc::clone(&c), seed.wrapping_add(i as u64), Arc::clone(&done)));
+        tasks.spawn(watcher(Arc::clone(&c), seed.wrapping_add(i as u64), done.subscribe()));
     }
     for i in 0..OBJECTS {
-        let (c, done) = (Arc::clone(&c), Arc::clone(&done));
+        let (c, done) = (Arc::clone(&c), done.clone());
         tasks.spawn(async move {
             let mut to = connect(&c).await;
             for n in 1..=WRITES {
@@ -218,7 +219,7 @@ async fn no_watcher_misses_the_last_state() {
                 let labels: BTreeMap<&str, Value> = BTreeMap::from([("odd", odd)]);
                 let patch = json!({"metadata": {"labels": labels}, "data": {"n": n.to_string()}});
                 call(&mut to, Method::PATCH, &format!("{BASE}/c{i}"), &patch).await;
-                done.fetch_add(1, Ordering::SeqCst);
+                done.send_modify(|n| *n += 1);
                 // Other resources move the revision too.
                 if n % 4 == 0 {
                     let event = json!({"metadata": {"generateName": "e-"}, "data": {}});

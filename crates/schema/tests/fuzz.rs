@@ -2,33 +2,15 @@
 //! are those of fixed seeds; `PINTLE_FUZZ_SECONDS` goes on with more.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+mod random;
+
 use std::time::{Duration, Instant};
 
 use pintle_schema::apply::{self, Request, Schema, Set};
 use pintle_schema::patch::{json_patch, merge_patch, strategic_merge_patch};
 use pintle_schema::{Base, Form, Mode, Type, apply_defaults, decode, kind, proto, types};
+use random::Random;
 use serde_json::{Map, Value, json};
-
-/// A generator of numbers (`SplitMix64`).
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, n: usize) -> usize {
-        usize::try_from(self.next() % n.max(1) as u64).unwrap()
-    }
-
-    fn of<'a, T>(&mut self, all: &'a [T]) -> &'a T {
-        &all[self.below(all.len())]
-    }
-}
 
 /// Runs `f` with `n` seeds, and with more while the time lasts that was asked for.
 fn seeds(n: u64, mut f: impl FnMut(&mut Random)) {

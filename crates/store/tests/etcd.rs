@@ -3,87 +3,19 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::net::TcpListener;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use pintle_store::conformance::Fixture;
+use pintle_store::conformance::server::{EtcdServer, plain};
 use pintle_store::{
     EmbeddedOptions, EmbeddedStore, Error, EtcdOptions, EtcdStore, ListRequest, Outcome, Store, Txn, WatchRequest,
 };
-use tempfile::TempDir;
-
-/// A running etcd, ended with the value.
-struct Server {
-    process: Child,
-    port: u16,
-    directory: TempDir,
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-/// Starting on a port may fail because another process took it meanwhile, hence several attempts.
-async fn server(tls: &[String], options: impl Fn(u16) -> EtcdOptions) -> (EtcdStore, Server) {
-    for _ in 0..10 {
-        let ports = {
-            let taken = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
-            taken.map(|listener| listener.local_addr().unwrap().port())
-        };
-        let server = start(&ports, tls);
-        if let Some(ready) = ready(server, options(ports[0])).await {
-            return ready;
-        }
-    }
-    panic!("etcd does not start; Debian's package is etcd-server");
-}
-
-fn start(ports: &[u16], tls: &[String]) -> Server {
-    // In memory where possible: this is not about etcd's disk.
-    let memory = Path::new("/dev/shm");
-    let directory = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap();
-    let scheme = if tls.is_empty() { "http" } else { "https" };
-    let (client, peer) = (format!("{scheme}://127.0.0.1:{}", ports[0]), format!("http://127.0.0.1:{}", ports[1]));
-    let process = Command::new("etcd")
-        .args(["--name", "test", "--logger", "zap", "--log-outputs", "/dev/null"])
-        .arg("--data-dir")
-        .arg(directory.path())
-        .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
-        .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
-        .args(["--initial-cluster", &format!("test={peer}")])
-        .args(tls)
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("etcd can be run; Debian's package is etcd-server");
-    Server { process, port: ports[0], directory }
-}
-
-async fn ready(mut server: Server, options: EtcdOptions) -> Option<(EtcdStore, Server)> {
-    while server.process.try_wait().unwrap().is_none() {
-        if let Ok(store) = EtcdStore::connect(&options).await
-            && store.current_revision().await.is_ok()
-        {
-            return Some((store, server));
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    None
-}
-
-fn plain(port: u16) -> EtcdOptions {
-    EtcdOptions::new([format!("http://127.0.0.1:{port}")])
-}
 
 async fn fixture() -> Fixture {
     // Two at a time, or they get in each other's way.
     static SLOTS: tokio::sync::Semaphore = tokio::sync::Semaphore::const_new(2);
     let slot = SLOTS.acquire().await.unwrap();
-    let (store, server) = server(&[], plain).await;
+    let (store, server) = EtcdServer::start(&[], plain).await;
     Fixture::with(store, (server, slot))
 }
 
@@ -99,7 +31,7 @@ async fn put(store: &dyn Store, key: &str, value: &str) -> u64 {
 /// Two clusters in one etcd do not see each other.
 #[tokio::test]
 async fn prefixes_are_apart() {
-    let (plain_store, server) = server(&[], plain).await;
+    let (plain_store, server) = EtcdServer::start(&[], plain).await;
     let with = |prefix: &str| EtcdOptions { prefix: prefix.into(), ..plain(server.port) };
     let one = EtcdStore::connect(&with("/one")).await.unwrap();
     let two = EtcdStore::connect(&with("/two")).await.unwrap();
@@ -130,7 +62,7 @@ async fn moves_to_etcd_and_back() {
     }
     let long = Txn::default().put_with_ttl("/registry/events/e", "x", Duration::from_secs(1000));
     embedded.txn(long).await.unwrap();
-    let (etcd, _server) = server(&[], plain).await;
+    let (etcd, _server) = EtcdServer::start(&[], plain).await;
     let back = open("b").await;
     for (from, to) in [(&embedded as &dyn Store, &etcd as &dyn Store), (&etcd, &back)] {
         let mut file = Vec::new();
@@ -151,7 +83,7 @@ async fn moves_to_etcd_and_back() {
 #[tokio::test]
 async fn is_compacted_by_one_of_several() {
     let short = |port| EtcdOptions { compaction_interval: Some(Duration::from_millis(100)), ..plain(port) };
-    let (store, server) = server(&[], short).await;
+    let (store, server) = EtcdServer::start(&[], short).await;
     let other = EtcdStore::connect(&short(server.port)).await.unwrap();
     let first = put(&store, "/a", "1").await;
     let compacted = async {
@@ -173,23 +105,14 @@ async fn is_compacted_by_one_of_several() {
 /// When etcd goes away calls fail and watches end; when it is back all goes on.
 #[tokio::test]
 async fn survives_a_restart_of_etcd() {
-    let (store, mut server) = server(&[], plain).await;
+    let (store, mut server) = EtcdServer::start(&[], plain).await;
     let revision = put(&store, "/a", "1").await;
     let mut watch = store.watch(WatchRequest::prefix("/")).await.unwrap();
-    server.process.kill().unwrap();
-    server.process.wait().unwrap();
+    server.kill();
     let ended = futures::StreamExt::next(&mut watch).await.unwrap();
     assert!(matches!(ended, Err(Error::Unavailable(_))), "{ended:?}");
     assert!(matches!(store.txn(Txn::create("/b", "1")).await, Err(Error::Unavailable(_))));
-    let url = format!("http://127.0.0.1:{}", server.port);
-    server.process = Command::new("etcd")
-        .args(["--name", "test", "--logger", "zap", "--log-outputs", "/dev/null", "--listen-peer-urls"])
-        .args(["http://127.0.0.1:0", "--listen-client-urls", &url, "--advertise-client-urls", &url, "--data-dir"])
-        .arg(server.directory.path())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+    server.run_again();
     let again = async {
         while store.current_revision().await.is_err() {
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -234,7 +157,7 @@ async fn speaks_tls_with_certificates() {
         client: Some((client_cert.clone().into_bytes(), client_key.clone().into_bytes())),
         ..EtcdOptions::new([format!("https://127.0.0.1:{port}")])
     };
-    let (store, server) = server(&tls, options).await;
+    let (store, server) = EtcdServer::start(&tls, options).await;
     put(&store, "/a", "1").await;
     let stranger = EtcdOptions { client: None, ..options(server.port) };
     let refused = EtcdStore::connect(&stranger).await.err();

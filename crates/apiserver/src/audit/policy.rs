@@ -56,9 +56,9 @@ impl Stage {
 pub(super) struct Policy {
     api_version: String,
     kind: String,
-    #[serde(default)]
-    #[allow(dead_code, reason = "it may be named; the name means nothing")]
-    metadata: serde_json::Value,
+    /// It may be named; the name means nothing.
+    #[serde(default, rename = "metadata")]
+    _metadata: serde::de::IgnoredAny,
     #[serde(default)]
     rules: Vec<Rule>,
     #[serde(default)]

@@ -1,5 +1,6 @@
 //! What a server does before it is ready, and what it keeps in order afterwards.
 
+mod apiservices;
 mod follow;
 mod kubernetes;
 mod namespaces;
@@ -38,6 +39,10 @@ const STEPS: &[&str] = &[
     "priority-and-fairness-config-producer",
     "bootstrap-controller",
     "start-kubernetes-service-cidr-controller",
+    "apiservice-status-local-available-controller",
+    "apiservice-status-remote-available-controller",
+    "apiservice-registration-controller",
+    "kube-apiserver-autoregistration",
 ];
 
 /// Which steps of the start are done.
@@ -109,6 +114,9 @@ pub(crate) async fn start(server: &Arc<Server>) -> Result<(), Status> {
     hooks.done(&["priority-and-fairness-config-consumer", "priority-and-fairness-filter"]);
     crate::registry::services::start(server).await?;
     hooks.done(&["start-service-ip-repair-controllers"]);
+    apiservices::start(server).await?;
+    hooks.done(&["apiservice-status-local-available-controller", "apiservice-status-remote-available-controller"]);
+    hooks.done(&["apiservice-registration-controller", "kube-apiserver-autoregistration"]);
     kubernetes::ensure(server).await?;
     hooks.done(&["start-kubernetes-service-cidr-controller", "bootstrap-controller"]);
     hooks.done(&["start-cluster-authentication-info-controller", "start-kube-apiserver-identity-lease-controller"]);

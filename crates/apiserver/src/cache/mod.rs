@@ -26,6 +26,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use parking_lot::Mutex;
 use pintle_api::Status;
+use pintle_api::metrics::Series;
 use pintle_api::object::Object;
 use pintle_store::{Error, ListRequest, Store, WatchBatch, WatchHandle, WatchSink};
 use tokio::sync::{Notify, watch as signal};
@@ -59,11 +60,13 @@ pub struct Options {
     pub queue: usize,
     /// Earlier states kept for lists that are read page by page.
     pub retained: usize,
+    /// Counts the events the store tells of.
+    pub received: Option<Arc<Series>>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { history_events: 16_384, history_bytes: 16 << 20, queue: 1024, retained: 32 }
+        Self { history_events: 16_384, history_bytes: 16 << 20, queue: 1024, retained: 32, received: None }
     }
 }
 
@@ -107,6 +110,9 @@ impl WatchSink for Feed {
     fn deliver(&self, batch: &WatchBatch) {
         let Some(shared) = self.0.upgrade() else { return };
         if !batch.events.is_empty() {
+            if let Some(received) = &shared.options.received {
+                received.add(f64::from(u32::try_from(batch.events.len()).unwrap_or(u32::MAX)));
+            }
             shared.apply(batch);
         }
         shared.progress.send_if_modified(|progress| {

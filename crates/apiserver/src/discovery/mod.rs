@@ -49,9 +49,9 @@ fn arch() -> &'static str {
 }
 
 /// Upstream's order of groups: those of higher priority first, then by name.
-fn priority(group: &str) -> u32 {
+pub(crate) fn priority(group: &str) -> u32 {
     match group {
-        "apiregistration.k8s.io" => 18000,
+        "" | "apiregistration.k8s.io" => 18000,
         "apps" => 17800,
         "events.k8s.io" => 17750,
         "authentication.k8s.io" => 17700,
@@ -67,12 +67,32 @@ fn priority(group: &str) -> u32 {
         "scheduling.k8s.io" => 16600,
         "coordination.k8s.io" => 16500,
         "node.k8s.io" => 16300,
-        "discovery.k8s.io" => 16200,
+        "discovery.k8s.io" | "resource.k8s.io" => 16200,
         "flowcontrol.apiserver.k8s.io" => 16100,
         "internal.apiserver.k8s.io" => 16000,
-        "resource.k8s.io" => 15900,
         "storagemigration.k8s.io" => 15800,
         _ => 1000,
+    }
+}
+
+/// Upstream's order of versions within a group; 9 is what new ones have.
+pub(crate) fn version_priority(group: &str, version: &str) -> u32 {
+    match (group, version) {
+        ("", _) => 1,
+        ("autoscaling", "v2") => 30,
+        ("flowcontrol.apiserver.k8s.io", "v1") => 21,
+        ("resource.k8s.io", "v1") => 20,
+        ("coordination.k8s.io", "v1beta1") => 13,
+        ("coordination.k8s.io", "v1alpha2") | ("admissionregistration.k8s.io", "v1beta1") => 12,
+        ("admissionregistration.k8s.io", "v1alpha1") => 9,
+        ("resource.k8s.io", "v1beta2") => 15,
+        ("authentication.k8s.io" | "certificates.k8s.io" | "node.k8s.io" | "resource.k8s.io" | "storage.k8s.io", v)
+            if v.contains("alpha") =>
+        {
+            1
+        }
+        (_, "v1") => 15,
+        _ => 9,
     }
 }
 
@@ -214,7 +234,7 @@ impl Server {
                     .and_then(|g| g.versions.iter().find(|(v, _)| v == version))
                 {
                     Some((_, list)) => self.document(ctx, &legacy::resources(&format!("{group}/{version}"), list)),
-                    None => Ok(respond::page_not_found()),
+                    None => Ok(self.not_here(group, version)),
                 }
             }
             _ => Ok(respond::page_not_found()),

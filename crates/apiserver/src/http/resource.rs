@@ -25,7 +25,8 @@ use crate::registry::{Res, list, meta, table};
 use crate::{Server, codec};
 
 /// What an object endpoint can write.
-fn accepted(ctx: &Ctx) -> Result<Accepted, Status> {
+/// The form in which a client takes an object or a list.
+pub(crate) fn accepted(ctx: &Ctx) -> Result<Accepted, Status> {
     negotiate::output(&ctx.headers, &ctx.query, Media::ALL, false, negotiate::resource_allows)
 }
 
@@ -40,7 +41,7 @@ impl Server {
             if self.registry.serves(&i.group, &i.version) {
                 return Err(Status::path_not_found());
             }
-            return Ok(respond::page_not_found());
+            return Ok(self.not_here(&i.group, &i.version));
         };
         // A namespaced resource is listed across namespaces without one, but nothing else is done so.
         let collection = i.name.is_empty() || matches!(i.verb.as_str(), "list" | "watch" | "deletecollection");
@@ -96,7 +97,8 @@ impl Server {
         self.listed(ctx, res, &accepted, found)
     }
 
-    fn listed(
+    /// A list as the answer.
+    pub(crate) fn listed(
         &self,
         ctx: &Ctx,
         res: &Arc<Res>,
@@ -433,7 +435,8 @@ fn event_fields(fields: &mut FieldSelector) {
 }
 
 fn list_metadata(found: &Listed) -> Value {
-    let mut m = json!({"resourceVersion": found.revision.to_string()});
+    // What is not stored has no version.
+    let mut m = if found.revision > 0 { json!({"resourceVersion": found.revision.to_string()}) } else { json!({}) };
     if !found.continue_token.is_empty() {
         m["continue"] = found.continue_token.as_str().into();
     }

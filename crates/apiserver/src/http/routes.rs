@@ -51,6 +51,9 @@ impl Server {
             "/" => Ok(self.plain(ctx, &json!({"paths": self.paths()}))),
             "/version" if reads => Ok(self.plain(ctx, &crate::discovery::version())),
             "/metrics" if reads => {
+                if let Ok(size) = self.config.store.size().await {
+                    crate::metrics::store_size(size.total);
+                }
                 let mut text = String::new();
                 pintle_api::metrics::write(&mut text);
                 Ok(respond::bytes(200, "text/plain; version=0.0.4; charset=utf-8", text))

@@ -21,6 +21,7 @@ use super::resource::{name_selector, namespace};
 use super::{respond, websocket};
 use crate::Server;
 use crate::cache::{Watch, WatchItem, json_frame};
+use crate::metrics::WatchMetrics;
 use crate::registry::options::ListOptions;
 use crate::registry::{Res, table, watch};
 
@@ -57,7 +58,9 @@ pub(crate) async fn serve(server: &Arc<Server>, ctx: &Ctx, res: &Arc<Res>) -> Re
         _ => "application/json",
     };
     let binary = accepted.media == Media::Protobuf;
-    let mut framer = Framer { server: Arc::clone(server), res: Arc::clone(res), accepted, include, head: true };
+    let metrics = WatchMetrics::new(ctx);
+    let mut framer =
+        Framer { server: Arc::clone(server), res: Arc::clone(res), accepted, include, head: true, metrics };
     let frames = items.map(move |item| {
         let _ = &running;
         framer.frame(item)
@@ -112,10 +115,21 @@ struct Framer {
     include: table::Include,
     /// The next Table describes its columns.
     head: bool,
+    metrics: WatchMetrics,
 }
 
 impl Framer {
     fn frame(&mut self, item: Result<WatchItem, Status>) -> Bytes {
+        let complete = matches!(item, Ok(WatchItem::Bookmark { initial_events_end: true, .. }));
+        let frame = self.make(item);
+        self.metrics.event(frame.len());
+        if complete {
+            self.metrics.listed();
+        }
+        frame
+    }
+
+    fn make(&mut self, item: Result<WatchItem, Status>) -> Bytes {
         let made = item.and_then(|item| match &item {
             // The same frame for all who watch.
             WatchItem::Event(d) if self.accepted.target.is_none() && !self.res.converts() => {

@@ -62,10 +62,24 @@ fn validate(_: &Ctx<'_>, object: &Cursor<'_>, old: Option<&Cursor<'_>>, errors: 
     if min.opt_int().is_some_and(|n| max.int() < n) {
         errors.invalid_value(&max, max.int(), "must be greater than or equal to `minReplicas`");
     }
-    reference(&spec.get("scaleTargetRef"), errors);
+    let target = spec.get("scaleTargetRef");
+    let version = match old.map(|o| o.get("spec").get("scaleTargetRef")) {
+        Some(o) if ["apiVersion", "kind"].iter().all(|f| o.get(f).str() == target.get(f).str()) => Version::Any,
+        // The only kind of the core group that can be scaled.
+        _ if target.get("kind").str() == "ReplicationController" => Version::AnyGroup,
+        _ => Version::Group,
+    };
+    reference(&target, version, errors);
     let metrics = spec.get("metrics");
+    let described = |m: &Cursor<'_>| m.get("object").get("describedObject").get("apiVersion").str().to_owned();
+    let odd = old.is_some_and(|o| {
+        let metrics = o.get("spec").get("metrics");
+        metrics
+            .items()
+            .any(|m| m.get("type").str() == "Object" && wrong_version(&described(&m), Version::AnyGroup).is_some())
+    });
     for metric in metrics.items() {
-        metric_spec(&metric, errors);
+        metric_spec(&metric, if odd { Version::Any } else { Version::AnyGroup }, errors);
     }
     let from_outside = metrics.items().any(|m| matches!(m.get("type").str(), "Object" | "External"));
     if min.opt_int() == Some(0) && !from_outside {
@@ -82,7 +96,26 @@ fn validate(_: &Ctx<'_>, object: &Cursor<'_>, old: Option<&Cursor<'_>>, errors: 
     }
 }
 
-fn reference(target: &Cursor<'_>, errors: &mut Errors) {
+/// What the version of a reference must be.
+#[derive(Clone, Copy)]
+enum Version {
+    Any,
+    AnyGroup,
+    Group,
+}
+
+fn wrong_version(version: &str, rule: Version) -> Option<String> {
+    match rule {
+        Version::Any => None,
+        _ if version.matches('/').count() > 1 => Some(format!("unexpected GroupVersion string: {version}")),
+        Version::Group if !version.contains('/') || version.starts_with('/') => {
+            Some("apiVersion must specify API group".to_owned())
+        }
+        _ => None,
+    }
+}
+
+fn reference(target: &Cursor<'_>, rule: Version, errors: &mut Errors) {
     for field in ["kind", "name"] {
         let part = target.get(field);
         if part.is_empty() {
@@ -92,8 +125,8 @@ fn reference(target: &Cursor<'_>, errors: &mut Errors) {
         }
     }
     let version = target.get("apiVersion");
-    if version.str().matches('/').count() > 1 {
-        errors.invalid(&version, format!("unexpected GroupVersion string: {}", version.str()));
+    if let Some(message) = wrong_version(version.str(), rule) {
+        errors.invalid_value(&version, version.str(), message);
     }
 }
 
@@ -105,7 +138,7 @@ const SOURCES: &[(&str, &str)] = &[
     ("containerResource", "ContainerResource"),
 ];
 
-fn metric_spec(metric: &Cursor<'_>, errors: &mut Errors) {
+fn metric_spec(metric: &Cursor<'_>, version: Version, errors: &mut Errors) {
     const KINDS: &[&str] = &["ContainerResource", "External", "Object", "Pods", "Resource"];
     let kind = metric.get("type");
     if kind.is_empty() {
@@ -116,20 +149,25 @@ fn metric_spec(metric: &Cursor<'_>, errors: &mut Errors) {
     }
     let present: Vec<&str> = SOURCES.iter().map(|(f, _)| *f).filter(|f| metric.get(f).is_present()).collect();
     if let Some(first) = SOURCES.iter().map(|(f, _)| *f).find(|f| present.contains(f)) {
-        metric_source(first, &metric.get(first), errors);
+        metric_source(first, &metric.get(first), version, errors);
     }
-    let Some((expected, _)) = SOURCES.iter().find(|(_, k)| *k == kind.str()) else { return };
-    if !present.contains(expected) {
-        errors.required(metric.get(expected), "must populate information for the given metric source");
+    let expected = SOURCES.iter().find(|(_, k)| *k == kind.str()).map(|(field, _)| *field);
+    match expected {
+        Some(field) if !present.contains(&field) => {
+            errors.required(metric.get(field), "must populate information for the given metric source");
+        }
+        Some(_) => {}
+        // Upstream says it a second time.
+        None => errors.not_supported(&kind, kind.str(), KINDS),
     }
     if present.len() != 1 {
-        for (other, _) in SOURCES.iter().filter(|(f, _)| f != expected && present.contains(f)) {
+        for (other, _) in SOURCES.iter().filter(|(f, _)| Some(*f) != expected && present.contains(f)) {
             errors.forbidden(metric.get(other), "must populate the given metric source only");
         }
     }
 }
 
-fn metric_source(kind: &str, source: &Cursor<'_>, errors: &mut Errors) {
+fn metric_source(kind: &str, source: &Cursor<'_>, version: Version, errors: &mut Errors) {
     let target = source.get("target");
     let at = |field: &'static str| target.get(field);
     if matches!(kind, "resource" | "containerResource") {
@@ -149,7 +187,7 @@ fn metric_source(kind: &str, source: &Cursor<'_>, errors: &mut Errors) {
         }
     } else {
         if kind == "object" {
-            reference(&source.get("describedObject"), errors);
+            reference(&source.get("describedObject"), version, errors);
         }
         let name = source.get("metric").get("name");
         if name.is_empty() {
@@ -308,8 +346,8 @@ mod tests {
     #[test]
     fn checks() {
         use crate::kinds::testing::{changed, create_errors};
-        let hpa = json!({"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "metadata": {"name": "h", "namespace": "ns"},
-            "spec": {"scaleTargetRef": {"kind": "Deployment", "name": "d"}, "minReplicas": 1, "maxReplicas": 3,
+        let hpa = json!({"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "metadata": {"name": "h", "namespace": "ns", "resourceVersion": "1"},
+            "spec": {"scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "d"}, "minReplicas": 1, "maxReplicas": 3,
                 "metrics": [{"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 80}}}]}});
         let check =
             |path: &str, to, expect: &str| assert_eq!(create_errors(&changed(&hpa, path, to)), expect, "{path}");
@@ -320,6 +358,14 @@ mod tests {
             "spec.maxReplicas: Invalid value: 0: must be greater than 0\nspec.maxReplicas: Invalid value: 0: must be greater than or equal to `minReplicas`",
         );
         check("spec/scaleTargetRef/kind", json!(""), "spec.scaleTargetRef.kind: Required value");
+        check(
+            "spec/scaleTargetRef/apiVersion",
+            json!("v1"),
+            "spec.scaleTargetRef.apiVersion: Invalid value: \"v1\": apiVersion must specify API group",
+        );
+        check("spec/scaleTargetRef", json!({"apiVersion": "v1", "kind": "ReplicationController", "name": "r"}), "");
+        let old = changed(&hpa, "spec/scaleTargetRef/apiVersion", json!("v1"));
+        assert_eq!(crate::kinds::testing::update_errors(&old, &old), "");
         check(
             "spec/metrics/0/resource",
             json!(null),

@@ -16,6 +16,7 @@ static DEFAULT: Strategy = Strategy::DEFAULT;
 /// The strategy of a built-in resource. All versions of a resource share one.
 pub fn strategy(resource: &Resource) -> &'static Strategy {
     match (resource.group, resource.resource) {
+        ("", "componentstatuses") => &core::components::COMPONENT_STATUS,
         ("", "configmaps") => &core::config::CONFIG_MAP,
         ("", "endpoints") => &core::endpoints::ENDPOINTS,
         ("" | "events.k8s.io", "events") => &core::event::EVENT,

@@ -24,11 +24,6 @@ pub fn label(name: &str, prefix: bool) -> Vec<String> {
     names::dns1123_label(&masked(name, prefix))
 }
 
-/// A DNS label that starts with a letter.
-pub fn label1035(name: &str, prefix: bool) -> Vec<String> {
-    names::dns1035_label(&masked(name, prefix))
-}
-
 /// Anything that can stand in a path: RBAC kinds.
 pub fn path_segment(name: &str, prefix: bool) -> Vec<String> {
     if prefix && matches!(name, "." | "..") { Vec::new() } else { names::path_segment(name) }

@@ -45,6 +45,17 @@ pub fn update_errors(new: &Value, old: &Value) -> String {
     })
 }
 
+/// What updating the object's status is refused for, one error a line.
+pub fn status_errors(new: &Value, old: &Value) -> String {
+    let (api_version, kind) = kind(old);
+    with_ctx(api_version, kind, |ctx| {
+        let mut errors = Errors::new();
+        let sub = strategy(ctx.resource).subresource("status").expect("a status");
+        sub.validate_update(ctx, &Cursor::root(new), &Cursor::root(old), &mut errors);
+        lines(&errors)
+    })
+}
+
 /// The object with the value at a path changed, or removed when `to` is null. A number in the path is a list index.
 pub fn changed(object: &Value, path: &str, to: Value) -> Value {
     let mut out = object.clone();

@@ -8,6 +8,7 @@ use flate2::write::GzEncoder;
 use serde_json::{Value, json};
 
 use super::gnostic::{self, Message};
+use super::gnostic3;
 use super::paths::{self, Paths};
 use super::schemas::Schemas;
 use super::texts::{self, Texts};
@@ -117,6 +118,27 @@ pub(super) fn v3(registry: &Registry, document: &str) -> io::Result<Vec<u8>> {
     components.end()?;
     m.put("security", &security())?;
     m.end()?;
+    to.finish()
+}
+
+/// A document of v3 in protobuf, packed.
+///
+/// # Errors
+/// None in fact: it is written to memory.
+pub(super) fn v3_protobuf(registry: &Registry, document: &str) -> io::Result<Vec<u8>> {
+    let raw = texts::unpack();
+    let texts = Texts::new(&raw);
+    let mut used = Schemas::new(&texts);
+    let mut paths = Message::default();
+    for (path, item) in paths_of(registry, document, &mut used) {
+        paths.named(1, &path, &gnostic3::path_item(&item));
+    }
+    let mut schemas = Message::default();
+    while let Some((name, schema)) = used.next() {
+        schemas.named(1, &name, &gnostic3::schema(&schema));
+    }
+    let mut to = packer();
+    to.write_all(&gnostic3::document(&info(), &paths, &schemas, &security_definitions(), &security()))?;
     to.finish()
 }
 

@@ -10,7 +10,8 @@ pub(super) struct Message {
 }
 
 impl Message {
-    fn varint(&mut self, mut v: u64) {
+    /// A number as it is written.
+    pub(super) fn varint(&mut self, mut v: u64) {
         while v >= 0x80 {
             #[expect(clippy::cast_possible_truncation, reason = "the low seven bits are meant")]
             self.out.push(v as u8 | 0x80);
@@ -20,23 +21,32 @@ impl Message {
         self.out.push(v as u8);
     }
 
-    fn bytes(&mut self, number: u32, bytes: &[u8]) {
+    /// Bytes, or a message that was written already.
+    pub(super) fn bytes(&mut self, number: u32, bytes: &[u8]) {
         self.varint(u64::from(number) << 3 | 2);
         self.varint(bytes.len() as u64);
         self.out.extend_from_slice(bytes);
     }
 
-    fn text(&mut self, number: u32, text: &str) {
+    /// A text, left out when empty.
+    pub(super) fn text(&mut self, number: u32, text: &str) {
         if !text.is_empty() {
             self.bytes(number, text.as_bytes());
         }
     }
 
-    fn flag(&mut self, number: u32, on: bool) {
+    /// Something that is so, left out when it is not.
+    pub(super) fn flag(&mut self, number: u32, on: bool) {
         if on {
             self.varint(u64::from(number) << 3);
             self.varint(1);
         }
+    }
+
+    /// A number that may have a fraction.
+    pub(super) fn double(&mut self, number: u32, value: f64) {
+        self.varint(u64::from(number) << 3 | 1);
+        self.out.extend_from_slice(&value.to_le_bytes());
     }
 
     /// A message within.
@@ -79,7 +89,7 @@ fn is(v: &Value, key: &str) -> bool {
 }
 
 /// `Any`: YAML text, of which JSON is a part.
-fn any(v: &Value) -> Message {
+pub(super) fn any(v: &Value) -> Message {
     let mut m = Message::default();
     m.text(2, &format!("{v}\n"));
     m

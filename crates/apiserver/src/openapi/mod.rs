@@ -2,6 +2,7 @@
 
 mod document;
 mod gnostic;
+mod gnostic3;
 mod parameters;
 mod paths;
 mod schemas;
@@ -34,10 +35,19 @@ const PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protob
 const V2_MEDIA: &[(&str, &str)] =
     &[(JSON, JSON), ("application/com.github.proto-openapi.spec.v2@v1.0+protobuf", PROTOBUF), (PROTOBUF, PROTOBUF)];
 
+const PROTOBUF_3: &str = "application/com.github.proto-openapi.spec.v3.v1.0+protobuf";
+/// The same of v3.
+const V3_MEDIA: &[(&str, &str)] = &[
+    (JSON, JSON),
+    (PROTOBUF_3, PROTOBUF_3),
+    ("application/com.github.proto-openapi.spec.v3@v1.0+protobuf", PROTOBUF_3),
+];
+
 /// One document of v3, and the tag that tells its content.
 struct Document {
     hash: String,
-    packed: OnceLock<Bytes>,
+    json: OnceLock<Bytes>,
+    protobuf: OnceLock<Bytes>,
 }
 
 /// The documents by path: `api/v1`, `apis/apps/v1`.
@@ -71,7 +81,7 @@ impl OpenApi {
             .into_iter()
             .map(|path| {
                 let hash = hash(registry, &path);
-                (path, Document { hash, packed: OnceLock::new() })
+                (path, Document { hash, json: OnceLock::new(), protobuf: OnceLock::new() })
             })
             .collect();
         let v2_hash = hash(registry, "v2");
@@ -178,9 +188,7 @@ impl Server {
             return Ok(r);
         }
         let Some(document) = self.openapi.documents.get(rest) else { return Ok(respond::page_not_found()) };
-        if choose(&ctx.headers, &V2_MEDIA[..1]).is_none() {
-            return Ok(not_acceptable());
-        }
+        let Some(media) = choose(&ctx.headers, V3_MEDIA) else { return Ok(not_acceptable()) };
         let asked = ctx.query.non_empty("hash");
         if asked.is_some_and(|h| h != document.hash) {
             // An index of before; the present document stands elsewhere.
@@ -191,8 +199,13 @@ impl Server {
             }
             return Ok(r);
         }
-        let make = || document::v3(&self.registry, rest);
-        let mut r = tagged(ctx, &document.hash, JSON, || kept(&document.packed, make))?;
+        let mut r = tagged(ctx, &document.hash, media, || {
+            if media == JSON {
+                kept(&document.json, || document::v3(&self.registry, rest))
+            } else {
+                kept(&document.protobuf, || document::v3_protobuf(&self.registry, rest))
+            }
+        })?;
         if asked.is_some() {
             r.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("public, immutable"));
             let year = self.clock.now() + jiff::SignedDuration::from_hours(365 * 24);
@@ -243,6 +256,13 @@ mod tests {
                 h.insert(ACCEPT, HeaderValue::from_str(accept).unwrap());
             }
             assert_eq!(choose(&h, V2_MEDIA), want, "{accept}");
+            // Of v3 the other way round: what is of v2 there is none.
+            let of_v2 = want == Some(PROTOBUF);
+            let want = if of_v2 { accept.contains("json").then_some(JSON) } else { want };
+            assert_eq!(choose(&h, V3_MEDIA), want, "{accept}");
         }
+        let mut h = HeaderMap::new();
+        h.insert(ACCEPT, HeaderValue::from_static("application/com.github.proto-openapi.spec.v3@v1.0+protobuf"));
+        assert_eq!(choose(&h, V3_MEDIA), Some(PROTOBUF_3));
     }
 }

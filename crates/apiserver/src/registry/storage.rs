@@ -12,6 +12,7 @@ use tokio::sync::OnceCell;
 
 use super::form::{Form, StorageMediaType};
 use crate::cache::{Cache, Options, Snapshot, Watch, WatchOptions};
+use crate::metrics::RECEIVED;
 
 /// What a failed write found in its place.
 pub(crate) enum Lost {
@@ -25,7 +26,7 @@ pub(crate) enum Lost {
 pub(crate) struct Objects {
     store: Arc<dyn Store>,
     prefix: String,
-    namespaced: bool,
+    storage: &'static Resource,
     selectable: &'static [SelectableField],
     form: Arc<Form>,
     /// Loaded by the first who needs it.
@@ -55,7 +56,7 @@ impl Objects {
         Self {
             store,
             prefix: format!("{root}/{storage_key}/"),
-            namespaced: storage.namespaced,
+            storage,
             selectable,
             form: Arc::new(Form::new(storage, media)),
             cache: OnceCell::new(),
@@ -70,7 +71,9 @@ impl Objects {
                 let decode = Arc::new(move |value: &[u8], revision| {
                     Object::from_stored(&form.open(value)?, revision, selectable).map_err(|e| e.to_string())
                 });
-                Cache::start(Arc::clone(&self.store), &self.prefix, decode, Options::default())
+                let received = RECEIVED.with(&[self.storage.group, self.storage.resource]);
+                let options = Options { received: Some(received), ..Options::default() };
+                Cache::start(Arc::clone(&self.store), &self.prefix, decode, options)
             })
             .await
     }
@@ -82,7 +85,7 @@ impl Objects {
 
     /// The key of an object.
     pub(crate) fn key(&self, namespace: &str, name: &str) -> String {
-        keys::object_key(&self.prefix, self.namespaced.then_some(namespace), name)
+        keys::object_key(&self.prefix, self.storage.namespaced.then_some(namespace), name)
     }
 
     fn object(&self, value: &[u8], revision: u64) -> Result<Arc<Object>, Status> {
@@ -97,7 +100,7 @@ impl Objects {
 
     /// The newest state of one object.
     pub(crate) async fn get(&self, namespace: &str, name: &str) -> Result<Option<Arc<Object>>, Status> {
-        let namespace = if self.namespaced { namespace } else { "" };
+        let namespace = if self.storage.namespaced { namespace } else { "" };
         Ok(self.fresh().await?.get(namespace, name).cloned())
     }
 

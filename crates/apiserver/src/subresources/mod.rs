@@ -26,6 +26,7 @@ use crate::http::{body, respond};
 use crate::registry::Res;
 use crate::registry::options::{FieldValidation, WriteOptions};
 
+pub(crate) use components::Components;
 pub(crate) use kubelet::Kubelets;
 
 /// The body of a POST as an object of a kind.
@@ -118,7 +119,7 @@ impl Server {
                 let pods = Arc::clone(self.registry.must("", "v1", "pods")?);
                 self.bind(ctx, &pods, body, None).await
             }
-            ("componentstatuses", "get" | "list") => self.components(ctx).await,
+            ("componentstatuses", "get" | "list") => self.components(ctx, res).await,
             ("tokenreviews", "create") => self.token_review(ctx, body).await,
             ("selfsubjectreviews", "create") => self.self_review(ctx, body).await,
             ("subjectaccessreviews" | "localsubjectaccessreviews" | "selfsubjectaccessreviews", "create") => {

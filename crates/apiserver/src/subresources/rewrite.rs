@@ -15,7 +15,9 @@ use pintle_api::Status;
 use pintle_api::service::{Body, full};
 
 /// The longest page that is rewritten, in bytes: it must be held in memory.
-const MAX_PAGE: usize = 64 << 20;
+const MAX_PAGE: usize = if cfg!(test) { 64 << 10 } else { 64 << 20 };
+
+const TOO_LONG: &str = "the page is too long to be rewritten";
 
 /// Attributes that hold a link.
 const LINKS: &[(&str, &[&str])] = &[
@@ -144,7 +146,7 @@ impl Rewrite {
             let Ok(data) = frame.map_err(broken)?.into_data() else { continue };
             body.extend_from_slice(&data);
             if body.len() > MAX_PAGE {
-                return Err(broken("the page is too long to be rewritten"));
+                return Err(broken(TOO_LONG));
             }
         }
         let body = body.freeze();
@@ -165,13 +167,13 @@ fn broken(e: impl std::fmt::Display) -> Status {
 
 fn decoded(coding: &str, body: &Bytes) -> std::io::Result<Vec<u8>> {
     let mut out = Vec::new();
-    let most = MAX_PAGE as u64;
+    let most = MAX_PAGE as u64 + 1;
     match coding {
         "gzip" => flate2::read::GzDecoder::new(&**body).take(most).read_to_end(&mut out)?,
         "deflate" => flate2::read::DeflateDecoder::new(&**body).take(most).read_to_end(&mut out)?,
         _ => return Ok(body.to_vec()),
     };
-    Ok(out)
+    if out.len() > MAX_PAGE { Err(std::io::Error::other(TOO_LONG)) } else { Ok(out) }
 }
 
 fn encoded(coding: &str, text: Vec<u8>) -> std::io::Result<Vec<u8>> {
@@ -264,6 +266,10 @@ mod tests {
         }
         let plain = rewrite().answer(answer(&[("content-type", "text/plain")], page.clone())).await.unwrap();
         assert_eq!(plain.into_body().collect().await.unwrap().to_bytes(), page);
+        // Small as it comes, and longer than may be held when unpacked.
+        let long = encoded("gzip", vec![b' '; MAX_PAGE + 1]).unwrap();
+        let long = answer(&[("content-type", "text/html"), ("content-encoding", "gzip")], long);
+        assert_eq!(rewrite().answer(long).await.err().unwrap().code, 503);
         let broken = answer(&[("content-type", "text/html"), ("content-encoding", "gzip")], page);
         assert_eq!(rewrite().answer(broken).await.err().unwrap().code, 503);
     }

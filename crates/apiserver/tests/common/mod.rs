@@ -1,5 +1,6 @@
 //! A whole server over TLS on a free port, with an administrator's kubeconfig.
-#![allow(dead_code, clippy::unwrap_used, clippy::expect_used, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+#![allow(dead_code, reason = "each test is a crate of its own and uses a part")]
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -139,14 +139,22 @@ impl ControlPlane {
         };
         let (informers, stop) = (self.informers.clone(), shutdown.clone());
         let identity = identity(facts);
-        self.parts.push(tokio::spawn(async move {
+        self.run("controller-manager", async move {
             let ended =
                 pintle_controllers::lead(client, informers, config, &identity, Clock::system(), stop.clone()).await;
             if let Err(e) = ended {
                 eprintln!("the controllers stopped: {e}");
                 stop.cancel();
             }
-        }));
+        });
+    }
+
+    /// Starts a part, whose health the API server tells.
+    fn run(&mut self, name: &'static str, part: impl Future<Output = ()> + Send + 'static) {
+        let part = tokio::spawn(part);
+        let handle = part.abort_handle();
+        self.server.component(name, move || !handle.is_finished());
+        self.parts.push(part);
     }
 
     fn start_scheduler(&mut self, facts: &Facts, config: pintle_scheduler::Config, shutdown: &CancellationToken) {
@@ -155,12 +163,12 @@ impl ControlPlane {
         let client = client.with_user_agent("kube-scheduler/v1.36.0 pintle");
         let (informers, stop) = (self.informers.clone(), shutdown.clone());
         let identity = identity(facts);
-        self.parts.push(tokio::spawn(async move {
+        self.run("scheduler", async move {
             if let Err(e) = pintle_scheduler::lead(client, informers, config, &identity, stop.clone()).await {
                 eprintln!("the scheduler stopped: {e}");
                 stop.cancel();
             }
-        }));
+        });
     }
 
     /// A client as the administrator.

@@ -13,6 +13,7 @@ mod compaction;
 mod kv;
 pub mod model;
 mod rng;
+pub mod server;
 mod snapshots;
 mod watch;
 

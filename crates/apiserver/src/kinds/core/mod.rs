@@ -1,5 +1,6 @@
 //! The core group.
 
+pub mod components;
 pub mod config;
 pub mod endpoints;
 pub mod event;

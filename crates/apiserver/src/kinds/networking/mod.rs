@@ -5,12 +5,15 @@ mod validate;
 use pintle_schema::cursor::Cursor;
 
 use super::core::service::table::load_balancer;
+use super::strategy::Sub;
 use super::table::{self, Column, text};
 use super::{Strategy, meta};
 
 /// The strategy of ingresses.
 pub static INGRESS: Strategy = Strategy {
     validate: validate::ingress,
+    full_meta_on_update: true,
+    subresources: &[("status", Sub { validate: validate::ingress_status, ..Sub::STATUS })],
     generation: &[&["spec"]],
     columns: &[
         Column::NAME,
@@ -37,6 +40,7 @@ pub static INGRESS: Strategy = Strategy {
 /// The strategy of ingress classes.
 pub static INGRESS_CLASS: Strategy = Strategy {
     validate: validate::ingress_class,
+    full_meta_on_update: true,
     validate_change: |_, new, old, errors| {
         meta::immutable(&new.get("spec").get("controller"), &old.get("spec").get("controller"), errors);
     },
@@ -74,9 +78,6 @@ pub static NETWORK_POLICY: Strategy = Strategy {
 pub static IP_ADDRESS: Strategy = Strategy {
     name: validate::ip_name,
     validate: validate::ip_address,
-    validate_change: |_, new, old, errors| {
-        meta::immutable(&new.get("spec").get("parentRef"), &old.get("spec").get("parentRef"), errors);
-    },
     columns: &[Column::NAME, text("ParentRef", "@IPAddressSpec.parentRef")],
     row: |o, _| vec![table::name(o), parent(&o.get("spec").get("parentRef")).into()],
     ..Strategy::DEFAULT

@@ -1,12 +1,12 @@
 //! Validation of the networking and discovery groups.
 
-use pintle_api::names::{dns1035_label, dns1123_subdomain, qualified_name};
+use pintle_api::names::{dns1123_label, dns1123_subdomain, path_segment, qualified_name};
 use pintle_schema::cursor::{Cursor, Errors};
 use serde_json::Value;
 use std::net::IpAddr;
 
-use crate::kinds::core::service::endpoint_ip;
-use crate::kinds::value::{nothing, same};
+use crate::kinds::core::service::{endpoint_ip, ingress_host, ingress_ip};
+use crate::kinds::value::nothing;
 use crate::kinds::{Ctx, checks, meta};
 
 const PROTOCOLS: &[&str] = &["SCTP", "TCP", "UDP"];
@@ -14,11 +14,7 @@ const CLASS_ANNOTATION: &str = "kubernetes.io/ingress.class";
 
 pub(super) fn ingress<'a>(_: &Ctx<'_>, object: &Cursor<'a>, old: Option<&Cursor<'a>>, errors: &mut Errors) {
     let spec = object.get("spec");
-    let annotation = object.get("metadata").get("annotations").key(CLASS_ANNOTATION);
     let class = spec.get("ingressClassName");
-    if old.is_none() && annotation.is_present() && class.is_present() {
-        errors.invalid(&annotation, "can not be set when the class field is also set");
-    }
     let (rules, backend) = (spec.get("rules"), spec.get("defaultBackend"));
     if rules.is_empty() && backend.is_absent() {
         let shown = rules.value().cloned().unwrap_or(Value::Null);
@@ -27,6 +23,14 @@ pub(super) fn ingress<'a>(_: &Ctx<'_>, object: &Cursor<'a>, old: Option<&Cursor<
     if backend.is_present() {
         ingress_backend(&backend, errors);
     }
+    // What was stored when less was asked for may stay.
+    let none = nothing();
+    let was = old.unwrap_or(&none).get("spec");
+    let odd_wildcards = was.get("rules").items().any(|rule| {
+        let mut found = Errors::new();
+        ingress_rule(&rule, &mut found);
+        rule.get("host").str().contains('*') && !found.is_empty()
+    });
     for rule in rules.items() {
         let host = rule.get("host");
         if !host.is_empty() {
@@ -35,29 +39,48 @@ pub(super) fn ingress<'a>(_: &Ctx<'_>, object: &Cursor<'a>, old: Option<&Cursor<
             }
             dns_name(&host, errors);
         }
-        let http = rule.get("http");
-        if http.is_present() && http.get("paths").is_empty() {
-            errors.required(http.get("paths"), "");
-        }
-        for path in http.get("paths").items() {
-            ingress_path(&path, errors);
-            ingress_backend(&path.get("backend"), errors);
+        if !(odd_wildcards && host.str().contains('*')) {
+            ingress_rule(&rule, errors);
         }
     }
+    let is_name = |secret: &str| secret.is_empty() || dns1123_subdomain(secret).is_empty();
+    let odd_secrets = was.get("tls").items().any(|t| !is_name(t.get("secretName").str()));
     for tls in spec.get("tls").items() {
         for host in tls.get("hosts").items() {
             dns_name(&host, errors);
         }
         let secret = tls.get("secretName");
-        let none = nothing();
-        let was = old.unwrap_or(&none).get("spec").get("tls");
-        let kept = was.items().any(|t| t.get("secretName").str() == secret.str());
-        if !secret.is_empty() && !kept {
+        if !odd_secrets && !is_name(secret.str()) {
             checks::subdomain(&secret, errors);
         }
     }
     if class.is_present() {
-        checks::subdomain(&class, errors);
+        meta::invalid_each(&class, dns1123_subdomain(class.str()), errors);
+    }
+    let annotation = object.get("metadata").get("annotations").key(CLASS_ANNOTATION);
+    if old.is_none() && annotation.is_present() && class.is_present() && annotation.str() != class.str() {
+        // Upstream leaves `metadata` out of this path.
+        let message = "must match `ingressClassName` when both are specified";
+        errors.invalid_value(format!("annotations.{CLASS_ANNOTATION}"), annotation.str(), message);
+    }
+}
+
+fn ingress_rule(rule: &Cursor<'_>, errors: &mut Errors) {
+    let http = rule.get("http");
+    if http.is_present() && http.get("paths").is_empty() {
+        errors.required(http.get("paths"), "");
+    }
+    for path in http.get("paths").items() {
+        ingress_path(&path, errors);
+    }
+}
+
+/// The `status` sub-resource of an ingress.
+pub(super) fn ingress_status(_: &Ctx<'_>, new: &Cursor<'_>, old: &Cursor<'_>, errors: &mut Errors) {
+    let stored = old.get("status").get("loadBalancer").get("ingress");
+    for point in new.get("status").get("loadBalancer").get("ingress").items() {
+        ingress_ip(&point, &stored, errors);
+        ingress_host(&point, errors);
     }
 }
 
@@ -70,7 +93,7 @@ fn dns_name(host: &Cursor<'_>, errors: &mut Errors) {
 fn ingress_path(path: &Cursor<'_>, errors: &mut Errors) {
     let (kind, text) = (path.get("pathType"), path.get("path"));
     match kind.str() {
-        "" => errors.required(&kind, "pathType must be specified"),
+        _ if kind.is_absent() => return errors.required(&kind, "pathType must be specified"),
         "Exact" | "Prefix" => {
             if !text.str().starts_with('/') {
                 errors.invalid_value(&text, text.str(), "must be an absolute path");
@@ -93,13 +116,14 @@ fn ingress_path(path: &Cursor<'_>, errors: &mut Errors) {
         }
         other => errors.not_supported(&kind, other, &["Exact", "ImplementationSpecific", "Prefix"]),
     }
+    ingress_backend(&path.get("backend"), errors);
 }
 
 fn ingress_backend(backend: &Cursor<'_>, errors: &mut Errors) {
     let (service, resource) = (backend.get("service"), backend.get("resource"));
     match (service.is_present(), resource.is_present()) {
         (true, true) => return errors.invalid_value(backend, "", "cannot set both resource and service backends"),
-        (false, false) => return errors.required(backend, "resource or service backend is required"),
+        (false, false) => return errors.invalid_value(backend, "", "resource or service backend is required"),
         (false, true) => return typed_reference(&resource, errors),
         (true, false) => {}
     }
@@ -107,29 +131,34 @@ fn ingress_backend(backend: &Cursor<'_>, errors: &mut Errors) {
     if name.is_empty() {
         errors.required(&name, "");
     } else {
-        meta::invalid_each(&name, dns1035_label(name.str()), errors);
+        meta::invalid_each(&name, dns1123_label(name.str()), errors);
     }
     let port = service.get("port");
     let (number, named) = (port.get("number"), port.get("name"));
     match (number.int() != 0, !named.is_empty()) {
-        (true, true) => errors.invalid(&port, "cannot set both port name & port number"),
+        (true, true) => errors.invalid_value(backend, "", "cannot set both port name & port number"),
         (true, false) => meta::invalid_each(&number, checks::port_number(number.int()), errors),
         (false, true) => meta::invalid_each(&named, checks::port_name(named.str()), errors),
-        (false, false) => errors.required(&port, "port name or number is required"),
+        (false, false) => errors.required(backend, "port name or number is required"),
     }
 }
 
 fn typed_reference(reference: &Cursor<'_>, errors: &mut Errors) {
     let group = reference.get("apiGroup");
-    if !group.is_empty() {
-        checks::subdomain(&group, errors);
+    if group.is_present() {
+        meta::invalid_each(&group, dns1123_subdomain(group.str()), errors);
     }
-    for field in ["kind", "name"] {
-        let part = reference.get(field);
+    segments(reference, &["kind", "name"], errors);
+}
+
+/// Fields that must be there and can stand in a path.
+fn segments(of: &Cursor<'_>, fields: &[&'static str], errors: &mut Errors) {
+    for field in fields {
+        let part = of.get(field);
         if part.is_empty() {
-            errors.required(&part, if field == "kind" { "kind is required" } else { "name is required" });
+            errors.required(&part, "");
         } else {
-            meta::invalid_each(&part, pintle_api::names::path_segment(part.str()), errors);
+            meta::invalid_each(&part, path_segment(part.str()), errors);
         }
     }
 }
@@ -137,10 +166,14 @@ fn typed_reference(reference: &Cursor<'_>, errors: &mut Errors) {
 pub(super) fn ingress_class(_: &Ctx<'_>, object: &Cursor<'_>, _: Option<&Cursor<'_>>, errors: &mut Errors) {
     let spec = object.get("spec");
     let controller = spec.get("controller");
-    if controller.str().len() > 250 {
-        errors.too_long(&controller, 250);
+    if controller.is_empty() {
+        errors.required(&controller, "");
+    } else {
+        if controller.str().len() > 250 {
+            errors.too_long(&controller, 250);
+        }
+        crate::kinds::batch::domain_path(&controller, errors);
     }
-    crate::kinds::batch::domain_path(&controller, errors);
     let parameters = spec.get("parameters");
     if parameters.is_absent() {
         return;
@@ -148,11 +181,11 @@ pub(super) fn ingress_class(_: &Ctx<'_>, object: &Cursor<'_>, _: Option<&Cursor<
     typed_reference(&parameters, errors);
     let (scope, namespace) = (parameters.get("scope"), parameters.get("namespace"));
     match scope.str() {
-        "" => errors.required(&scope, ""),
-        "Namespace" if namespace.is_empty() => {
+        _ if scope.is_absent() => errors.required(&scope, ""),
+        "Namespace" if namespace.is_absent() => {
             errors.required(&namespace, "`parameters.scope` is set to 'Namespace'");
         }
-        "Namespace" => checks::label(&namespace, errors),
+        "Namespace" => meta::invalid_each(&namespace, dns1123_label(namespace.str()), errors),
         "Cluster" if namespace.is_present() => {
             errors.forbidden(&namespace, "`parameters.scope` is set to 'Cluster'");
         }
@@ -161,16 +194,37 @@ pub(super) fn ingress_class(_: &Ctx<'_>, object: &Cursor<'_>, _: Option<&Cursor<
     }
 }
 
-pub(super) fn network_policy(_: &Ctx<'_>, object: &Cursor<'_>, _: Option<&Cursor<'_>>, errors: &mut Errors) {
+/// What a stored policy had already may stay, though it would not be taken anew.
+struct Stored<'a> {
+    lenient: bool,
+    cidrs: Vec<&'a str>,
+}
+
+pub(super) fn network_policy(_: &Ctx<'_>, object: &Cursor<'_>, old: Option<&Cursor<'_>>, errors: &mut Errors) {
     let spec = object.get("spec");
-    meta::label_selector(&spec.get("podSelector"), false, errors);
-    for (field, peers) in [("ingress", "from"), ("egress", "to")] {
+    let none = nothing();
+    let was = old.unwrap_or(&none).get("spec");
+    let mut found = Errors::new();
+    meta::label_selector(&was.get("podSelector"), false, &mut found);
+    let mut stored = Stored { lenient: !found.is_empty(), cidrs: Vec::new() };
+    for (field, peers) in DIRECTIONS {
+        for block in was
+            .get(field)
+            .items()
+            .flat_map(|rule| rule.get(peers).items().map(|p| p.get("ipBlock")).collect::<Vec<_>>())
+        {
+            stored.cidrs.push(block.get("cidr").str());
+            stored.cidrs.extend(block.get("except").items().map(|e| e.str()));
+        }
+    }
+    meta::label_selector(&spec.get("podSelector"), stored.lenient, errors);
+    for (field, peers) in DIRECTIONS {
         for rule in spec.get(field).items() {
             for port in rule.get("ports").items() {
                 policy_port(&port, errors);
             }
             for peer in rule.get(peers).items() {
-                policy_peer(&peer, errors);
+                policy_peer(&peer, &stored, errors);
             }
         }
     }
@@ -178,10 +232,13 @@ pub(super) fn network_policy(_: &Ctx<'_>, object: &Cursor<'_>, _: Option<&Cursor
     if kinds.len() > 2 {
         return errors.invalid(&kinds, "may not specify more than two policyTypes");
     }
-    for kind in kinds.items() {
-        checks::one_of(&kind, &["Egress", "Ingress"], false, errors);
+    for kind in kinds.items().filter(|k| !matches!(k.str(), "Ingress" | "Egress")) {
+        errors.not_supported(&kind, kind.str(), &["Ingress", "Egress"]);
     }
 }
+
+/// The rules of a policy, and the peers of a rule.
+const DIRECTIONS: [(&str, &str); 2] = [("ingress", "from"), ("egress", "to")];
 
 fn policy_port(entry: &Cursor<'_>, errors: &mut Errors) {
     let (protocol, port, end) = (entry.get("protocol"), entry.get("port"), entry.get("endPort"));
@@ -206,13 +263,13 @@ fn policy_port(entry: &Cursor<'_>, errors: &mut Errors) {
     }
 }
 
-fn policy_peer(peer: &Cursor<'_>, errors: &mut Errors) {
+fn policy_peer(peer: &Cursor<'_>, stored: &Stored<'_>, errors: &mut Errors) {
     let (pods, namespaces, block) = (peer.get("podSelector"), peer.get("namespaceSelector"), peer.get("ipBlock"));
-    meta::label_selector(&pods, false, errors);
-    meta::label_selector(&namespaces, false, errors);
+    meta::label_selector(&pods, stored.lenient, errors);
+    meta::label_selector(&namespaces, stored.lenient, errors);
     let selectors = usize::from(pods.is_present()) + usize::from(namespaces.is_present());
     if block.is_present() {
-        ip_block(&block, errors);
+        ip_block(&block, stored, errors);
     }
     if selectors == 0 && block.is_absent() {
         errors.required(peer, "must specify a peer");
@@ -221,30 +278,35 @@ fn policy_peer(peer: &Cursor<'_>, errors: &mut Errors) {
     }
 }
 
-fn ip_block(block: &Cursor<'_>, errors: &mut Errors) {
+fn ip_block(block: &Cursor<'_>, stored: &Stored<'_>, errors: &mut Errors) {
     let cidr = block.get("cidr");
     if cidr.is_empty() {
         return errors.required(&cidr, "");
     }
-    let Some((base, length)) = checks::parse_cidr(cidr.str()) else {
-        return checks::legacy_cidr(&cidr, errors);
+    let mut parse = |at: &Cursor<'_>| {
+        let parsed = checks::parse_cidr(at.str());
+        if parsed.is_none() && !stored.cidrs.contains(&at.str()) {
+            checks::legacy_cidr(at, errors);
+        }
+        parsed
     };
-    for except in block.get("except").items() {
-        match checks::parse_cidr(except.str()) {
-            None => checks::legacy_cidr(&except, errors),
-            Some((ip, inner)) => {
-                let inside =
-                    ip.is_ipv4() == base.is_ipv4() && checks::masked(ip, length) == checks::masked(base, length);
-                if !inside || inner <= length {
-                    errors.invalid(&except, "must be a strict subset of `cidr`");
-                }
-            }
+    let Some((base, length)) = parse(&cidr) else { return };
+    let inside =
+        |ip: IpAddr| ip.is_ipv4() == base.is_ipv4() && checks::masked(ip, length) == checks::masked(base, length);
+    let excepts: Vec<_> = block.get("except").items().map(|e| (parse(&e), e)).collect();
+    for (parsed, except) in excepts {
+        if parsed.is_some_and(|(ip, inner)| !inside(ip) || inner <= length) {
+            errors.invalid(&except, "must be a strict subset of `cidr`");
         }
     }
 }
 
-pub(super) fn ip_address(_: &Ctx<'_>, object: &Cursor<'_>, _: Option<&Cursor<'_>>, errors: &mut Errors) {
+/// An address. What it stands for stays, so it is not checked again.
+pub(super) fn ip_address(_: &Ctx<'_>, object: &Cursor<'_>, old: Option<&Cursor<'_>>, errors: &mut Errors) {
     let parent = object.get("spec").get("parentRef");
+    if let Some(old) = old {
+        return meta::immutable(&parent, &old.get("spec").get("parentRef"), errors);
+    }
     if parent.is_absent() {
         return errors.required(&parent, "");
     }
@@ -252,27 +314,19 @@ pub(super) fn ip_address(_: &Ctx<'_>, object: &Cursor<'_>, _: Option<&Cursor<'_>
     if !group.is_empty() {
         checks::subdomain(&group, errors);
     }
-    for field in ["resource", "name"] {
-        let part = parent.get(field);
-        if part.is_empty() {
-            errors.required(&part, "");
-        } else {
-            meta::invalid_each(&part, pintle_api::names::path_segment(part.str()), errors);
-        }
-    }
+    segments(&parent, &["resource", "name"], errors);
     let namespace = parent.get("namespace");
     if !namespace.is_empty() {
-        meta::invalid_each(&namespace, pintle_api::names::path_segment(namespace.str()), errors);
+        meta::invalid_each(&namespace, path_segment(namespace.str()), errors);
     }
 }
 
 /// The name of an `IPAddress` is the address.
 pub(super) fn ip_name(name: &str, _: bool) -> Vec<String> {
-    match name.parse::<IpAddr>() {
-        Ok(ip) if ip.to_string() == name => vec![],
-        Ok(ip) => vec![format!("must be in canonical form (\"{ip}\")")],
-        Err(_) => vec!["must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)".into()],
-    }
+    let mut errors = Errors::new();
+    let value = Value::from(name);
+    checks::strict_ip(&Cursor::root(&value), &mut errors);
+    errors.iter().map(|e| e.detail.clone()).collect()
 }
 
 pub(super) fn service_cidr(_: &Ctx<'_>, object: &Cursor<'_>, old: Option<&Cursor<'_>>, errors: &mut Errors) {
@@ -290,27 +344,33 @@ fn cidrs(list: &Cursor<'_>, errors: &mut Errors) {
             return errors.invalid(list, "may only hold up to 2 values");
         }
     }
-    let v6 = |c: &Cursor<'_>| checks::parse_cidr(c.str()).is_some_and(|(ip, _)| ip.is_ipv6());
-    if list.len() == 2 && v6(&list.index(0)) == v6(&list.index(1)) {
-        errors
-            .invalid(list, "may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/64");
-    }
     for cidr in list.items() {
         checks::strict_cidr(&cidr, errors);
+    }
+    let families: Vec<bool> =
+        list.items().filter_map(|c| checks::parse_cidr(c.str())).map(|(ip, _)| ip.is_ipv6()).collect();
+    if let [one, other] = families[..]
+        && one == other
+    {
+        errors
+            .invalid(list, "may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/64");
     }
 }
 
 pub(super) fn service_cidr_change(_: &Ctx<'_>, new: &Cursor<'_>, old: &Cursor<'_>, errors: &mut Errors) {
     let (n, o) = (new.get("spec").get("cidrs"), old.get("spec").get("cidrs"));
-    // One family may become two, the first staying as it is.
-    if o.len() == 1 && n.len() == 2 && same(n.index(0).value(), o.index(0).value()) {
-        return cidrs(&n, errors);
-    }
-    for (cidr, was) in n.items().zip(o.items()) {
-        meta::immutable(&cidr, &was, errors);
-    }
-    if n.len() != o.len() {
-        errors.invalid_value(&n, n.value().cloned().unwrap_or_default(), meta::IMMUTABLE);
+    match (o.len(), n.len()) {
+        // One family may become two, the first staying as it is.
+        (1, 2) => {
+            meta::immutable(&n.index(0), &o.index(0), errors);
+            cidrs(&n, errors);
+        }
+        (before, now) if before == now => {
+            for (cidr, was) in n.items().zip(o.items()) {
+                meta::immutable(&cidr, &was, errors);
+            }
+        }
+        _ => errors.invalid_value(&n, n.value().cloned().unwrap_or_default(), meta::IMMUTABLE),
     }
 }
 
@@ -453,8 +513,63 @@ mod tests {
         check(
             "spec/rules/0/http/paths/0/backend",
             json!({}),
-            "spec.rules[0].http.paths[0].backend: Required value: resource or service backend is required",
+            "spec.rules[0].http.paths[0].backend: Invalid value: \"\": resource or service backend is required",
         );
+        let path = "spec/rules/0/http/paths/0/backend/service";
+        let at = "spec.rules[0].http.paths[0].backend";
+        check(&format!("{path}/name"), json!("1s"), "");
+        check(&format!("{path}/port"), json!({}), &format!("{at}: Required value: port name or number is required"));
+        check(
+            &format!("{path}/port/name"),
+            json!("x"),
+            &format!("{at}: Invalid value: \"\": cannot set both port name & port number"),
+        );
+        let mut both = changed(&ingress, "spec/ingressClassName", json!("c"));
+        both["metadata"]["annotations"] = json!({"kubernetes.io/ingress.class": "c"});
+        assert_eq!(create_errors(&both), "");
+        both["metadata"]["annotations"] = json!({"kubernetes.io/ingress.class": "d"});
+        assert_eq!(
+            create_errors(&both),
+            "annotations.kubernetes.io/ingress.class: Invalid value: \"d\": must match `ingressClassName` when both are specified"
+        );
+        // What was stored with an odd secret may keep it.
+        let odd = changed(&ingress, "spec/tls", json!([{"secretName": "A_B"}]));
+        assert_eq!(update_errors(&odd, &odd), "");
+        assert_ne!(update_errors(&odd, &ingress), "");
+    }
+
+    #[test]
+    fn ingress_classes() {
+        let class = object(
+            "networking.k8s.io/v1",
+            "IngressClass",
+            "c",
+            json!({"spec": {"controller": "a.b/c", "parameters": {"kind": "K", "name": "n", "scope": "Cluster"}}}),
+        );
+        let check = |path: &str, to: Value, expect: &str| {
+            assert_eq!(create_errors(&changed(&class, &format!("spec/{path}"), to)), expect, "{path}");
+        };
+        check("parameters/apiGroup", json!("g"), "");
+        check("controller", json!(""), "spec.controller: Required value");
+        check("parameters/kind", json!(""), "spec.parameters.kind: Required value");
+        check("parameters/scope", Value::Null, "spec.parameters.scope: Required value");
+        check(
+            "parameters/scope",
+            json!("Namespace"),
+            "spec.parameters.namespace: Required value: `parameters.scope` is set to 'Namespace'",
+        );
+        check(
+            "parameters/namespace",
+            json!("n"),
+            "spec.parameters.namespace: Forbidden: `parameters.scope` is set to 'Cluster'",
+        );
+        check(
+            "parameters/scope",
+            json!("World"),
+            "spec.parameters.scope: Unsupported value: \"World\": supported values: \"Cluster\", \"Namespace\"",
+        );
+        let other = changed(&class, "spec/controller", json!("a.b/d"));
+        assert_eq!(update_errors(&other, &class), "spec.controller: Invalid value: \"a.b/d\": field is immutable");
     }
 
     #[test]
@@ -469,6 +584,15 @@ mod tests {
             assert_eq!(create_errors(&changed(&policy, path, to)), expect, "{path}");
         };
         check("spec/policyTypes", json!(["Ingress"]), "");
+        check(
+            "spec/policyTypes",
+            json!([""]),
+            "spec.policyTypes[0]: Unsupported value: \"\": supported values: \"Ingress\", \"Egress\"",
+        );
+        // What was stored may stay.
+        let odd = changed(&policy, "spec/ingress/0/from/0/ipBlock", json!({"cidr": "10.0.0.0"}));
+        assert_eq!(update_errors(&odd, &odd), "");
+        assert_ne!(update_errors(&odd, &policy), "");
         check(
             "spec/ingress/0/from/0/ipBlock/except/0",
             json!("11.0.0.0/16"),
@@ -493,7 +617,7 @@ mod tests {
         assert_eq!(create_errors(&address), "");
         assert_eq!(
             create_errors(&changed(&address, "metadata/name", json!("010.0.0.1"))),
-            "metadata.name: Invalid value: \"010.0.0.1\": must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"
+            "metadata.name: Invalid value: \"010.0.0.1\": must not have leading 0s"
         );
         let cidr = object("networking.k8s.io/v1", "ServiceCIDR", "c", json!({"spec": {"cidrs": ["10.0.0.0/16"]}}));
         assert_eq!(create_errors(&cidr), "");

@@ -9,7 +9,7 @@ pub mod repair;
 pub mod table;
 mod validate;
 
-pub use validate::endpoint_ip;
+pub use validate::{endpoint_ip, ingress_host, ingress_ip};
 
 use serde_json::Value;
 
@@ -18,7 +18,8 @@ use crate::kinds::{Ctx, Strategy, names, value};
 
 /// The strategy of services.
 pub static SERVICE: Strategy = Strategy {
-    name: names::label1035,
+    // Since 1.36 a name may begin with a digit.
+    name: names::label,
     selectable: &[("spec.clusterIP", &["spec", "clusterIP"], ""), ("spec.type", &["spec", "type"], "")],
     create_on_update: true,
     on_update: drop_fields_of_old_type,

@@ -388,11 +388,8 @@ pub(super) fn validate_status(_: &Ctx<'_>, new: &Cursor<'_>, old: &Cursor<'_>, e
     }
     let stored = old.get("status").get("loadBalancer").get("ingress");
     for entry in ingress.items() {
-        let (ip, mode, host) = (entry.get("ip"), entry.get("ipMode"), entry.get("hostname"));
-        let kept = stored.items().any(|s| s.get("ip").str() == ip.str());
-        if !ip.is_empty() && !kept && checks::parse_ip(ip.str()).is_none() {
-            errors.invalid(&ip, "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)");
-        }
+        let (ip, mode) = (entry.get("ip"), entry.get("ipMode"));
+        ingress_ip(&entry, &stored, errors);
         if mode.is_absent() {
             if !ip.is_empty() {
                 errors.required(&mode, "must be specified when `ip` is set");
@@ -402,11 +399,26 @@ pub(super) fn validate_status(_: &Ctx<'_>, new: &Cursor<'_>, old: &Cursor<'_>, e
         } else {
             checks::one_of(&mode, &["Proxy", "VIP"], false, errors);
         }
-        if !host.is_empty() {
-            checks::subdomain(&host, errors);
-            if checks::parse_ip(host.str()).is_some() {
-                errors.invalid(&host, "must be a DNS name, not an IP address");
-            }
+        ingress_host(&entry, errors);
+    }
+}
+
+/// The address of an ingress point of a load balancer; those that are stored may stay.
+pub fn ingress_ip(point: &Cursor<'_>, stored: &Cursor<'_>, errors: &mut Errors) {
+    let ip = point.get("ip");
+    let kept = stored.items().any(|s| s.get("ip").str() == ip.str());
+    if !ip.is_empty() && !kept && checks::parse_ip(ip.str()).is_none() {
+        errors.invalid(&ip, "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)");
+    }
+}
+
+/// The name of an ingress point of a load balancer.
+pub fn ingress_host(point: &Cursor<'_>, errors: &mut Errors) {
+    let host = point.get("hostname");
+    if !host.is_empty() {
+        checks::subdomain(&host, errors);
+        if checks::parse_ip(host.str()).is_some() {
+            errors.invalid(&host, "must be a DNS name, not an IP address");
         }
     }
 }
