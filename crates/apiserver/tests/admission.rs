@@ -59,11 +59,15 @@ async fn bindings_and_evictions() {
     c.kubectl_in(CREATE, Some("apiVersion: v1\nkind: Node\nmetadata: {name: node1}\n")).await;
     assert!(c.kubectl("get node node1 -o jsonpath={.spec.taints[0].key}").await.contains("not-ready"));
     c.kubectl_in(CREATE, Some(&pod("p", ""))).await;
-    let bind =
-        r#"{"kind":"Binding","apiVersion":"v1","metadata":{"name":"p"},"target":{"kind":"Node","name":"node1"}}"#;
+    let bind = r#"{"kind":"Binding","apiVersion":"v1","target":{"kind":"Node","name":"node1"},
+        "metadata":{"name":"p","annotations":{"a":"b"},"labels":{"zone":"z"}}}"#;
     let path = "create --raw /api/v1/namespaces/default/pods/p/binding -f -";
     c.kubectl_in(path, Some(bind)).await;
-    assert_eq!(c.kubectl("get pod p -o jsonpath={.spec.nodeName}").await, "node1");
+    let got = c.kubectl("get pod p -o jsonpath={.spec.nodeName},{.metadata.annotations.a},{.metadata.labels.zone}").await;
+    assert_eq!(got, "node1,b,z");
+    c.kubectl_in(CREATE, Some(&pod("gated", "  schedulingGates: [{name: g}]\n"))).await;
+    let said = c.refused("admin", &path.replace("/p/", "/gated/"), Some(&bind.replace("\"p\"", "\"gated\""))).await;
+    assert!(said.contains("pod gated has non-empty .spec.schedulingGates"), "{said}");
     let said = c.refused("admin", path, Some(bind)).await;
     assert!(said.contains("pod p is already assigned to node \"node1\""), "{said}");
     let evict = r#"{"kind":"Eviction","apiVersion":"policy/v1","metadata":{"name":"p"}}"#;

@@ -1,6 +1,5 @@
 //! Pods.
 
-mod binding;
 mod container;
 mod env;
 mod prepare;
@@ -15,7 +14,6 @@ mod update;
 pub mod volumes;
 pub mod warnings;
 
-pub use binding::{bind, validate_binding};
 
 use pintle_schema::cursor::{Cursor, Errors};
 use serde_json::Value;

@@ -320,24 +320,3 @@ fn what_the_server_writes() {
         json!([{"key": "app", "operator": "In", "values": ["x"]}])
     );
 }
-
-#[test]
-fn bindings() {
-    let binding = json!({"metadata": {"annotations": {"a": "b"}}, "target": {"kind": "Node", "name": "n1"}});
-    let mut bound = pod();
-    with_ctx("v1", "Pod", |ctx| {
-        bind(ctx, &mut bound, &binding).unwrap();
-        assert_eq!((&bound["spec"]["nodeName"], &bound["metadata"]["annotations"]["a"]), (&json!("n1"), &json!("b")));
-        assert_eq!(bound["status"]["conditions"][0]["status"], "True");
-        assert_eq!(bind(ctx, &mut bound, &binding).unwrap_err(), "pod p is already assigned to node \"n1\"");
-        let mut gated = changed(&pod(), "spec/schedulingGates", json!([{"name": "g"}]));
-        assert_eq!(bind(ctx, &mut gated, &binding).unwrap_err(), "pod p has non-empty .spec.schedulingGates");
-    });
-    let mut errors = Errors::new();
-    validate_binding(&Cursor::root(&json!({"target": {"kind": "Pod"}})), &mut errors);
-    assert_eq!(
-        errors.to_string(),
-        "[target.kind: Unsupported value: \"Pod\": supported values: \"Node\", \"<empty>\", target.name: Required value]"
-    );
-    assert_eq!(testing::row(&pod(), 0).len(), 9);
-}
