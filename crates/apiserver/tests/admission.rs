@@ -63,7 +63,8 @@ async fn bindings_and_evictions() {
         "metadata":{"name":"p","annotations":{"a":"b"},"labels":{"zone":"z"}}}"#;
     let path = "create --raw /api/v1/namespaces/default/pods/p/binding -f -";
     c.kubectl_in(path, Some(bind)).await;
-    let got = c.kubectl("get pod p -o jsonpath={.spec.nodeName},{.metadata.annotations.a},{.metadata.labels.zone}").await;
+    let got =
+        c.kubectl("get pod p -o jsonpath={.spec.nodeName},{.metadata.annotations.a},{.metadata.labels.zone}").await;
     assert_eq!(got, "node1,b,z");
     c.kubectl_in(CREATE, Some(&pod("gated", "  schedulingGates: [{name: g}]\n"))).await;
     let said = c.refused("admin", &path.replace("/p/", "/gated/"), Some(&bind.replace("\"p\"", "\"gated\""))).await;

@@ -14,8 +14,10 @@ use crate::quote::quoted;
 use managers::{Entry, MAX_UPDATERS, Managers, is_reset};
 use serde_json::{Map, Value, json};
 use std::borrow::Cow;
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::LazyLock;
 use walk::{Comparison, Way};
 
 pub use managers::Manager;
@@ -197,9 +199,11 @@ fn take_managed_fields(object: &mut Value) -> Option<Value> {
 }
 
 /// The fields that nobody owns.
-fn stripped() -> Set {
-    let mut paths: Vec<&[&str]> = vec![&["apiVersion"], &["kind"], &["metadata"]];
-    paths.extend::<[&[&str]; 9]>([
+static STRIPPED: LazyLock<Set> = LazyLock::new(|| {
+    Set::of(&[
+        &["apiVersion"],
+        &["kind"],
+        &["metadata"],
         &["metadata", "name"],
         &["metadata", "namespace"],
         &["metadata", "creationTimestamp"],
@@ -209,9 +213,8 @@ fn stripped() -> Set {
         &["metadata", "generation"],
         &["metadata", "managedFields"],
         &["metadata", "resourceVersion"],
-    ]);
-    Set::of(&paths)
-}
+    ])
+});
 
 /// Notes in `new` who owns what after a create, update or patch. `live` is the object before, none on a create. The
 /// owners that `new` states are taken over, unless it is written through a sub-resource.
@@ -245,7 +248,9 @@ pub fn update(live: Option<&Value>, new: &mut Value, request: &Request<'_>) {
 fn track(live: &Value, new: &Value, managers: &mut Managers, request: &Request<'_>, name: &str) {
     fit(managers, request, false);
     let Ok(comparison) = settle(live, new, managers, request, None, true) else { return };
-    let own = comparison.modified.union(&comparison.added).without(request.reset).difference(&stripped());
+    let mut own = comparison.modified;
+    own.absorb(comparison.added);
+    own.subtract(&STRIPPED);
     if own.is_empty() {
         return;
     }
@@ -285,7 +290,7 @@ fn settle(
     force: bool,
 ) -> Result<Comparison, Vec<Conflict>> {
     let own = request.comparison(live, new, request.api_version).unwrap_or_default();
-    let own_changed = own.modified.union(&own.added);
+    let own_changed = OnceCell::new();
     let mut others: BTreeMap<String, Option<Comparison>> = BTreeMap::new();
     let mut kept = BTreeMap::new();
     let mut conflicts = vec![];
@@ -305,7 +310,7 @@ fn settle(
         // A manager of a version that is gone is forgotten.
         let Some(comparison) = comparison else { continue };
         let changed = if std::ptr::eq(comparison, &raw const own) {
-            &own_changed
+            own_changed.get_or_init(|| own.modified.union(&own.added))
         } else {
             &comparison.modified.union(&comparison.added)
         };
@@ -397,7 +402,7 @@ fn apply_with(
     settle(live, &new, &mut managers, request, Some(&me), force).map_err(ApplyError::Conflicts)?;
     let changed = !walk::equal(live, &new);
     if let Some(entry) = managers.0.get_mut(&me) {
-        entry.set = entry.set.difference(&stripped()).into();
+        entry.set = entry.set.difference(&STRIPPED).into();
         if changed {
             entry.time = Some(request.now.to_owned());
         }

@@ -131,19 +131,40 @@ impl Set {
     }
 
     /// What is in this one, and neither it nor anything above it is in the other.
-    pub fn without(&self, other: &Set) -> Set {
-        let mut out = BTreeMap::new();
-        for (element, node) in &self.0 {
-            let kept = match other.0.get(element) {
-                None => node.clone(),
-                Some(gone) if gone.member => continue,
-                Some(gone) => Node { member: node.member, children: node.children.without(&gone.children) },
-            };
-            if !kept.is_empty() {
-                out.insert(element.clone(), kept);
+    pub fn without(mut self, other: &Set) -> Set {
+        self.cut(other);
+        self
+    }
+
+    fn cut(&mut self, other: &Set) {
+        for (element, gone) in &other.0 {
+            let Some(node) = self.0.get_mut(element) else { continue };
+            node.children.cut(&gone.children);
+            if gone.member || node.is_empty() {
+                self.0.remove(element);
             }
         }
-        Set(out)
+    }
+
+    /// Takes the members of the other set out, not what is below them.
+    pub(super) fn subtract(&mut self, other: &Set) {
+        for (element, gone) in &other.0 {
+            let Some(node) = self.0.get_mut(element) else { continue };
+            node.member &= !gone.member;
+            node.children.subtract(&gone.children);
+            if node.is_empty() {
+                self.0.remove(element);
+            }
+        }
+    }
+
+    /// Puts all of the other set in.
+    pub(super) fn absorb(&mut self, other: Set) {
+        for (element, more) in other.0 {
+            let node = self.0.entry(element).or_default();
+            node.member |= more.member;
+            node.children.absorb(more.children);
+        }
     }
 
     /// The set with every struct field above a member made a member as well.

@@ -14,7 +14,6 @@ mod update;
 pub mod volumes;
 pub mod warnings;
 
-
 use pintle_schema::cursor::{Cursor, Errors};
 use serde_json::Value;
 

@@ -1,5 +1,5 @@
 use super::*;
-use crate::kinds::testing::{self, changed, create_errors, update_errors, with_ctx};
+use crate::kinds::testing::{changed, create_errors, update_errors, with_ctx};
 use serde_json::json;
 
 fn pod() -> Value {
