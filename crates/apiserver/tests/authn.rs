@@ -65,12 +65,12 @@ async fn front_proxies() {
         std::fs::write(at("proxy.crt"), cert).unwrap();
         std::fs::write(at("proxy.key"), key).unwrap();
         let mut command = std::process::Command::new(CURL);
-        command.args(["-s", "--noproxy", "*", "-H", "X-Remote-User: joe", "-H", "X-Remote-Group: devs"]);
+        command.args(["-sS", "--noproxy", "*", "-H", "X-Remote-User: joe", "-H", "X-Remote-Group: devs"]);
         command.args(["-H", "X-Remote-Extra-Scopes: all", "-H", "Content-Type: application/json", "-d", "{}"]);
         command.arg("--cacert").arg(at("ca.crt")).arg("--cert").arg(at("proxy.crt")).arg("--key").arg(at("proxy.key"));
         command.arg(format!("https://{}{REVIEW}", c.address));
         let out = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
-        serde_json::from_slice::<Value>(&out.stdout).unwrap()
+        serde_json::from_slice::<Value>(&out.stdout).unwrap_or_else(|e| panic!("{e}: {out:?}"))
     };
     let review = whoami("front-proxy-client").await;
     let user = &review["status"]["userInfo"];

@@ -118,6 +118,22 @@ fn v1_values() {
     assert!(cg.apply("a", &unified).is_err());
 }
 
+/// Pods that start at once make their parents at once: one finds a directory that another has not filled yet.
+#[test]
+fn v1_cpusets_of_parents_just_made() {
+    let files = ["cpuset.cpus", "cpuset.mems"];
+    let (dir, cg) = fake(false, &["cpuset"], &files);
+    for (file, value) in files.iter().zip(["0-1\n", "0\n"]) {
+        fs::write(dir.path().join(file), value).unwrap();
+        fs::write(dir.path().join("r").join(file), "").unwrap();
+    }
+    cg.create("a").unwrap();
+    for (level, want) in [("r", ["0-1", "0"]), ("r/a", ["0-1", "0"])] {
+        let got = files.map(|f| fs::read_to_string(dir.path().join(level).join(f)).unwrap());
+        assert_eq!(got, want, "{level}");
+    }
+}
+
 #[test]
 fn paths() {
     let (_dir, cg) = fake(true, &[], &[]);

@@ -10,7 +10,7 @@ use std::path::Path;
 pub fn create(h: &Hierarchy, relative: &Path) -> Result<()> {
     let dir = h.mount.join(relative);
     match fs::create_dir(&dir) {
-        Err(e) if e.kind() == ErrorKind::AlreadyExists => return Ok(()),
+        Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
         Err(e) if e.kind() == ErrorKind::NotFound && relative.parent().is_some() => {
             create(h, relative.parent().unwrap_or(Path::new("")))?;
             match fs::create_dir(&dir) {
@@ -20,22 +20,26 @@ pub fn create(h: &Hierarchy, relative: &Path) -> Result<()> {
         }
         result => result.context(format!("making cgroup {}", dir.display()))?,
     }
-    if h.has("cpuset") { inherit_cpuset(&dir) } else { Ok(()) }
-}
-
-/// A new cpuset is empty and takes no process until it is given CPUs and memory nodes.
-fn inherit_cpuset(dir: &Path) -> Result<()> {
-    let parent = dir.parent().unwrap_or(dir);
-    for file in ["cpuset.cpus", "cpuset.mems"] {
-        let own = fs::read_to_string(dir.join(file)).unwrap_or_default();
-        if own.trim().is_empty() {
-            let from = fs::read_to_string(parent.join(file)).unwrap_or_default();
-            if !from.trim().is_empty() {
-                write(dir, file, from.trim())?;
-            }
+    if h.has("cpuset") {
+        for file in ["cpuset.cpus", "cpuset.mems"] {
+            inherit(&h.mount, &dir, file)?;
         }
     }
     Ok(())
+}
+
+/// What a cpuset has of CPUs or memory nodes. A new one is empty and takes no process until it is given some: its
+/// parent's. Whoever makes the parent at this moment may not have come to that yet, so it is done for the parent, too.
+fn inherit(mount: &Path, dir: &Path, file: &str) -> Result<String> {
+    let own = fs::read_to_string(dir.join(file)).unwrap_or_default().trim().to_owned();
+    if !own.is_empty() || dir == mount {
+        return Ok(own);
+    }
+    let from = inherit(mount, dir.parent().unwrap_or(mount), file)?;
+    if !from.is_empty() {
+        write(dir, file, &from)?;
+    }
+    Ok(from)
 }
 
 pub fn apply(h: &Hierarchy, dir: &Path, r: &LinuxResources) -> Result<()> {
