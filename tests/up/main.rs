@@ -67,8 +67,11 @@ fn a_second_up_finds_everything_as_it_was() {
     let mut cluster = Cluster::start_with(Options { args: vec!["--demo".into()], ..Options::default() });
     let pods = "jsonpath={range .items[*]}{.metadata.name} {.metadata.uid} {.status.podIP} {.status.containerStatuses[0].containerID} {.status.containerStatuses[0].restartCount}{\"\\n\"}{end}";
     let look = |c: &Cluster| c.kubectl(&["get", "pods", "-l", "app=hello", "-o", pods]).ok();
-    let before = look(&cluster);
-    assert_eq!(before.lines().count(), 3, "{before}");
+    // The cluster is up before the sample is.
+    let before = until("the sample's containers", std::time::Duration::from_secs(60), || {
+        let now = look(&cluster);
+        if now.matches("pintle://").count() == 3 { Ok(now) } else { Err(now) }
+    });
     assert!(before.lines().all(|l| l.ends_with(" 0")), "{before}");
     assert_eq!(cluster.stop(), Some(0));
     cluster.up();
