@@ -18,6 +18,7 @@ use crate::{
 /// * There is one global revision. It is 1 in an empty store and grows by exactly 1 with each transaction that changes
 ///   something; a transaction that changes nothing (conditions not met, no writes, deletes of absent keys) adds none.
 /// * Reads are linearizable: they see every transaction acknowledged before they began.
+/// * What a list shows, watches reach: one asked for progress afterwards answers with that revision or a later one.
 /// * An acknowledged transaction is durable.
 /// * History is kept until compacted, by [`Store::compact`] or by the implementation itself after some minutes. After
 ///   compaction up to `c` the state of `c` and later can be listed, and changes after `c` can be watched.

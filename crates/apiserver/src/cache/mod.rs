@@ -244,12 +244,6 @@ impl Shared {
             if batch.revision >= revision {
                 return Ok(Past { floor, changes });
             }
-            if batch.events.is_empty() {
-                // A list may see what the store has just written a moment before watches are told of it, and nothing
-                // else may ever happen to these keys: what is not asked for again is waited for in vain.
-                tokio::task::yield_now().await;
-                watch.request_progress();
-            }
         }
     }
 

@@ -205,7 +205,8 @@ impl Store for EmbeddedStore {
     }
 
     async fn list(&self, request: ListRequest) -> Result<Listed> {
-        self.shared.read_apart(move |db| reads::list(db, &request)).await
+        let hub = self.shared.hub.clone();
+        self.shared.read_apart(move |db| reads::list(db, &request, &hub)).await
     }
 
     async fn txn(&self, txn: Txn) -> Result<Outcome> {

@@ -9,6 +9,7 @@ use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable};
 
 use super::file::db_error;
 use super::tables::{COMPACTED, CURRENT, Cell, EXPIRY, LOG, META, REVISION, decode_event, event_key};
+use crate::hub::Hub;
 use crate::{
     Error, Event, Got, Key, KeyValue, ListRequest, Listed, Result, Revision, WatchBatch, WatchRequest, snapshot,
 };
@@ -37,11 +38,14 @@ pub(super) fn get(db: &Database, key: &str) -> Result<Got> {
     Ok(Got { kv, revision: meta(&tx, REVISION)? })
 }
 
-pub(super) fn list(db: &Database, request: &ListRequest) -> Result<Listed> {
+/// The present state is what watches have been told of. The file may be a moment ahead; whoever waits for a watch to
+/// reach a revision that nobody is told of yet, and that changed nothing it watches, would wait for ever.
+pub(super) fn list(db: &Database, request: &ListRequest, hub: &Hub) -> Result<Listed> {
     let tx = db.begin_read().map_err(db_error)?;
     let current = meta(&tx, REVISION)?;
     let compacted = meta(&tx, COMPACTED)?;
-    let revision = request.revision.unwrap_or(current);
+    // Asked for after the file's state is fixed, so that the history in between is there.
+    let revision = request.revision.unwrap_or_else(|| hub.published().min(current));
     if revision > current {
         return Err(Error::FutureRevision { requested: revision, current });
     }

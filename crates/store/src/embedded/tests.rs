@@ -10,7 +10,7 @@ use super::file::Place;
 use super::simdisk::SimDisk;
 use super::{EmbeddedStore, Options, tables};
 use crate::conformance::{Fixture, Rng};
-use crate::{Error, ListRequest, Outcome, Result, Revision, Store, Txn, WatchRequest};
+use crate::{Error, ListRequest, Outcome, Result, Revision, Store, Txn, WatchBatch, WatchRequest, WatchSink};
 
 mod conformance {
     use super::*;
@@ -248,6 +248,42 @@ async fn a_failed_sync_ends_the_store() {
     assert_eq!(watch.next().await, Some(Err(failed.clone())));
     assert_eq!(store.get("/a").await, Err(failed));
     store.close().await.unwrap();
+}
+
+/// Holds up whoever delivers to it.
+struct Slow {
+    entered: Mutex<std::sync::mpsc::Sender<()>>,
+    go_on: Mutex<std::sync::mpsc::Receiver<()>>,
+}
+
+impl WatchSink for Slow {
+    fn deliver(&self, _: &WatchBatch) {
+        self.entered.lock().send(()).unwrap();
+        self.go_on.lock().recv().unwrap();
+    }
+    fn ended(&self, _: &Error) {}
+}
+
+#[tokio::test]
+async fn what_watches_were_not_told_of_is_not_listed() {
+    let store = on(&SimDisk::default(), Options::default()).unwrap();
+    let first = put(&store, "/a", "1").await.unwrap();
+    let (entered, told) = std::sync::mpsc::channel();
+    let (go, go_on) = std::sync::mpsc::channel();
+    let slow = Arc::new(Slow { entered: Mutex::new(entered), go_on: Mutex::new(go_on) });
+    let _handle = store.watch_with(WatchRequest::prefix("/"), slow).await.unwrap();
+    let write = tokio::spawn({
+        let store = store.clone();
+        async move { (put(&store, "/a", "2").await.unwrap(), store) }
+    });
+    // It is in the file now, and the watch is being told.
+    tokio::task::spawn_blocking(move || told.recv().unwrap()).await.unwrap();
+    let listed = store.list(ListRequest::prefix("/")).await.unwrap();
+    assert_eq!((listed.revision, &*listed.kvs[0].value), (first, &b"1"[..]));
+    go.send(()).unwrap();
+    let (second, store) = write.await.unwrap();
+    let listed = store.list(ListRequest::prefix("/")).await.unwrap();
+    assert_eq!((listed.revision, &*listed.kvs[0].value), (second, &b"2"[..]));
 }
 
 /// Many transactions that wait together share a commit.
