@@ -6,7 +6,7 @@ use std::net::TcpListener;
 use std::time::Duration;
 
 use pintle_store::conformance::Fixture;
-use pintle_store::conformance::server::{EtcdServer, plain};
+use pintle_store::conformance::server::{EtcdServer, plain, wait_until};
 use pintle_store::{
     EmbeddedOptions, EmbeddedStore, Error, EtcdOptions, EtcdStore, ListRequest, Outcome, Store, Txn, WatchRequest,
 };
@@ -86,12 +86,7 @@ async fn is_compacted_by_one_of_several() {
     let (store, server) = EtcdServer::start(&[], short).await;
     let other = EtcdStore::connect(&short(server.port)).await.unwrap();
     let first = put(&store, "/a", "1").await;
-    let compacted = async {
-        while store.compacted_revision().await.unwrap() < first + 5 {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(60), compacted).await.expect("etcd is compacted");
+    wait_until("etcd is compacted", async || store.compacted_revision().await.unwrap() >= first + 5).await;
     let old = other.list(ListRequest::prefix("/").at(first)).await;
     assert!(matches!(old, Err(Error::Compacted { .. })), "{old:?}");
     // What they agree by is in no snapshot and in nobody's way.
@@ -113,12 +108,7 @@ async fn survives_a_restart_of_etcd() {
     assert!(matches!(ended, Err(Error::Unavailable(_))), "{ended:?}");
     assert!(matches!(store.txn(Txn::create("/b", "1")).await, Err(Error::Unavailable(_))));
     server.run_again();
-    let again = async {
-        while store.current_revision().await.is_err() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(60), again).await.expect("etcd comes back");
+    wait_until("etcd comes back", async || store.current_revision().await.is_ok()).await;
     let mut watch = store.watch(WatchRequest::prefix("/").from(revision)).await.unwrap();
     let batch = futures::StreamExt::next(&mut watch).await.unwrap().unwrap();
     assert_eq!(batch.events[0].revision, revision);

@@ -62,8 +62,9 @@ macro_rules! conformance_tests {
             concurrent_updates_do_not_get_lost keys_expire has_a_size closes
             compaction_forgets_the_past compaction_refuses_nonsense
             watches_from_now watches_the_past watches_several_prefixes watches_a_transaction_whole
-            watch_moves_from_past_to_present slow_watch_loses_nothing watch_tells_progress sinks_are_fed
-            sinks_are_fed_the_past a_sink_may_end_itself watch_waits_for_the_future
+            watch_moves_from_past_to_present slow_watch_loses_nothing watch_tells_progress
+            lists_are_reached_by_watches sinks_are_fed sinks_are_fed_the_past a_sink_may_end_itself
+            watch_waits_for_the_future
             snapshot_restores_to_memory snapshot_restores_from_memory bad_snapshot_changes_nothing
         );
         #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -8,8 +8,15 @@ use std::time::Duration;
 
 use crate::{EtcdOptions, EtcdStore, Store};
 
-/// How long to wait before asking again: nothing tells when a server is ready.
-const PAUSE: Duration = Duration::from_millis(20);
+/// Waits for what nothing tells of, such as that a server is ready: asks again and again.
+pub async fn wait_until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let asked = async {
+        while !holds().await {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), asked).await.expect(what);
+}
 
 /// A running etcd; it ends, and its data goes, with the value.
 pub struct EtcdServer {
@@ -78,15 +85,20 @@ impl EtcdServer {
 
     /// A store on it once it answers; `None` when it ended instead.
     async fn ready(&mut self, options: &EtcdOptions) -> Option<EtcdStore> {
-        while self.process.try_wait().unwrap().is_none() {
+        let mut ready = None;
+        wait_until("etcd answers or ends", async || {
+            if self.process.try_wait().unwrap().is_some() {
+                return true;
+            }
             if let Ok(store) = EtcdStore::connect(options).await
                 && store.current_revision().await.is_ok()
             {
-                return Some(store);
+                ready = Some(store);
             }
-            tokio::time::sleep(PAUSE).await;
-        }
-        None
+            ready.is_some()
+        })
+        .await;
+        ready
     }
 
     /// Ends the process.

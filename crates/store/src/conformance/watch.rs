@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch::{Receiver, Sender, channel};
 
 use super::{Fixture, PATIENCE, Rng, kv, next, ok, put, unique, until};
-use crate::{Change, Error, Event, Revision, Txn, WatchBatch, WatchHandle, WatchRequest, WatchSink};
+use crate::{Change, Error, Event, ListRequest, Revision, Txn, WatchBatch, WatchHandle, WatchRequest, WatchSink};
 
 /// A watch without a start sees what happens after the call, and only its prefix.
 pub async fn watches_from_now(f: &Fixture) {
@@ -164,6 +164,24 @@ pub async fn watch_tells_progress(f: &Fixture) {
     tokio::task::yield_now().await;
     ask.request();
     assert!(waiting.await.unwrap().is_empty());
+}
+
+/// What a list shows a quiet watch reaches, however others write meanwhile.
+pub async fn lists_are_reached_by_watches(f: &Fixture) {
+    let (p, store) = (unique("quiet"), &*f.store);
+    let mut watch = store.watch(WatchRequest::prefix(&p)).await.unwrap();
+    let other = f.store.clone();
+    let writes = tokio::spawn(async move {
+        for _ in 0..100 {
+            put(&*other, &unique("elsewhere"), "x").await;
+        }
+    });
+    while !writes.is_finished() {
+        let listed = store.list(ListRequest::prefix(&p)).await.unwrap();
+        watch.request_progress();
+        assert!(until(&mut watch, listed.revision).await.is_empty());
+    }
+    writes.await.unwrap();
 }
 
 /// A watch for a revision that does not exist yet waits for it.
