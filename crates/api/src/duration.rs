@@ -11,7 +11,7 @@ pub fn format(d: Duration) -> String {
     }
     // Below a second the largest fitting unit is used.
     for (unit, size) in [("ns", 1u128), ("µs", 1_000), ("ms", 1_000_000)] {
-        if nanos < size * 1000 && nanos < 1_000_000_000 {
+        if nanos < size * 1000 {
             return format!("{}{unit}", fraction(nanos, size));
         }
     }
@@ -68,7 +68,7 @@ pub fn nanoseconds(text: &str) -> Result<i64, String> {
             "h" => 3_600_000_000_000,
             _ => return Err(format!("time: unknown unit {unit:?} in duration {text:?}")),
         };
-        // More than 18 digits overflow in any unit; so many of a fraction count for nothing.
+        // What an `i64` does not hold overflows in any unit; digits of a fraction after the 18th count for nothing.
         let digits = |s: &str| if s.is_empty() { Ok(0) } else { s.parse::<i64>().map_err(|_| bad()) };
         let part = &part[..part.len().min(18)];
         let scale = 10i128.pow(u32::try_from(part.len()).unwrap_or(18));

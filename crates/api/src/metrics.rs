@@ -118,15 +118,15 @@ impl Series {
 #[derive(Debug)]
 pub struct Held(Arc<Series>);
 
-/// Where the series of these label values is, or would be.
-fn place(all: &[(Vec<String>, Arc<Series>)], values: &[&str]) -> Result<usize, usize> {
-    all.binary_search_by(|(have, _)| have.iter().map(String::as_str).cmp(values.iter().copied()))
-}
-
 impl Drop for Held {
     fn drop(&mut self) {
         self.0.add(-1.0);
     }
+}
+
+/// Where the series of these label values is, or would be.
+fn place(all: &[(Vec<String>, Arc<Series>)], values: &[&str]) -> Result<usize, usize> {
+    all.binary_search_by(|(have, _)| have.iter().map(String::as_str).cmp(values.iter().copied()))
 }
 
 impl Family {

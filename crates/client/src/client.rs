@@ -13,7 +13,6 @@ use http::header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER, USER_AGENT};
 use http::{HeaderValue, Method, Request, Response};
 use http_body_util::BodyExt;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::DeleteOptions;
-use pintle_api::metrics::{Family, Kind, Stability};
 use pintle_api::object::{Object, WatchEvent};
 use pintle_api::resources::Resource;
 use pintle_api::service::{
@@ -26,27 +25,13 @@ use tower::ServiceExt;
 
 use crate::Result;
 use crate::error::Error;
+use crate::metrics::Requests;
 use crate::transport::{self, Transport};
 use crate::watch;
 
 /// How often a request is sent again after an answer that says when to come back.
 const RETRIES_AFTER: u32 = 10;
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
-
-static REQUESTS: Family = Family::new(
-    "rest_client_requests_total",
-    Kind::Counter,
-    Stability::Alpha,
-    &["code", "method", "host"],
-    "Number of HTTP requests, partitioned by status code, method, and host.",
-);
-static DURATION: Family = Family::new(
-    "rest_client_request_duration_seconds",
-    Kind::Histogram(&[0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0]),
-    Stability::Alpha,
-    &["verb", "host"],
-    "Request latency in seconds. Broken down by verb, and host.",
-);
 
 /// Requests to a Kubernetes API. Cheap to clone.
 #[derive(Clone)]
@@ -56,8 +41,7 @@ pub struct Client {
 
 struct Inner {
     transport: Transport,
-    /// Where that leads, for the metrics.
-    host: Arc<str>,
+    requests: Arc<Requests>,
     user: Option<Arc<UserInfo>>,
     user_agent: HeaderValue,
     kube: OnceLock<kube::Client>,
@@ -233,8 +217,13 @@ impl WriteParams {
 }
 
 impl Client {
-    fn new(transport: Transport, host: Arc<str>, user: Option<Arc<UserInfo>>, user_agent: HeaderValue) -> Self {
-        Self { inner: Arc::new(Inner { transport, host, user, user_agent, kube: OnceLock::new() }) }
+    fn new(
+        transport: Transport,
+        requests: Arc<Requests>,
+        user: Option<Arc<UserInfo>>,
+        user_agent: HeaderValue,
+    ) -> Self {
+        Self { inner: Arc::new(Inner { transport, requests, user, user_agent, kube: OnceLock::new() }) }
     }
 
     fn default_agent() -> HeaderValue {
@@ -244,7 +233,8 @@ impl Client {
     /// To the API server of this process, as `user`.
     #[must_use]
     pub fn in_process(service: ApiService, user: UserInfo) -> Self {
-        Self::new(transport::in_process(service), "in-process".into(), Some(Arc::new(user)), Self::default_agent())
+        let requests = Requests::to("in-process".into());
+        Self::new(transport::in_process(service), requests, Some(Arc::new(user)), Self::default_agent())
     }
 
     /// Over HTTPS as a kubeconfig says (its current context, or the one named). Certificates and tokens that change on
@@ -254,7 +244,7 @@ impl Client {
     /// When the file or what it names cannot be read.
     pub async fn from_kubeconfig(path: impl Into<PathBuf>, context: Option<&str>) -> Result<Self> {
         let (transport, host) = transport::over_kubeconfig(path.into(), context.map(Into::into)).await?;
-        Ok(Self::new(transport, host, None, Self::default_agent()))
+        Ok(Self::new(transport, Requests::to(host), None, Self::default_agent()))
     }
 
     /// Over HTTPS by a configuration of the `kube` crate: in a pod, by a token file, by what the environment says.
@@ -262,8 +252,8 @@ impl Client {
     /// # Errors
     /// When certificates do not parse.
     pub fn from_config(config: kube::Config) -> Result<Self> {
-        let host = transport::host(&config);
-        Ok(Self::new(transport::over_https(config)?, host, None, Self::default_agent()))
+        let requests = Requests::to(transport::host(&config));
+        Ok(Self::new(transport::over_https(config)?, requests, None, Self::default_agent()))
     }
 
     /// The same connection as another user. In process the identity changes; over HTTPS it is the credentials' and
@@ -272,7 +262,7 @@ impl Client {
     pub fn as_user(&self, user: UserInfo) -> Self {
         let i = &self.inner;
         let user = i.user.as_ref().map(|_| Arc::new(user));
-        Self::new(i.transport.clone(), i.host.clone(), user, i.user_agent.clone())
+        Self::new(i.transport.clone(), i.requests.clone(), user, i.user_agent.clone())
     }
 
     /// The same connection under another `User-Agent`. Characters that a header cannot hold leave it as it is.
@@ -280,7 +270,7 @@ impl Client {
     pub fn with_user_agent(&self, agent: &str) -> Self {
         let i = &self.inner;
         let agent = HeaderValue::from_str(agent).unwrap_or_else(|_| i.user_agent.clone());
-        Self::new(i.transport.clone(), i.host.clone(), i.user.clone(), agent)
+        Self::new(i.transport.clone(), i.requests.clone(), i.user.clone(), agent)
     }
 
     /// Whether the API server is in this process.
@@ -313,7 +303,7 @@ impl Client {
     /// The kube client keeps a client of ours; one without a kube client in turn, so that there is no cycle.
     fn without_kube(&self) -> Self {
         let i = &self.inner;
-        Self::new(i.transport.clone(), i.host.clone(), i.user.clone(), i.user_agent.clone())
+        Self::new(i.transport.clone(), i.requests.clone(), i.user.clone(), i.user_agent.clone())
     }
 
     /// Sends one request (the URI being path and query) and answers whatever comes, errors included.
@@ -325,12 +315,9 @@ impl Client {
         if let Some(user) = &self.inner.user {
             request.extensions_mut().insert(InProcessUser(user.clone()));
         }
-        let (method, host, began) = (request.method().clone(), self.inner.host.clone(), Instant::now());
+        let (method, requests, began) = (request.method().clone(), self.inner.requests.clone(), Instant::now());
         let count = move |answer: Result<Response<Body>, BoxError>| {
-            let status = answer.as_ref().ok().map(Response::status);
-            let code = status.as_ref().map_or("<error>", http::StatusCode::as_str);
-            REQUESTS.with(&[code, method.as_str(), &host]).inc();
-            DURATION.with(&[method.as_str(), &host]).observe(began.elapsed().as_secs_f64());
+            requests.ended(&method, answer.as_ref().ok().map(Response::status), began.elapsed());
             answer.map_err(Error::Transport)
         };
         self.inner.transport.clone().oneshot(request).map(count).boxed()

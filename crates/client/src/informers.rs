@@ -216,7 +216,8 @@ impl Informers {
         view
     }
 
-    /// What several users of these informers share beside views: made by the first who asks for its type.
+    /// What several users of these informers share beside views: made by the first who asks for its type. `make` may
+    /// ask for views, but not for another such thing: the lock is held.
     #[must_use]
     pub fn shared<T: Send + Sync + 'static>(&self, make: impl FnOnce() -> Arc<T>) -> Arc<T> {
         let mut all = self.inner.shared.lock();

@@ -38,14 +38,13 @@ pub async fn stand<R>(
 ) where
     R: Future<Output = ()> + Send + 'static,
 {
+    // It shows as 0 until then.
     let status = STATUS.with(&[&config.name]);
-    status.set(0.0);
     let leading = |stop| {
         let (work, status) = (lead(stop), status.clone());
         async move {
-            status.set(1.0);
+            let _leads = status.hold();
             work.await;
-            status.set(0.0);
         }
     };
     let elector = || LeaderElector::new(client.clone(), config.clone(), clock.clone(), recorder.cloned());
@@ -111,14 +110,9 @@ impl LeaderElector {
         Self { client, config, clock, recorder, seen: None }
     }
 
-    /// Who leads, as far as this replica knows.
-    #[must_use]
-    pub fn leader(&self) -> Option<&str> {
-        self.seen.as_ref().map(|s| holder(&s.lease))
-    }
-
+    /// Whether this replica leads, as far as it knows.
     fn is_leader(&self) -> bool {
-        self.leader() == Some(self.config.identity.as_str())
+        self.seen.as_ref().is_some_and(|s| holder(&s.lease) == self.config.identity)
     }
 
     /// Waits to become leader and then runs `lead`, whose token is cancelled when the lead is lost or `shutdown` is.

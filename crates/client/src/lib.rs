@@ -13,6 +13,7 @@ pub mod error;
 pub mod informers;
 pub mod leader;
 pub mod meta;
+mod metrics;
 pub mod queue;
 pub mod recorder;
 mod reflector;

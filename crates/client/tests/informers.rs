@@ -1,4 +1,5 @@
 //! Informers and views against the in-memory API, with faults.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -267,7 +267,8 @@ async fn put(client: &Client, correlated: &Correlated) -> Result<(), Error> {
 mod tests {
     use super::*;
     use crate::client::ListParams;
-    use crate::testing::FakeApi;
+    use crate::testing::{FakeApi, Fault};
+    use pintle_api::Status;
     use pintle_api::service::UserInfo;
 
     #[tokio::test(start_paused = true)]
@@ -293,13 +294,26 @@ mod tests {
             }
             tokio::time::sleep(Duration::from_millis(1)).await;
         };
-        // Many objects do not wait for each other, and nothing is lost.
+        // Many objects do not wait for each other, nor for one whose event is refused or never answered, and nothing
+        // is lost.
+        api.fault(|r| match r.uri().path() {
+            "/api/v1/namespaces/refused/events" => Some(Fault::Status(Status::internal("no"))),
+            "/api/v1/namespaces/stuck/events" => Some(Fault::Hang),
+            _ => None,
+        });
+        for namespace in ["refused", "stuck"] {
+            let elsewhere = ObjectReference { namespace: Some(namespace.into()), ..about.clone() };
+            recorder.normal(&elsewhere, "Created", "made it");
+        }
         for i in 0..500 {
             recorder.normal(&ObjectReference { name: Some(format!("q{i}")), ..about.clone() }, "Created", "made it");
         }
-        while client.of::<Event>().list("n", &ListParams::default()).await.unwrap().len() < 502 {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
+        let all = async {
+            while client.of::<Event>().list("n", &ListParams::default()).await.unwrap().len() < 502 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), all).await.expect("all are written");
         let created = events.iter().find(|e| e.reason.as_deref() == Some("Created")).unwrap();
         assert_eq!(created.type_.as_deref(), Some("Normal"));
         assert_eq!(created.source.as_ref().unwrap().component.as_deref(), Some("test-controller"));
