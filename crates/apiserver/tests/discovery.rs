@@ -12,7 +12,11 @@ use serde_json::{Value, json};
 use tower::ServiceExt;
 
 async fn service(settings: &[&str]) -> ApiService {
-    let mut config = Config::new(Arc::new(MemoryStore::new()));
+    service_on(Arc::new(MemoryStore::new()), settings).await
+}
+
+async fn service_on(store: Arc<MemoryStore>, settings: &[&str]) -> ApiService {
+    let mut config = Config::new(store);
     config.runtime_config = settings.iter().map(|s| runtime_setting(s).unwrap()).collect();
     let api = ApiServer::new(config).unwrap();
     api.start().await.unwrap();
@@ -206,10 +210,33 @@ async fn an_object_in_each_version() {
     }
 }
 
+const API_SERVICES: &str = "/apis/apiregistration.k8s.io/v1/apiservices";
+
+/// Waits until the status of an `APIService`, which is written by whoever follows these objects, says so.
+async fn until_told(api: &ApiService, name: &str, reason: &str) {
+    let uri = format!("{API_SERVICES}?watch=true&fieldSelector=metadata.name%3D{name}&timeoutSeconds=30");
+    let mut r = Request::builder().uri(uri).body(full("")).unwrap();
+    r.extensions_mut().insert(InProcessUser(Arc::new(UserInfo::authenticated("a", &["system:masters"]))));
+    let mut body = api.clone().oneshot(r).await.unwrap().into_body();
+    let mut seen = String::new();
+    while !seen.contains(reason) {
+        let frame = body.frame().await.expect("the watch goes on").unwrap();
+        seen.push_str(std::str::from_utf8(frame.data_ref().unwrap()).unwrap());
+    }
+}
+
+fn remote(name: &str) -> Value {
+    json!({"kind": "APIService", "apiVersion": "apiregistration.k8s.io/v1",
+        "metadata": {"name": format!("v1.{name}.example.com")},
+        "spec": {"group": format!("{name}.example.com"), "version": "v1", "groupPriorityMinimum": 100,
+            "versionPriority": 10, "insecureSkipTLSVerify": true, "service": {"namespace": "default", "name": "m"}}})
+}
+
 #[tokio::test]
 async fn what_is_served_is_registered() {
     let api = service(&[]).await;
-    let path = "/apis/apiregistration.k8s.io/v1/apiservices";
+    until_told(&api, "v1.apps", "Local").await;
+    let path = API_SERVICES;
     let all = get(&api, path).await;
     let names: Vec<&str> =
         all["items"].as_array().unwrap().iter().map(|o| o["metadata"]["name"].as_str().unwrap()).collect();
@@ -231,25 +258,45 @@ async fn what_is_served_is_registered() {
 #[tokio::test]
 async fn what_others_are_to_serve_is_unavailable() {
     let api = service(&[]).await;
-    let path = "/apis/apiregistration.k8s.io/v1/apiservices";
+    let path = API_SERVICES;
     assert_eq!(send(&api, Method::GET, "/apis/metrics.example.com/v1", "*/*", None).await.0, 404);
-    let object = json!({"kind": "APIService", "apiVersion": "apiregistration.k8s.io/v1",
-        "metadata": {"name": "v1.metrics.example.com"},
-        "spec": {"group": "metrics.example.com", "version": "v1", "groupPriorityMinimum": 100, "versionPriority": 10,
-            "insecureSkipTLSVerify": true, "service": {"namespace": "default", "name": "m"}}});
-    assert_eq!(send(&api, Method::POST, path, "application/json", Some(&object)).await.0, 201);
-    // Its status is written by whoever follows these objects.
-    let one = "watch=true&fieldSelector=metadata.name%3Dv1.metrics.example.com&timeoutSeconds=30";
-    let mut r = Request::builder().uri(format!("{path}?{one}")).body(full("")).unwrap();
-    r.extensions_mut().insert(InProcessUser(Arc::new(UserInfo::authenticated("a", &["system:masters"]))));
-    let mut body = api.clone().oneshot(r).await.unwrap().into_body();
-    let mut seen = String::new();
-    while !seen.contains("FailedDiscoveryCheck") {
-        let frame = body.frame().await.expect("the watch goes on").unwrap();
-        seen.push_str(std::str::from_utf8(frame.data_ref().unwrap()).unwrap());
-    }
+    assert_eq!(send(&api, Method::POST, path, "application/json", Some(&remote("metrics"))).await.0, 201);
+    until_told(&api, "v1.metrics.example.com", "FailedDiscoveryCheck").await;
     for path in ["/apis/metrics.example.com/v1", "/apis/metrics.example.com/v1/nodes"] {
         assert_eq!(send(&api, Method::GET, path, "*/*", None).await.0, 503, "{path}");
     }
     assert_eq!(send(&api, Method::DELETE, &format!("{path}/v1.metrics.example.com"), "*/*", None).await.0, 200);
+}
+
+#[tokio::test]
+async fn what_is_registered_is_not_written_again() {
+    let store = Arc::new(MemoryStore::new());
+    let first = service_on(store.clone(), &[]).await;
+    // Told one after the other, so these have been told when a later one has.
+    let told = async |api: &ApiService, name: &str| {
+        assert_eq!(send(api, Method::POST, API_SERVICES, "application/json", Some(&remote(name))).await.0, 201);
+        until_told(api, &format!("v1.{name}.example.com"), "FailedDiscoveryCheck").await;
+        let all = get(api, API_SERVICES).await;
+        let local = all["items"].as_array().unwrap().iter().filter(|o| o["spec"].get("service").is_none());
+        local.cloned().collect::<Vec<Value>>()
+    };
+    let before = told(&first, "a").await;
+    assert!(before.len() > 20 && before.iter().all(|o| o["status"]["conditions"][0]["reason"] == "Local"));
+    // One that is not as it should be is made right; one that somebody has taken over is left to them.
+    let change = async |name: &str, labels: Value| {
+        let path = format!("{API_SERVICES}/{name}");
+        let mut object = get(&first, &path).await;
+        object["metadata"]["labels"] = labels;
+        object["spec"]["versionPriority"] = 1.into();
+        assert_eq!(send(&first, Method::PUT, &path, "application/json", Some(&object)).await.0, 200);
+    };
+    change("v1.apps", before[0]["metadata"]["labels"].clone()).await;
+    change("v1.batch", json!({})).await;
+    let second = service_on(store, &[]).await;
+    let after = told(&second, "b").await;
+    assert_eq!(after.len(), before.len());
+    let version = |o: &Value| o["metadata"]["resourceVersion"].clone();
+    let written = before.iter().zip(&after).filter(|(b, a)| version(b) != version(a));
+    let seen: Vec<_> = written.map(|(_, a)| json!([a["metadata"]["name"], a["spec"]["versionPriority"]])).collect();
+    assert_eq!(seen, [json!(["v1.apps", 15]), json!(["v1.batch", 1])]);
 }

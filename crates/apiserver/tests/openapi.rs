@@ -1,13 +1,15 @@
 //! OpenAPI as clients fetch it, and as kubectl explains it.
-#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod common;
+mod fields;
 
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::sync::Arc;
 
 use common::{Cluster, has};
+use fields::{fields, within};
 use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use pintle_api::service::{ApiService, InProcessUser, UserInfo, full};
@@ -34,43 +36,6 @@ async fn get(api: &ApiService, path: &str, headers: &[(&str, &str)]) -> (Respons
     r.extensions_mut().insert(InProcessUser(Arc::new(UserInfo::authenticated("a", &["system:masters"]))));
     let (head, body) = api.clone().oneshot(r).await.unwrap().into_parts();
     (Response::from_parts(head, ()), body.collect().await.unwrap().to_bytes().to_vec())
-}
-
-/// The fields of a protobuf message that have a length.
-fn fields(mut data: &[u8]) -> Vec<(u64, &[u8])> {
-    fn varint(data: &mut &[u8]) -> u64 {
-        let (mut v, mut shift) = (0, 0);
-        loop {
-            let b = data[0];
-            *data = &data[1..];
-            v |= u64::from(b & 0x7f) << shift;
-            if b < 0x80 {
-                return v;
-            }
-            shift += 7;
-        }
-    }
-    let mut out = Vec::new();
-    while !data.is_empty() {
-        let tag = varint(&mut data);
-        match tag & 7 {
-            0 => {
-                varint(&mut data);
-            }
-            2 => {
-                let n = usize::try_from(varint(&mut data)).unwrap();
-                let (a, b) = data.split_at(n);
-                out.push((tag >> 3, a));
-                data = b;
-            }
-            other => panic!("wire type {other}"),
-        }
-    }
-    out
-}
-
-fn within(data: &[u8], number: u64) -> &[u8] {
-    fields(data).into_iter().find(|(n, _)| *n == number).unwrap_or_else(|| panic!("no field {number}")).1
 }
 
 #[tokio::test]
@@ -171,11 +136,7 @@ async fn v3_as_protobuf() {
     let accept = "application/com.github.proto-openapi.spec.v3@v1.0+protobuf";
     let (head, body) = get(&api, "/openapi/v3/apis/apps/v1", &[("accept", accept)]).await;
     assert_eq!(head.headers()["content-type"], "application/com.github.proto-openapi.spec.v3.v1.0+protobuf");
-    let top = fields(&body);
-    let of = |fields: &[(u64, &[u8])], number: u64| -> Vec<Vec<u8>> {
-        fields.iter().filter(|(n, _)| *n == number).map(|(_, v)| v.to_vec()).collect()
-    };
-    assert_eq!(of(&top, 1), [b"3.0.0"]);
+    assert_eq!(within(&body, 1), b"3.0.0");
     // As many paths and schemas, of the same names, as in JSON.
     let (_, json) = get(&api, "/openapi/v3/apis/apps/v1", &[]).await;
     let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
@@ -188,7 +149,6 @@ async fn v3_as_protobuf() {
         list.sort();
         list
     };
-    assert_eq!(sorted(names(&of(&top, 4)[0])), sorted(keys("/paths")));
-    let components = of(&top, 5)[0].clone();
-    assert_eq!(sorted(names(&of(&fields(&components), 1)[0])), sorted(keys("/components/schemas")));
+    assert_eq!(sorted(names(within(&body, 4))), sorted(keys("/paths")));
+    assert_eq!(sorted(names(within(within(&body, 5), 1))), sorted(keys("/components/schemas")));
 }

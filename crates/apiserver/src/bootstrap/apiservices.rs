@@ -1,24 +1,24 @@
 //! `APIService` objects: one for each group and version that is served here, and what can be said of others.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures::StreamExt;
 use futures::future::try_join_all;
 use http::Response;
 use pintle_api::Status;
-use pintle_api::object::{EventType, Object, WatchEvent};
+use pintle_api::object::{EventType, WatchEvent};
 use pintle_api::service::Body;
 use serde_json::{Value, json};
 
 use crate::discovery::{priority, version_priority};
 use crate::http::context::Ctx;
 use crate::http::respond;
+use crate::registry::Res;
 use crate::registry::create::Write;
 use crate::registry::options::{DeleteOptions, WriteOptions};
 use crate::registry::update::Change;
-use crate::registry::{Res, watch};
+use crate::registry::watch::{self, News};
 use crate::{Server, kinds};
 
 const GROUP: &str = "apiregistration.k8s.io";
@@ -35,6 +35,16 @@ fn name(group: &str, version: &str) -> String {
     format!("{version}.{group}")
 }
 
+/// As it is stored: the core group's name is left out.
+fn spec(group: &str, version: &str) -> Value {
+    let mut spec = json!({"version": version, "groupPriorityMinimum": priority(group),
+        "versionPriority": version_priority(group, version)});
+    if !group.is_empty() {
+        spec["group"] = group.into();
+    }
+    spec
+}
+
 impl Server {
     /// The answer about a group and version that is not served here: another server may be said to have it.
     pub(crate) fn not_here(&self, group: &str, version: &str) -> Response<Body> {
@@ -43,23 +53,6 @@ impl Server {
         } else {
             respond::page_not_found()
         }
-    }
-
-    async fn register(&self, group: &str, version: &str) -> Result<(), Status> {
-        let name = name(group, version);
-        let spec = json!({"group": group, "version": version, "groupPriorityMinimum": priority(group),
-            "versionPriority": version_priority(group, version)});
-        let object = json!({"kind": "APIService", "apiVersion": "apiregistration.k8s.io/v1",
-            "metadata": {"name": name, "labels": {AUTOMANAGED: "onstart"}}, "spec": spec});
-        self.ensure(GROUP, "v1", "apiservices", "", object).await?;
-        self.change(&name, "", &|present| {
-            // Whoever takes the label away takes the object over.
-            if automanaged(present) {
-                present["spec"] = spec.clone();
-            }
-        })
-        .await?;
-        self.tell(&name, LOCAL).await
     }
 
     async fn change(&self, name: &str, subresource: &str, change: &(dyn Fn(&mut Value) + Sync)) -> Result<(), Status> {
@@ -96,64 +89,76 @@ fn automanaged(object: &Value) -> bool {
     kinds::value::str_at(object, &["metadata", "labels", AUTOMANAGED]) == "onstart"
 }
 
-/// Registers what is served, unregisters what no longer is, and from then on says of every `APIService` whether it is
-/// available.
-pub(super) async fn start(server: &Arc<Server>) -> Result<(), Status> {
-    let Some(res) = server.registry.get(GROUP, "v1", "apiservices").cloned() else { return Ok(()) };
-    let served: BTreeSet<(&str, &str)> = server
-        .registry
-        .all()
-        .iter()
-        // The group of these objects is the aggregator's own, which registers only what it delegates.
-        .filter(|r| r.def.group != GROUP)
-        .map(|r| (r.def.group, r.def.version))
-        .collect();
-    let names: BTreeSet<String> = served.iter().map(|(group, version)| name(group, version)).collect();
-    try_join_all(served.iter().map(|(group, version)| server.register(group, version))).await?;
-    for object in res.objects()?.fresh().await?.iter("") {
-        let gone = !names.contains(object.name()) && automanaged(&object.view().map_err(Status::internal)?);
-        if gone {
-            let (ctx, options) = (Ctx::loopback(), WriteOptions::internal());
-            let w = Write { ctx: &ctx, res: &res, namespace: "", subresource: "", options: &options };
-            server.delete(&w, object.name(), &DeleteOptions::default()).await?;
-        }
+/// What was to be changed may be gone: then somebody else has seen to it.
+fn unless_gone(done: Result<(), Status>) -> Result<(), Status> {
+    done.or_else(|e| if e.is("NotFound") { Ok(()) } else { Err(e) })
+}
+
+/// Registers what is served and unregisters what no longer is. What is registered as it should be is not written.
+async fn register(server: &Server, res: &Arc<Res>) -> Result<(), Status> {
+    let mut missing = BTreeMap::new();
+    // The group of these objects is the aggregator's own, which registers only what it delegates.
+    for of in server.registry.all().iter().map(|r| r.def).filter(|of| of.group != GROUP) {
+        missing.entry(name(of.group, of.version)).or_insert_with(|| spec(of.group, of.version));
     }
-    tokio::spawn(follow(Arc::clone(server), res));
+    for object in res.objects()?.fresh().await?.iter("") {
+        let (name, wanted) = (object.name(), missing.remove(object.name()));
+        let present: Value = object.view().map_err(Status::internal)?;
+        let done = match wanted {
+            // Whoever takes the label away takes the object over.
+            _ if !automanaged(&present) => Ok(()),
+            Some(spec) if present["spec"] == spec => Ok(()),
+            Some(spec) => {
+                let change = |present: &mut Value| {
+                    if automanaged(present) {
+                        present["spec"] = spec.clone();
+                    }
+                };
+                server.change(name, "", &change).await
+            }
+            None => {
+                let (ctx, options) = (Ctx::loopback(), WriteOptions::internal());
+                let w = Write { ctx: &ctx, res, namespace: "", subresource: "", options: &options };
+                server.delete(&w, name, &DeleteOptions::default()).await.map(drop)
+            }
+        };
+        unless_gone(done)?;
+    }
+    try_join_all(missing.into_iter().map(|(name, spec)| {
+        let object = json!({"kind": "APIService", "apiVersion": "apiregistration.k8s.io/v1",
+            "metadata": {"name": name, "labels": {AUTOMANAGED: "onstart"}}, "spec": spec});
+        server.ensure(GROUP, "v1", "apiservices", "", object)
+    }))
+    .await
+    .map(drop)
+}
+
+/// Registers what is served, and from then on says of every `APIService` whether it is available.
+pub(super) async fn start(server: &Arc<Server>) -> Result<(), Status> {
+    let Some(res) = server.registry.get(GROUP, "v1", "apiservices") else { return Ok(()) };
+    register(server, res).await?;
+    let mut news = watch::keep_following(server, res).await?;
+    let server = Arc::clone(server);
+    tokio::spawn(async move {
+        while let Some(one) = news.next().await {
+            match one {
+                News::Event(event) => {
+                    if let Err(e) = seen(&server, &event).await {
+                        let name = event.object.name();
+                        tracing::warn!(name, "the status of an APIService was not written: {}", e.message);
+                    }
+                }
+                News::Complete => {}
+                News::Anew => server.elsewhere.write().clear(),
+            }
+        }
+    });
     Ok(())
 }
 
-async fn follow(server: Arc<Server>, res: Arc<Res>) {
-    loop {
-        if let Ok(mut events) = watch::follow(&res).await {
-            server.elsewhere.write().clear();
-            loop {
-                let event = tokio::select! {
-                    event = events.next() => event,
-                    () = server.stopping.cancelled() => return,
-                };
-                let Some(Ok(event)) = event else { break };
-                if let Err(e) = seen(&server, &event).await {
-                    tracing::warn!(
-                        name = event.object.name(),
-                        "the status of an APIService was not written: {}",
-                        e.message
-                    );
-                }
-            }
-        }
-        // The cache began anew; so does this.
-        tokio::select! {
-            () = tokio::time::sleep(Duration::from_secs(1)) => {}
-            () = server.stopping.cancelled() => return,
-        }
-    }
-}
-
+/// Takes note of an `APIService`, and says in it whether it is available.
 async fn seen(server: &Server, event: &WatchEvent) -> Result<(), Status> {
-    let (object, gone): (&Object, _) = (&event.object, event.kind == EventType::Deleted);
-    if event.kind == EventType::Bookmark {
-        return Ok(());
-    }
+    let (object, gone) = (&event.object, event.kind == EventType::Deleted);
     let value: Value = object.view().map_err(Status::internal)?;
     let remote = value.pointer("/spec/service").is_some();
     if remote && !gone {
@@ -169,9 +174,5 @@ async fn seen(server: &Server, event: &WatchEvent) -> Result<(), Status> {
     if gone || told {
         return Ok(());
     }
-    match server.tell(object.name(), state).await {
-        // It went meanwhile.
-        Err(e) if e.is("NotFound") => Ok(()),
-        other => other,
-    }
+    unless_gone(server.tell(object.name(), state).await)
 }

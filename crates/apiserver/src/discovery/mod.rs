@@ -84,7 +84,6 @@ pub(crate) fn version_priority(group: &str, version: &str) -> u32 {
         ("resource.k8s.io", "v1") => 20,
         ("coordination.k8s.io", "v1beta1") => 13,
         ("coordination.k8s.io", "v1alpha2") | ("admissionregistration.k8s.io", "v1beta1") => 12,
-        ("admissionregistration.k8s.io", "v1alpha1") => 9,
         ("resource.k8s.io", "v1beta2") => 15,
         ("authentication.k8s.io" | "certificates.k8s.io" | "node.k8s.io" | "resource.k8s.io" | "storage.k8s.io", v)
             if v.contains("alpha") =>

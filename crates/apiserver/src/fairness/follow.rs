@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures::StreamExt;
+use futures::stream::BoxStream;
 use pintle_api::Status;
 use pintle_api::object::{EventType, Object};
 use serde_json::{Value, json};
+use tokio::sync::oneshot;
 
 use super::Flow;
 use super::levels::LevelConfig;
@@ -16,9 +17,10 @@ use super::rules::Schema;
 use crate::Server;
 use crate::http::context::Ctx;
 use crate::registry::create::Write;
+use crate::registry::meta;
 use crate::registry::options::WriteOptions;
 use crate::registry::update::Change;
-use crate::registry::{meta, watch};
+use crate::registry::watch::{self, News};
 
 const GROUP: &str = "flowcontrol.apiserver.k8s.io";
 const SCHEMAS: &str = "flowschemas";
@@ -26,11 +28,21 @@ const LEVELS: &str = "prioritylevelconfigurations";
 
 type Objects = BTreeMap<String, Arc<Object>>;
 
-fn note(objects: &mut Objects, kind: EventType, object: Arc<Object>) {
-    match kind {
-        EventType::Added | EventType::Modified => drop(objects.insert(object.name().to_owned(), object)),
-        EventType::Deleted => drop(objects.remove(object.name())),
-        EventType::Bookmark => {}
+/// What is known of a resource.
+#[derive(Default)]
+struct Known {
+    objects: Objects,
+    complete: bool,
+}
+
+impl Known {
+    fn note(&mut self, news: News) {
+        match news {
+            News::Event(e) if e.kind == EventType::Deleted => drop(self.objects.remove(e.object.name())),
+            News::Event(e) => drop(self.objects.insert(e.object.name().to_owned(), e.object)),
+            News::Complete => self.complete = true,
+            News::Anew => *self = Self::default(),
+        }
     }
 }
 
@@ -42,52 +54,41 @@ pub(crate) async fn start(server: &Arc<Server>) -> Result<(), Status> {
     if !server.fairness.is_on() {
         return Ok(());
     }
-    let (ready, is_ready) = tokio::sync::oneshot::channel();
-    let me = Arc::clone(server);
-    tokio::spawn(async move {
-        let mut ready = Some(ready);
-        loop {
-            tokio::select! {
-                () = me.stopping.cancelled() => return,
-                ended = follow(&me, &mut ready) => if let Err(e) = ended {
-                    tracing::warn!("following flow schemas failed: {e}");
-                },
-            }
-            tokio::select! {
-                () = me.stopping.cancelled() => return,
-                () = tokio::time::sleep(Duration::from_secs(1)) => {}
-            }
-        }
-    });
+    let of_schemas = watch::keep_following(server, server.registry.must(GROUP, "v1", SCHEMAS)?).await?;
+    let of_levels = watch::keep_following(server, server.registry.must(GROUP, "v1", LEVELS)?).await?;
+    let (ready, is_ready) = oneshot::channel();
+    tokio::spawn(follow(Arc::clone(server), of_schemas, of_levels, ready));
     is_ready.await.map_err(|_| Status::internal("priority and fairness has ended"))
 }
 
-async fn follow(server: &Arc<Server>, ready: &mut Option<tokio::sync::oneshot::Sender<()>>) -> Result<(), Status> {
-    let (mut schemas, mut levels) = (Objects::new(), Objects::new());
-    let mut of_schemas = watch::follow(server.registry.must(GROUP, "v1", SCHEMAS)?).await?;
-    let mut of_levels = watch::follow(server.registry.must(GROUP, "v1", LEVELS)?).await?;
-    let (mut schemas_known, mut levels_known) = (false, false);
+async fn follow(
+    server: Arc<Server>,
+    mut of_schemas: BoxStream<'static, News>,
+    mut of_levels: BoxStream<'static, News>,
+    ready: oneshot::Sender<()>,
+) {
+    let (mut schemas, mut levels) = (Known::default(), Known::default());
+    let mut ready = Some(ready);
     loop {
+        // Both end when the server stops.
         tokio::select! {
-            event = of_schemas.next() => {
-                let Some(event) = event.transpose()? else { return Ok(()) };
-                schemas_known |= event.kind == EventType::Bookmark;
-                note(&mut schemas, event.kind, event.object);
-            }
-            event = of_levels.next() => {
-                let Some(event) = event.transpose()? else { return Ok(()) };
-                levels_known |= event.kind == EventType::Bookmark;
-                note(&mut levels, event.kind, event.object);
-            }
+            news = of_schemas.next() => match news {
+                Some(news) => schemas.note(news),
+                None => return,
+            },
+            news = of_levels.next() => match news {
+                Some(news) => levels.note(news),
+                None => return,
+            },
         }
-        if schemas_known && levels_known {
-            configure(server, &schemas, &levels);
+        if schemas.complete && levels.complete {
+            configure(&server, &schemas.objects, &levels.objects);
             if let Some(ready) = ready.take() {
                 // Who waited for it may have gone.
                 let _ = ready.send(());
             }
-            for schema in schemas.values() {
-                if let Err(e) = condition(server, schema, &levels).await {
+            for schema in schemas.objects.values() {
+                if let Err(e) = condition(&server, schema, &levels.objects).await {
                     tracing::debug!(schema = schema.name(), "writing its condition failed: {e}");
                 }
             }

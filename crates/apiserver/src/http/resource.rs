@@ -24,7 +24,6 @@ use crate::registry::update::Change;
 use crate::registry::{Res, list, meta, table};
 use crate::{Server, codec};
 
-/// What an object endpoint can write.
 /// The form in which a client takes an object or a list.
 pub(crate) fn accepted(ctx: &Ctx) -> Result<Accepted, Status> {
     negotiate::output(&ctx.headers, &ctx.query, Media::ALL, false, negotiate::resource_allows)

@@ -271,45 +271,17 @@ pub(super) fn document(
 }
 
 #[cfg(test)]
+#[path = "../../tests/fields/mod.rs"]
+mod fields;
+
+#[cfg(test)]
 mod tests {
+    use super::fields::{fields, within};
     use super::*;
     use serde_json::json;
 
-    /// Splits a message into its fields: number and content.
-    fn fields(mut data: &[u8]) -> Vec<(u64, Vec<u8>)> {
-        fn varint(data: &mut &[u8]) -> u64 {
-            let (mut value, mut shift) = (0, 0);
-            loop {
-                let byte = data[0];
-                *data = &data[1..];
-                value |= u64::from(byte & 0x7f) << shift;
-                shift += 7;
-                if byte & 0x80 == 0 {
-                    return value;
-                }
-            }
-        }
-        let mut out = Vec::new();
-        while !data.is_empty() {
-            let tag = varint(&mut data);
-            let content = match tag & 7 {
-                0 => vec![u8::try_from(varint(&mut data)).unwrap()],
-                kind => {
-                    let len = if kind == 1 { 8 } else { usize::try_from(varint(&mut data)).unwrap() };
-                    let content = data[..len].to_vec();
-                    data = &data[len..];
-                    content
-                }
-            };
-            out.push((tag >> 3, content));
-        }
-        out
-    }
-
-    fn at(data: &[u8], path: &[u64]) -> Vec<u8> {
-        path.iter().fold(data.to_vec(), |data, number| {
-            fields(&data).into_iter().find(|(n, _)| n == number).unwrap_or_else(|| panic!("{number} of {path:?}")).1
-        })
+    fn at<'a>(data: &'a [u8], path: &[u64]) -> &'a [u8] {
+        path.iter().fold(data, |data, number| within(data, *number))
     }
 
     #[test]
@@ -326,9 +298,9 @@ mod tests {
         assert_eq!(at(&s, &[1, 36, 2, 2]), b"[\"a\"]\n");
         assert_eq!(at(&s, &[1, 31, 1, 1]), b"a");
         assert_eq!(at(&s, &[1, 31, 1, 2, 1, 26, 2, 1]), b"#/components/schemas/B");
-        let properties = fields(&at(&s, &[1, 31]));
-        assert_eq!(at(&properties[1].1, &[2, 1, 30, 1, 1, 25]), b"string");
-        assert!(fields(&at(&properties[0].1, &[2, 1])).iter().all(|(n, _)| *n != 33));
+        let properties = fields(at(&s, &[1, 31]));
+        assert_eq!(at(properties[1].1, &[2, 1, 30, 1, 1, 25]), b"string");
+        assert!(fields(at(properties[0].1, &[2, 1])).iter().all(|(n, _)| *n != 33));
     }
 
     #[test]
@@ -341,7 +313,7 @@ mod tests {
         let info = json!({"title": "T", "version": "1"});
         let schemes = json!({"B": {"type": "apiKey"}});
         let d = document(&info, &paths, &Message::default(), &schemes, &json!([{"B": []}]));
-        assert_eq!((at(&d, &[1]), at(&d, &[2, 6])), (b"3.0.0".to_vec(), b"1".to_vec()));
+        assert_eq!((at(&d, &[1]), at(&d, &[2, 6])), (&b"3.0.0"[..], &b"1"[..]));
         assert_eq!(at(&d, &[4, 1, 2, 4, 5]), b"o");
         assert_eq!(at(&d, &[4, 1, 2, 4, 8, 2, 1]), b"200");
         assert_eq!(at(&d, &[4, 1, 2, 4, 8, 2, 2, 1, 3, 1, 2, 1, 2, 1]), b"#/x");

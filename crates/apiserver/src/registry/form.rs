@@ -71,7 +71,7 @@ impl Form {
             return Ok(Cow::Borrowed(stored));
         }
         let Some(ty) = self.ty else { return Ok(Cow::Borrowed(stored)) };
-        let (mut value, api_version) = if stored.starts_with(b"k8s\0") {
+        let (mut value, api_version) = if stored.starts_with(proto::MAGIC) {
             let envelope = proto::envelope(stored).map_err(|e| e.to_string())?;
             let of = pintle_schema::kind(&envelope.api_version, &envelope.kind)
                 .ok_or_else(|| format!("no kind {:?} of version {:?} is known", envelope.kind, envelope.api_version))?;
@@ -116,7 +116,7 @@ mod tests {
         for media in [StorageMediaType::Json, StorageMediaType::Protobuf] {
             let form = form("v1", "Pod", media);
             let sealed = form.seal(&canonical);
-            assert_eq!(sealed.starts_with(b"k8s\0"), media == StorageMediaType::Protobuf);
+            assert_eq!(sealed.starts_with(proto::MAGIC), media == StorageMediaType::Protobuf);
             assert_eq!(&*form.open(&sealed).unwrap(), &*canonical);
             // What another wrote, in another order and without defaults.
             let other = br#"{"apiVersion":"v1","spec":{"containers":[{"image":"i","name":"c"}]},"kind":"Pod","metadata":{"namespace":"n","name":"p"}}"#;

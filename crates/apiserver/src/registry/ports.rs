@@ -24,7 +24,7 @@ fn ty() -> Result<&'static Type, String> {
 }
 
 fn open(stored: &[u8], mark: u64) -> Result<Recorded, String> {
-    let value: Value = if stored.starts_with(b"k8s\0") {
+    let value: Value = if stored.starts_with(proto::MAGIC) {
         proto::from_proto(stored, ty()?).map_err(|e| e.to_string())?
     } else {
         serde_json::from_slice(stored).map_err(|e| e.to_string())?
@@ -81,7 +81,7 @@ mod tests {
         let record = Recorded { range: "30000-32767".into(), bits: vec![1, 0, 255], mark: 7 };
         for media in [StorageMediaType::Json, StorageMediaType::Protobuf] {
             let sealed = seal(&record, media).unwrap();
-            assert_eq!(sealed.starts_with(b"k8s\0"), media == StorageMediaType::Protobuf);
+            assert_eq!(sealed.starts_with(proto::MAGIC), media == StorageMediaType::Protobuf);
             assert_eq!(open(&sealed, 7).unwrap(), record);
         }
         assert!(open(b"k8s\0\x0a\x05", 1).is_err() && open(b"[", 1).is_err());

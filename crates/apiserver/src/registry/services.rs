@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 
 use super::create::Write;
 use super::options::{DeleteOptions, WriteOptions, causes};
-use super::{Res, meta, watch};
+use super::watch::{self, News};
+use super::{Res, meta};
 use crate::Server;
 use crate::http::context::Ctx;
 use crate::kinds::core::service::alloc::{AddressObjects, AllocError, BoxFuture, Reservation};
@@ -129,17 +130,17 @@ pub(crate) async fn start(server: &Arc<Server>) -> Result<(), Status> {
         server.services.observe_address(address.name());
     }
     super::repair::start(server).await?;
-    follow(server, "servicecidrs", |server, event| Box::pin(network(server, event)))?;
+    follow(server, "servicecidrs", |server, event| Box::pin(network(server, event))).await?;
     if server.config.store.local_revision().is_none() {
         // Where no other server is, none gives out addresses.
         follow(server, "ipaddresses", |server, event| {
             match event.kind {
                 EventType::Deleted => server.services.forget_address(event.object.name()),
-                EventType::Bookmark => {}
                 _ => server.services.observe_address(event.object.name()),
             }
             Box::pin(std::future::ready(()))
-        })?;
+        })
+        .await?;
     }
     Ok(())
 }
@@ -166,26 +167,18 @@ async fn network(server: &Server, event: WatchEvent) {
 }
 
 /// Calls `each` with every object of a resource, and with every change from then on.
-fn follow(
+async fn follow(
     server: &Arc<Server>,
     resource: &str,
     each: for<'a> fn(&'a Server, WatchEvent) -> BoxFuture<'a, ()>,
 ) -> Result<(), Status> {
-    let res = Arc::clone(server.registry.must(GROUP, "v1", resource)?);
+    let mut news = watch::keep_following(server, server.registry.must(GROUP, "v1", resource)?).await?;
     let server = Arc::clone(server);
     tokio::spawn(async move {
-        loop {
-            let Ok(mut events) = watch::follow(&res).await else { return };
-            loop {
-                let event = tokio::select! {
-                    e = events.next() => e,
-                    () = server.stopping.cancelled() => return,
-                };
-                let Some(Ok(event)) = event else { break };
+        while let Some(news) = news.next().await {
+            if let News::Event(event) = news {
                 each(&server, event).await;
             }
-            // The cache began anew; so does this.
-            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
         }
     });
     Ok(())

@@ -3,12 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::{Stream, StreamExt};
+use futures::StreamExt;
+use futures::stream::{self, BoxStream};
 use pintle_api::Status;
 use pintle_api::object::{EventType, Object, WatchEvent};
 
 use super::Res;
 use super::options::ListOptions;
+use crate::Server;
 use crate::cache::{Start, Watch, WatchItem, WatchOptions};
 
 const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
@@ -74,16 +76,61 @@ pub(crate) async fn watch(res: &Res, namespace: &str, o: &ListOptions) -> Result
         .await
 }
 
-/// Follows a resource for the server itself: its state, a bookmark that it is complete, then changes. Ends when the
-/// cache must begin anew.
-///
-/// # Errors
-/// As [`watch`].
-pub(crate) async fn follow(
-    res: &Arc<Res>,
-) -> Result<impl Stream<Item = Result<WatchEvent, Status>> + Send + Unpin + use<>, Status> {
+type Events = BoxStream<'static, Result<WatchEvent, Status>>;
+
+/// A resource's state, a bookmark that it is complete, then changes. Ends when the cache must begin anew.
+async fn follow(res: &Arc<Res>) -> Result<Events, Status> {
     let options = ListOptions { send_initial_events: Some(true), bookmarks: true, ..ListOptions::default() };
     let items = watch(res, "", &options).await?;
     let res = Arc::clone(res);
-    Ok(items.map(move |item| item.and_then(|i| event(&res, &i))))
+    Ok(items.map(move |item| item.and_then(|i| event(&res, &i))).boxed())
+}
+
+/// What one is told who follows a resource.
+pub(crate) enum News {
+    /// An object that there is, or a change.
+    Event(WatchEvent),
+    /// Everything up to now has been told.
+    Complete,
+    /// All that was told counts no more: the state is told anew.
+    Anew,
+}
+
+/// Follows a resource for the server itself, until that stops.
+///
+/// # Errors
+/// As [`watch`], at the beginning only.
+pub(crate) async fn keep_following(server: &Arc<Server>, res: &Arc<Res>) -> Result<BoxStream<'static, News>, Status> {
+    let from = (follow(res).await?, Arc::clone(server), Arc::clone(res));
+    let next = |(mut events, server, res): (Events, Arc<Server>, Arc<Res>)| async move {
+        let news = tokio::select! {
+            news = news(&mut events, &res) => news,
+            () = server.stopping.cancelled() => return None,
+        };
+        Some((news, (events, server, res)))
+    };
+    Ok(stream::unfold(from, next).boxed())
+}
+
+async fn news(events: &mut Events, res: &Arc<Res>) -> News {
+    let resource = res.def.resource;
+    match events.next().await {
+        Some(Ok(event)) if event.kind == EventType::Bookmark => return News::Complete,
+        Some(Ok(event)) => return News::Event(event),
+        Some(Err(e)) => tracing::warn!(resource, "watch failed: {e}"),
+        // The cache began anew; so does this.
+        None => {}
+    }
+    let mut pause = Duration::from_millis(100);
+    loop {
+        tokio::time::sleep(pause).await;
+        match follow(res).await {
+            Ok(again) => {
+                *events = again;
+                return News::Anew;
+            }
+            Err(e) => tracing::warn!(resource, "watch failed: {e}"),
+        }
+        pause = Duration::from_secs(1);
+    }
 }

@@ -15,9 +15,12 @@ const HASH_BITS: f64 = 60.0;
 const FIXED: &[&str] = &["exempt", "catch-all"];
 
 /// The spec that the server itself gives an object of one of the fixed names.
-fn fixed(object: &Cursor<'_>, all: Vec<Value>) -> Option<Value> {
+fn fixed(object: &Cursor<'_>, all: fn() -> Vec<Value>) -> Option<Value> {
     let name = object.get("metadata").get("name").str();
-    let mut own = all.into_iter().find(|o| FIXED.contains(&name) && value::str_at(o, &["metadata", "name"]) == name)?;
+    if !FIXED.contains(&name) {
+        return None;
+    }
+    let mut own = all().into_iter().find(|o| value::str_at(o, &["metadata", "name"]) == name)?;
     let (api_version, kind) = (value::str_at(&own, &["apiVersion"]), value::str_at(&own, &["kind"]));
     if let Some(ty) = pintle_schema::kind(api_version, kind) {
         pintle_schema::apply_defaults(&mut own, ty);
@@ -52,7 +55,7 @@ pub(super) fn flow_schema(_: &Ctx<'_>, schema: &Cursor<'_>, _: Option<&Cursor<'_
     for rule in spec.get("rules").items() {
         flow_rule(&rule, errors);
     }
-    if fixed(schema, bootstrap::flow_schemas()).is_some_and(|want| !same(Some(&want), spec.value())) {
+    if fixed(schema, bootstrap::flow_schemas).is_some_and(|want| !same(Some(&want), spec.value())) {
         errors.invalid(&spec, format!("spec of '{own}' must equal the fixed value"));
     }
     conditions(schema, errors);
@@ -192,7 +195,7 @@ pub(super) fn priority_level(_: &Ctx<'_>, level: &Cursor<'_>, _: Option<&Cursor<
         }
         other => errors.not_supported(&kind, other, &["Exempt", "Limited"]),
     }
-    if let Some(mut want) = fixed(level, bootstrap::priority_levels()) {
+    if let Some(mut want) = fixed(level, bootstrap::priority_levels) {
         // Of the one for all that is exempt, how much it counts may be set.
         let mut got = spec.value().cloned().unwrap_or_default();
         let but = if name == "exempt" { " except the 'spec.exempt' field" } else { "" };

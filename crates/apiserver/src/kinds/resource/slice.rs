@@ -77,38 +77,42 @@ pub(super) fn slice(_: &Ctx<'_>, slice: &Cursor<'_>, old: Option<&Cursor<'_>>, e
 
 fn where_to_be_had(spec: &Cursor<'_>, errors: &mut Errors) {
     const RULE: &str = "exactly one of `nodeName`, `nodeSelector`, `allNodes`, `perDeviceNodeSelection` is required";
+    let several = format!("{RULE}, but multiple fields are set");
+    nodes(spec, "must be either unset or set to a non-empty string", true, (RULE, &several), errors);
+}
+
+/// The nodes that have a device or all of a slice. They are said in one way, or the rule about that is told: when they
+/// are said in none, and when in several.
+fn nodes(of: &Cursor<'_>, no_node: &str, slice: bool, (none, several): (&str, &str), errors: &mut Errors) {
     let mut set = Vec::new();
-    let node = spec.get("nodeName");
+    let node = of.get("nodeName");
     if node.is_present() && node.is_empty() {
-        errors.invalid(&node, "must be either unset or set to a non-empty string");
+        errors.invalid(&node, no_node);
     } else if node.is_present() {
         set.push("`nodeName`");
         checks::subdomain(&node, errors);
     }
-    let selector = spec.get("nodeSelector");
+    let selector = of.get("nodeSelector");
     if selector.is_present() {
         set.push("`nodeSelector`");
         node_selector(&selector, false, errors);
         let terms = selector.get("nodeSelectorTerms");
-        if terms.len() != 1 {
+        if slice && terms.len() != 1 {
             errors.invalid(&terms, "must have exactly one node selector term");
         }
     }
-    for field in ["allNodes", "perDeviceNodeSelection"] {
-        match spec.get(field).opt_bool() {
-            Some(true) => set.push(if field == "allNodes" { "`allNodes`" } else { "`perDeviceNodeSelection`" }),
-            Some(false) => errors.invalid(&spec.get(field), "must be either unset or set to true"),
+    let flags = [("allNodes", "`allNodes`"), ("perDeviceNodeSelection", "`perDeviceNodeSelection`")];
+    for &(field, shown) in &flags[..if slice { 2 } else { 1 }] {
+        match of.get(field).opt_bool() {
+            Some(true) => set.push(shown),
+            Some(false) => errors.invalid(&of.get(field), "must be either unset or set to true"),
             None => {}
         }
     }
     match set.len() {
-        0 => errors.required(spec, RULE),
+        0 => errors.required(of, none),
         1 => {}
-        _ => errors.invalid_value(
-            spec,
-            format!("{{{}}}", set.join(", ")),
-            format!("{RULE}, but multiple fields are set"),
-        ),
+        _ => errors.invalid_value(of, format!("{{{}}}", set.join(", ")), several),
     }
 }
 
@@ -328,35 +332,14 @@ fn counter_set(set: &Cursor<'_>, named: &'static str, errors: &mut Errors) {
 
 fn node_of_device(device: &Cursor<'_>, each: bool, errors: &mut Errors) {
     const RULE: &str = "exactly one of `nodeName`, `nodeSelector`, or `allNodes` is required when `perDeviceNodeSelection` is set to true in the ResourceSlice spec";
-    let (node, selector, all) = (device.get("nodeName"), device.get("nodeSelector"), device.get("allNodes"));
     if !each {
-        if node.is_present() || selector.is_present() || all.is_present() {
+        if ["nodeName", "nodeSelector", "allNodes"].iter().any(|field| device.get(field).is_present()) {
             let message = "`nodeName`, `nodeSelector` and `allNodes` can only be set if `perDeviceNodeSelection` is set to true in the ResourceSlice spec";
             errors.invalid_value(device, Value::Null, message);
         }
         return;
     }
-    let mut set = Vec::new();
-    if node.is_present() && node.is_empty() {
-        errors.invalid(&node, "must not be empty");
-    } else if node.is_present() {
-        set.push("`nodeName`");
-        checks::subdomain(&node, errors);
-    }
-    if selector.is_present() {
-        set.push("`nodeSelector`");
-        node_selector(&selector, false, errors);
-    }
-    match all.opt_bool() {
-        Some(true) => set.push("`allNodes`"),
-        Some(false) => errors.invalid(&all, "must be either unset or set to true"),
-        None => {}
-    }
-    match set.len() {
-        0 => errors.required(device, RULE),
-        1 => {}
-        _ => errors.invalid_value(device, format!("{{{}}}", set.join(", ")), RULE),
-    }
+    nodes(device, "must not be empty", false, (RULE, RULE), errors);
 }
 
 /// Conditions under which a device is bound, or not.

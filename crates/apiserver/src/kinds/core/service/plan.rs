@@ -122,6 +122,6 @@ impl<'a> Plan<'a> {
 /// The node ports and health check port of a stored service.
 pub(super) fn all_ports(service: &Value) -> Vec<i64> {
     let mut ports = node_ports(service);
-    ports.extend(Some(value::int_at(service, &["spec", "healthCheckNodePort"])).filter(|p| *p != 0));
+    ports.extend(Some(value::int_at(service, HEALTH_CHECK_PORT)).filter(|p| *p != 0));
     ports
 }

@@ -9,6 +9,7 @@ use pintle_api::time;
 use serde_json::Value;
 
 use super::alloc::{Family, address_object};
+use super::plan::HEALTH_CHECK_PORT;
 use super::ports::{Bounds, PortError, Ports, range_text};
 use super::{cluster_ips, is_headless, needs_cluster_ip};
 use crate::kinds::{checks, value};
@@ -45,7 +46,7 @@ fn held(service: &Value) -> Vec<i64> {
             ports.push(number);
         }
     }
-    let health = value::int_at(service, &["spec", "healthCheckNodePort"]);
+    let health = value::int_at(service, HEALTH_CHECK_PORT);
     if health != 0 && seen.get(&health).is_none_or(|protocols| protocols.contains("TCP")) {
         ports.push(health);
     }
@@ -174,11 +175,11 @@ fn of_service(
         return (true, not_allocated, format!("Cluster IP [{family}]: {ip} is not allocated; repairing"));
     };
     let wrong =
-        format!("the ClusterIP [{family}]: {ip} for Service {namespace}/{name} has a wrong reference; repairing");
+        || format!("the ClusterIP [{family}]: {ip} for Service {namespace}/{name} has a wrong reference; repairing");
     match parent(object) {
-        Err(()) => return (true, not_allocated, wrong),
+        Err(()) => return (true, not_allocated, wrong()),
         Ok(of) if of != (namespace, name) => match by_name.get(&of) {
-            None => return (true, not_allocated, wrong),
+            None => return (true, not_allocated, wrong()),
             Some(other) if cluster_ips(other).contains(&&*ip.to_string()) => {
                 let message =
                     format!("Cluster IP [{family}]:{ip} was assigned to multiple services; please recreate service");
