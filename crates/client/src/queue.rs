@@ -82,6 +82,9 @@ impl Counted {
     }
 }
 
+/// As good as for ever: 30 years.
+const FOR_EVER: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
+
 /// Limits of a queue.
 #[derive(Clone, Debug)]
 pub struct QueueOptions {
@@ -239,7 +242,9 @@ impl<K: Clone + Eq + Hash + Send + Sync + 'static> WorkQueue<K> {
         if state.closed {
             return;
         }
-        let at = Instant::now() + delay;
+        let now = Instant::now();
+        // No clock goes as far as some delays that users ask for.
+        let at = now.checked_add(delay).unwrap_or(now + FOR_EVER);
         if let Some(old) = state.due.get(&key).copied() {
             if old.0 <= at {
                 return;
@@ -468,6 +473,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn delays() {
         let s = Duration::from_secs;
+        let never = WorkQueue::<&str>::default();
+        never.add_after("a", Duration::MAX);
+        assert!(!never.is_idle() && never.is_empty());
         let q = WorkQueue::<&str>::default();
         let began = Instant::now();
         q.add_after("late", s(10));

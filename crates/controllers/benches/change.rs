@@ -8,13 +8,14 @@ mod common;
 use std::sync::Arc;
 use std::time::Instant;
 
-use common::{Cluster, cpu};
+use common::Cluster;
 use futures::{StreamExt, stream};
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use pintle_client::{Change, Patch};
 use pintle_store::MemoryStore;
+use pintle_testkit::cpu;
 use serde_json::{Value, json};
 
 /// How often each change is made.

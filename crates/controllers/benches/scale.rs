@@ -8,11 +8,12 @@ mod common;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use common::{Cluster, cpu};
+use common::Cluster;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::DeleteOptions;
 use pintle_api::resources::by_kind;
 use pintle_store::{EmbeddedOptions, EmbeddedStore};
+use pintle_testkit::cpu;
 use serde_json::json;
 
 const REPLICAS: usize = 1000;

@@ -1,11 +1,11 @@
-//! Evicts pods that take more of the node's disk than they may: emptyDir volumes with a size limit, and containers with
-//! a limit of ephemeral storage.
+//! Evicts pods that take more of the node's disk than they may: emptyDir volumes with a size limit, containers with a
+//! limit of ephemeral storage, and such pods as a whole.
 
 use crate::kubelet::Shared;
 use crate::pod::spec;
 use crate::pod::status::Ending;
 use crate::volumes::volume_dir;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{EmptyDirVolumeSource, Pod, Volume};
 use pintle_api::quantity::Quantity as Amount;
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt as _;
@@ -46,23 +46,25 @@ fn disk_usage(path: &Path) -> DiskUsage {
 /// volumes that are no memory.
 pub async fn usage_of(k: &Shared, pod: &Pod) -> DiskUsage {
     let r = spec::PodRef::of(pod);
-    let mut used = DiskUsage::default();
-    for written in writable(k, &r.uid).await.into_values() {
-        used += written;
-    }
-    let dir = k.config.pod_dir(&r.uid);
-    let mut paths = vec![k.config.pod_log_dir(&r)];
-    for v in spec::spec(pod).volumes.iter().flatten() {
-        if v.empty_dir.as_ref().is_some_and(|e| e.medium.as_deref().unwrap_or_default().is_empty()) {
-            paths.push(volume_dir(&dir, "empty-dir", &v.name));
-        }
-    }
-    let walked = tokio::task::spawn_blocking(move || {
-        let mut used = DiskUsage::default();
-        paths.iter().for_each(|p| used += disk_usage(p));
-        used
-    });
-    used += walked.await.unwrap_or_default();
+    let writable = writable(k, &r.uid).await;
+    let (logs, volumes) = (k.config.pod_log_dir(&r), empty_dirs(pod, &k.config.pod_dir(&r.uid)));
+    tokio::task::spawn_blocking(move || total(&writable, &logs, &volumes)).await.unwrap_or_default()
+}
+
+/// Its emptyDir volumes that are no memory.
+fn empty_dirs(pod: &Pod, dir: &Path) -> Vec<PathBuf> {
+    let all = spec::spec(pod).volumes.iter().flatten();
+    all.filter(|v| on_disk(v).is_some()).map(|v| volume_dir(dir, "empty-dir", &v.name)).collect()
+}
+
+fn on_disk(v: &Volume) -> Option<&EmptyDirVolumeSource> {
+    v.empty_dir.as_ref().filter(|e| e.medium.as_deref().unwrap_or_default().is_empty())
+}
+
+fn total(writable: &BTreeMap<String, DiskUsage>, logs: &Path, volumes: &[PathBuf]) -> DiskUsage {
+    let mut used = disk_usage(logs);
+    writable.values().for_each(|w| used += *w);
+    volumes.iter().for_each(|v| used += disk_usage(v));
     used
 }
 
@@ -81,12 +83,14 @@ async fn writable(k: &Shared, uid: &str) -> BTreeMap<String, DiskUsage> {
 struct Limits {
     volumes: Vec<(String, String, i64, PathBuf)>,
     containers: BTreeMap<String, (String, i64)>,
+    total: Option<Amount>,
+    /// Volumes that count for the total.
+    empty_dirs: Vec<PathBuf>,
 }
 
 fn limits(pod: &Pod, dir: &Path) -> Limits {
     let volumes = spec::spec(pod).volumes.iter().flatten().filter_map(|v| {
-        let source = v.empty_dir.as_ref().filter(|e| e.medium.as_deref().unwrap_or_default().is_empty())?;
-        let text = &source.size_limit.as_ref()?.0;
+        let text = &on_disk(v)?.size_limit.as_ref()?.0;
         let limit = Amount::parse(text).ok()?.value();
         (limit > 0).then(|| (v.name.clone(), text.clone(), limit, volume_dir(dir, "empty-dir", &v.name)))
     });
@@ -94,7 +98,12 @@ fn limits(pod: &Pod, dir: &Path) -> Limits {
         let limit = spec::limit(c, "ephemeral-storage").filter(|l| !l.is_zero())?;
         Some((c.name.clone(), (limit.to_string(), limit.value())))
     });
-    Limits { volumes: volumes.collect(), containers: containers.collect() }
+    Limits {
+        volumes: volumes.collect(),
+        containers: containers.collect(),
+        total: spec::pod_total(pod, "ephemeral-storage", true).filter(|l| !l.is_zero()),
+        empty_dirs: empty_dirs(pod, dir),
+    }
 }
 
 /// What the pod exceeds, in upstream's words; `writable` is what containers wrote to their own file systems.
@@ -103,6 +112,9 @@ fn excess(l: &Limits, logs: &Path, writable: &BTreeMap<String, DiskUsage>) -> Op
         if disk_usage(path).bytes > *limit {
             return Some(format!("Usage of EmptyDir volume {name:?} exceeds the limit {text:?}. "));
         }
+    }
+    if let Some(limit) = l.total.filter(|limit| total(writable, logs, &l.empty_dirs).bytes > limit.value()) {
+        return Some(format!("Pod ephemeral local storage usage exceeds the total limit of containers {limit}. "));
     }
     for (name, (text, limit)) in &l.containers {
         let mut used = writable.get(name).copied().unwrap_or_default();
@@ -126,10 +138,10 @@ pub async fn check(k: &Arc<Shared>) {
         };
         let r = spec::PodRef::of(&pod);
         let l = limits(&pod, &k.config.pod_dir(&r.uid));
-        if l.volumes.is_empty() && l.containers.is_empty() {
+        if l.volumes.is_empty() && l.total.is_none() {
             continue;
         }
-        let writable = if l.containers.is_empty() { BTreeMap::new() } else { writable(k, &r.uid).await };
+        let writable = if l.total.is_some() { writable(k, &r.uid).await } else { BTreeMap::new() };
         let logs = k.config.pod_log_dir(&r);
         let looked = tokio::task::spawn_blocking(move || excess(&l, &logs, &writable)).await;
         let Ok(Some(message)) = looked else { continue };
@@ -149,16 +161,22 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let p = pod(
             "spec: {volumes: [{name: v, emptyDir: {sizeLimit: 8Ki}}, {name: m, emptyDir: {medium: Memory, sizeLimit: 1}}],
-                    containers: [{name: c, resources: {limits: {ephemeral-storage: 16Ki}}}]}",
+                    containers: [{name: c, resources: {limits: {ephemeral-storage: 16Ki}}},
+                        {name: d, resources: {limits: {ephemeral-storage: 64Ki}}}]}",
         );
         let l = limits(&p, dir.path());
         let logs = dir.path().join("logs");
         let at = volume_dir(dir.path(), "empty-dir", "v");
         std::fs::create_dir_all(&at).unwrap();
         assert_eq!(excess(&l, &logs, &BTreeMap::new()), None);
-        let writable = [("c".to_string(), DiskUsage { bytes: 20 << 10, inodes: 1 })].into();
+        let wrote = |c: i64, d: i64| -> BTreeMap<String, DiskUsage> {
+            [("c", c), ("d", d)].map(|(name, n)| (name.to_string(), DiskUsage { bytes: n << 10, inodes: 1 })).into()
+        };
+        assert_eq!(excess(&l, &logs, &wrote(10, 50)), None);
         let text = "Container c exceeded its local ephemeral storage limit \"16Ki\". ";
-        assert_eq!(excess(&l, &logs, &writable).as_deref(), Some(text));
+        assert_eq!(excess(&l, &logs, &wrote(20, 0)).as_deref(), Some(text));
+        let text = "Pod ephemeral local storage usage exceeds the total limit of containers 80Ki. ";
+        assert_eq!(excess(&l, &logs, &wrote(20, 61)).as_deref(), Some(text));
         std::fs::write(at.join("f"), vec![1; 64 << 10]).unwrap();
         let text = "Usage of EmptyDir volume \"v\" exceeds the limit \"8Ki\". ";
         assert_eq!(excess(&l, &logs, &BTreeMap::new()).as_deref(), Some(text));

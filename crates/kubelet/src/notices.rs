@@ -79,4 +79,20 @@ mod tests {
         growth.wait().await.unwrap();
         assert!(Notices::of_file(&path).is_err(), "there is no new file yet");
     }
+
+    #[tokio::test]
+    async fn files_that_come_and_go_are_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let (a, b) = (dir.path().join("a"), dir.path().join("b"));
+        let mut notices = Notices::of_directory(dir.path()).unwrap();
+        let steps: [&dyn Fn() -> io::Result<()>; 3] =
+            [&|| std::fs::write(&a, "x"), &|| std::fs::rename(&a, &b), &|| std::fs::remove_file(&b)];
+        for step in steps {
+            assert!(notices.wait().now_or_never().is_none(), "nothing happened yet");
+            step().unwrap();
+            notices.wait().await.unwrap();
+        }
+        std::fs::write(&a, "x").unwrap();
+        assert!(Notices::of_directory(&a).is_err(), "a file is no directory");
+    }
 }

@@ -15,14 +15,9 @@ use pintle_client::client::encode;
 use pintle_client::{Client, Informers, ListParams, WriteParams};
 use pintle_scheduler::Config;
 use pintle_store::{EmbeddedOptions, EmbeddedStore};
+use pintle_testkit::cpu;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
-
-/// Processor time of this process so far, in seconds.
-fn cpu() -> f64 {
-    let t = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-    t.tv_sec as f64 + t.tv_nsec as f64 / 1e9
-}
 
 fn kind(name: &str) -> &'static Resource {
     by_kind("v1", name).expect("a built-in kind")

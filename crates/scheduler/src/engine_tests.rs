@@ -348,6 +348,23 @@ fn remembered_room_is_true() {
     assert!(nominations > 5 && rooms > 500, "{nominations} {rooms}");
 }
 
+/// A promise stands in the way of every pod but the one that has it.
+#[test]
+fn own_promises_are_not_in_the_way() {
+    let mut e = engine();
+    e.set_node(&node("n", "2"), 0);
+    for name in ["a", "b"] {
+        e.set_pod(None, &running(name, "n", 0, "700m", "", json!({})), 0);
+    }
+    let vips = ["one", "two"].map(|name| important(name, 9, "1500m"));
+    e.set_pod(None, &vips[0], 0);
+    assert_eq!(failure(&mut e, 0).nominate.as_deref(), Some("n"));
+    for (i, finds_room) in [(1, false), (0, true), (1, false)] {
+        let [[remembered, anew]] = e.profiles[0].rooms_of(&vips[i], &mut e.cache, &mut e.search).try_into().unwrap();
+        assert_eq!((anew.starts_with("Ok"), remembered), (finds_room, anew.clone()), "{}", vips[i].name);
+    }
+}
+
 /// What is remembered of nodes for pods alike must be what they would say if they were asked again.
 #[test]
 fn remembered_scores_are_true() {

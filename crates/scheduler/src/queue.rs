@@ -220,7 +220,8 @@ impl Queue {
     fn requeue(&mut self, uid: &str, event: &'static str, now: u64) {
         let Some((queued, _)) = self.pods.get(uid) else { return };
         let doublings = queued.attempts.saturating_sub(1).min(16);
-        let until = queued.stamp + (self.initial_backoff << doublings).min(self.max_backoff);
+        let backoff = self.initial_backoff.saturating_mul(1 << doublings).min(self.max_backoff);
+        let until = queued.stamp.saturating_add(backoff);
         self.put(uid, if until > now { Place::Backoff(until) } else { Place::Active }, event);
     }
 

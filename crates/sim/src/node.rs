@@ -5,10 +5,12 @@ use std::net::IpAddr;
 
 use jiff::Timestamp;
 use pintle_api::time;
+use pintle_client::Meta;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::config::Config;
+use crate::rules::{Condition, holds};
 
 /// Annotation of simulated nodes, and what it says; the same as kwok's.
 pub const FAKE: (&str, &str) = ("kwok.x-k8s.io/node", "fake");
@@ -21,17 +23,8 @@ pub const DEFAULT_GROUP: &str = "sim";
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Node {
-    pub(crate) metadata: Metadata,
+    pub(crate) metadata: Meta,
     pub(crate) status: Status,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-pub(crate) struct Metadata {
-    pub name: String,
-    pub uid: String,
-    pub labels: BTreeMap<String, String>,
-    pub annotations: BTreeMap<String, String>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -40,14 +33,6 @@ pub(crate) struct Status {
     pub conditions: Vec<Condition>,
     pub addresses: Vec<Address>,
     pub capacity: BTreeMap<String, Value>,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-pub(crate) struct Condition {
-    #[serde(rename = "type")]
-    pub kind: String,
-    pub status: String,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -66,7 +51,7 @@ impl Node {
     }
 
     pub(crate) fn is_ready(&self) -> bool {
-        self.status.conditions.iter().any(|c| c.kind == "Ready" && c.status == "True")
+        holds(&self.status.conditions, "Ready")
     }
 
     /// The addresses that pods on its own network have.

@@ -115,6 +115,11 @@ pub(crate) struct Running {
     pub started_at: Option<Timestamp>,
 }
 
+/// Whether a condition holds.
+pub(crate) fn holds(conditions: &[Condition], kind: &str) -> bool {
+    conditions.iter().any(|c| c.kind == kind && c.status == "True")
+}
+
 /// What is to be done about a pod now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Next {
@@ -141,8 +146,7 @@ impl Pod {
 
     /// Whether the conditions that others keep let it be ready.
     pub(crate) fn gates_open(&self) -> bool {
-        let open = |g: &Gate| self.condition(&g.condition_type).is_some_and(|c| c.status == "True");
-        self.spec.readiness_gates.iter().all(open)
+        self.spec.readiness_gates.iter().all(|g| holds(&self.status.conditions, &g.condition_type))
     }
 
     pub(crate) fn is_finished(&self) -> bool {
@@ -193,6 +197,7 @@ pub fn decide(pod: &Pod, rules: &Rules, now: Timestamp) -> Next {
         let left = left(rules.start_delay, bound.or(pod.metadata.creation_timestamp), now);
         return if left.is_zero() { Next::Start } else { Next::After(left) };
     };
+    let mut next = Next::Nothing;
     if let Some((runs_for, code)) = pod.end(rules) {
         let ends = match (pod.spec.restart_policy.as_str(), code) {
             ("Never", _) | ("OnFailure", 0) => Next::Finish(code),
@@ -206,15 +211,10 @@ pub fn decide(pod: &Pod, rules: &Rules, now: Timestamp) -> Next {
         if left.is_zero() {
             return ends;
         }
-        if pod.gates_open() == is_ready(pod) {
-            return Next::After(left);
-        }
+        next = Next::After(left);
     }
-    if pod.gates_open() == is_ready(pod) { Next::Nothing } else { Next::Ready(pod.gates_open()) }
-}
-
-fn is_ready(pod: &Pod) -> bool {
-    pod.condition("Ready").is_some_and(|c| c.status == "True")
+    let open = pod.gates_open();
+    if open == holds(&pod.status.conditions, "Ready") { next } else { Next::Ready(open) }
 }
 
 #[cfg(test)]

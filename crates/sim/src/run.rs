@@ -1,5 +1,6 @@
 //! The simulation at work: nodes are made, their Leases renewed, and what was decided of pods is written.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +10,8 @@ use parking_lot::Mutex;
 use pintle_api::resources::{Resource, by_kind};
 use pintle_client::client::encode;
 use pintle_client::{
-    Change, Client, Clock, Informers, Key, ListParams, Patch, QueueOptions, Scope, View, WorkQueue, WriteParams,
+    Change, Client, Clock, Informers, Key, ListParams, Patch, QueueOptions, Scope, UnlessGone, View, WorkQueue,
+    WriteParams,
 };
 use serde_json::Value;
 use tokio::sync::mpsc;
@@ -99,7 +101,6 @@ pub async fn run(
     let bound = Scope { fields: "spec.nodeName!=".into(), ..Scope::default() };
     let pods = informers.scoped(kinds.pod, &bound).view::<Pod>();
     pods.add_index(BY_NODE, |p| vec![p.spec.node_name.clone()]);
-    let concurrency = config.concurrency;
     let sim = Arc::new(Sim {
         node_ips: Mutex::new(Addresses::new(config.node_addresses.clone())),
         pod_ips: Mutex::new(Addresses::new(config.pod_addresses.clone())),
@@ -116,26 +117,12 @@ pub async fn run(
     let mut tasks = JoinSet::new();
     tokio::select! {
         () = informers.synced() => {}
-        () = shutdown.cancelled() => return Ok(()),
+        () = shutdown.cancelled() => return sim.leave().await,
     }
     follow(&sim, news);
     tasks.spawn(heartbeats(sim.clone(), received));
-    let (me, queue) = (sim.clone(), sim.queue.clone());
-    tasks.spawn(async move {
-        let work = move |key: Key| {
-            let sim = me.clone();
-            async move { sim.pod(&key).await }
-        };
-        queue.run(concurrency, work).await;
-    });
-    let (me, queue) = (sim.clone(), sim.nodes_queue.clone());
-    tasks.spawn(async move {
-        let work = move |key: Key| {
-            let sim = me.clone();
-            async move { sim.node(&key).await }
-        };
-        queue.run(concurrency, work).await;
-    });
+    tasks.spawn(drive(sim.clone(), sim.queue.clone(), |sim, key| async move { sim.pod(&key).await }));
+    tasks.spawn(drive(sim.clone(), sim.nodes_queue.clone(), |sim, key| async move { sim.node(&key).await }));
     let outcome = tokio::select! {
         made = sim.make_nodes(ready) => match made {
             Ok(()) => {
@@ -149,10 +136,17 @@ pub async fn run(
     sim.queue.shutdown();
     sim.nodes_queue.shutdown();
     tasks.shutdown().await;
-    if sim.config.remove {
-        sim.remove_nodes().await?;
-    }
+    sim.leave().await?;
     outcome
+}
+
+/// Works a queue until it is shut down.
+async fn drive<F, R>(sim: Arc<Sim>, queue: WorkQueue<Key>, work: F)
+where
+    F: Fn(Arc<Sim>, Key) -> R + Send + Sync + 'static,
+    R: Future<Output = pintle_client::Result<Option<Duration>>> + Send,
+{
+    queue.run(sim.config.concurrency, move |key| work(sim.clone(), key)).await;
 }
 
 /// What failed is tried again soon.
@@ -229,7 +223,7 @@ async fn heartbeats(sim: Arc<Sim>, mut news: mpsc::UnboundedReceiver<News>) {
             match change {
                 News::Node(name) => {
                     leases.add(name.clone(), now, fastrand::f64());
-                    statuses.add(name, now, 1.0);
+                    statuses.add(name, now, fastrand::f64());
                 }
                 News::Gone(name) => {
                     leases.remove(&name);
@@ -254,20 +248,12 @@ async fn heartbeats(sim: Arc<Sim>, mut news: mpsc::UnboundedReceiver<News>) {
     }
 }
 
-/// Nothing is left to do about an object that is gone.
-fn unless_gone<T>(answer: pintle_client::Result<T>) -> pintle_client::Result<()> {
-    match answer {
-        Err(e) if !e.is_not_found() => Err(e),
-        _ => Ok(()),
-    }
-}
-
 impl Sim {
     fn owns(&self, pod: &Pod) -> bool {
         self.nodes.get(&pod.spec.node_name).is_some_and(|n| n.is_of(&self.config.group))
     }
 
-    fn node_addresses(&self, name: &str) -> Result<Vec<std::net::IpAddr>> {
+    fn node_addresses(&self, name: &str) -> Result<Vec<IpAddr>> {
         self.node_ips.lock().take(name).ok_or(Error::Full("nodes"))
     }
 
@@ -302,7 +288,11 @@ impl Sim {
         Ok(())
     }
 
-    async fn remove_nodes(&self) -> Result<()> {
+    /// Removes the nodes, when that is wanted in the end.
+    async fn leave(&self) -> Result<()> {
+        if !self.config.remove {
+            return Ok(());
+        }
         let mine = ListParams { labels: format!("{}={}", node::GROUP, self.config.group), ..ListParams::default() };
         let gone = self.client.delete_collection(self.kinds.node, "", &mine, &DeleteOptions::default()).await;
         gone.map_err(|e| Error::Api("cannot remove the nodes".into(), e))
@@ -351,7 +341,8 @@ impl Sim {
         status: &Value,
     ) -> pintle_client::Result<()> {
         let patch = Patch::strategic(status)?;
-        unless_gone(self.client.patch(kind, namespace, name, "status", patch, &WriteParams::default()).await)
+        let params = WriteParams::default();
+        self.client.patch(kind, namespace, name, "status", patch, &params).await.unless_gone().map(drop)
     }
 
     /// Does what is to be done about a pod; says when to look again.
@@ -381,8 +372,8 @@ impl Sim {
                     preconditions: Some(Preconditions { uid: Some(m.uid.clone()), ..Preconditions::default() }),
                     ..DeleteOptions::default()
                 };
-                unless_gone(self.client.delete(self.kinds.pod, &m.namespace, &m.name, &options).await)?;
-                return Ok(None);
+                let gone = self.client.delete(self.kinds.pod, &m.namespace, &m.name, &options).await;
+                return gone.unless_gone().map(|_| None);
             }
         };
         self.write_status(self.kinds.pod, &m.namespace, &m.name, &status).await?;
@@ -390,7 +381,7 @@ impl Sim {
     }
 
     /// The addresses that a pod starts with, and those of its node.
-    fn start(&self, pod: &Pod) -> Option<(Vec<std::net::IpAddr>, Vec<std::net::IpAddr>)> {
+    fn start(&self, pod: &Pod) -> Option<(Vec<IpAddr>, Vec<IpAddr>)> {
         let host = self.nodes.get(&pod.spec.node_name)?.addresses();
         if pod.spec.host_network {
             return Some((host.clone(), host));
@@ -398,3 +389,7 @@ impl Sim {
         Some((self.pod_ips.lock().take(&pod.metadata.uid)?, host))
     }
 }
+
+#[cfg(test)]
+#[path = "run_tests.rs"]
+mod tests;

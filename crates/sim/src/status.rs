@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use pintle_api::time;
 use serde_json::{Value, json};
 
-use crate::rules::{Container, Pod};
+use crate::rules::{Container, Pod, holds};
 
 /// Exit status of what was stopped by SIGTERM.
 const TERMINATED: i32 = 143;
@@ -17,7 +17,7 @@ fn condition(pod: &Pod, kind: &str, is: bool, reason: &str, now: &str) -> Value 
         "status": if is { "True" } else { "False" },
         "observedGeneration": pod.metadata.generation,
     });
-    if pod.condition(kind).is_none_or(|c| (c.status == "True") != is) {
+    if pod.condition(kind).is_none() || holds(&pod.status.conditions, kind) != is {
         out["lastTransitionTime"] = now.into();
     }
     if !reason.is_empty() {

@@ -6,6 +6,7 @@
 pub mod binary;
 pub mod cluster;
 pub mod command;
+pub mod cpu;
 pub mod images;
 pub mod machine;
 pub mod registry;
@@ -13,6 +14,7 @@ pub mod wait;
 
 pub use cluster::{Cluster, Options};
 pub use command::Output;
+pub use cpu::cpu;
 pub use machine::Machine;
 pub use registry::Registry;
 pub use wait::until;

@@ -54,10 +54,3 @@ impl Cluster {
         self.client.of::<T>().create(&object).await.expect("it is accepted")
     }
 }
-
-/// Processor time of this process so far, in seconds.
-pub fn cpu() -> f64 {
-    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    let after = stat.rsplit(") ").next().unwrap_or_default().to_owned();
-    after.split(' ').skip(11).take(2).filter_map(|t| t.parse::<f64>().ok()).sum::<f64>() / 100.0
-}

@@ -2,7 +2,8 @@
 
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
-use jiff::{Span, Timestamp, ToSpan};
+use jiff::{SignedDuration, Timestamp, ToSpan};
+use pintle_api::duration;
 
 /// A schedule: bits of the minutes, hours, days, months and weekdays it names.
 #[derive(Clone, Debug)]
@@ -14,8 +15,8 @@ pub struct Schedule {
     weekdays: u64,
     /// Whether a day must fit both fields; when both are restricted one of them is enough.
     both: bool,
-    /// `@every`: the time between runs instead.
-    every: Option<Span>,
+    /// `@every`: the time between runs instead, in whole seconds and at least one.
+    every: Option<SignedDuration>,
 }
 
 const MONTHS: [&str; 12] = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"];
@@ -63,10 +64,8 @@ fn field(text: &str, min: u32, max: u32, names: &[&str]) -> Result<(u64, bool), 
         if step == 0 {
             return Err(format!("step of range should be a positive number: {part}"));
         }
-        let mut i = from;
-        while i <= to {
+        for i in (from..=to).step_by(usize::try_from(step).unwrap_or(usize::MAX)) {
             bits |= 1 << if max == 6 { i % 7 } else { i };
-            i += step;
         }
     }
     Ok((bits, star))
@@ -88,9 +87,9 @@ impl Schedule {
             other => other,
         };
         if let Some(every) = fields.strip_prefix("@every ") {
-            let span: Span = every.trim().parse().map_err(|e| format!("failed to parse duration {text}: {e}"))?;
-            let all = Self { minutes: 0, hours: 0, days: 0, months: 0, weekdays: 0, both: true, every: Some(span) };
-            return Ok(all);
+            let nanos = duration::nanoseconds(every).map_err(|e| format!("failed to parse duration {text}: {e}"))?;
+            let every = Some(SignedDuration::from_secs((nanos / 1_000_000_000).max(1)));
+            return Ok(Self { minutes: 0, hours: 0, days: 0, months: 0, weekdays: 0, both: true, every });
         }
         let parts: Vec<&str> = fields.split_whitespace().collect();
         let [minutes, hours, days, months, weekdays] = parts.as_slice() else {
@@ -114,9 +113,8 @@ impl Schedule {
     /// The first time after `after` at which it runs; `None` when there is none in the next years.
     #[must_use]
     pub fn next(&self, after: Timestamp, zone: &TimeZone) -> Option<Timestamp> {
-        if let Some(span) = self.every {
-            let next = after.to_zoned(zone.clone()).checked_add(span).ok()?.timestamp();
-            return Timestamp::from_second(next.as_second()).ok();
+        if let Some(every) = self.every {
+            return Timestamp::from_second(after.checked_add(every).ok()?.as_second()).ok();
         }
         let start = after.to_zoned(zone.clone()).datetime();
         let mut t = start.with().second(0).subsec_nanosecond(0).build().ok()?.checked_add(1.minute()).ok()?;
@@ -168,6 +166,11 @@ mod tests {
             ("30 2 * * *", "America/New_York", "2024-03-10T00:00:00Z", "2024-03-11T06:30:00Z"),
             ("0 12 * * 7", "UTC", "2024-01-01T00:00:00Z", "2024-01-07T12:00:00Z"),
             ("1-10/3,50 * * * *", "UTC", "2024-01-01T00:08:00Z", "2024-01-01T00:10:00Z"),
+            ("5/4294967295 * * * *", "UTC", "2024-01-01T00:00:00Z", "2024-01-01T00:05:00Z"),
+            ("@every 1h30m", "UTC", "2024-01-01T00:00:00.5Z", "2024-01-01T01:30:00Z"),
+            // What is less than a second is one: time must pass.
+            ("@every 500ms", "UTC", "2024-01-01T00:00:00Z", "2024-01-01T00:00:01Z"),
+            ("@every -1h", "UTC", "2024-01-01T00:00:00Z", "2024-01-01T00:00:01Z"),
         ] {
             let zone = TimeZone::get(zone).unwrap();
             let got = Schedule::parse(text).unwrap().next(after.parse().unwrap(), &zone);

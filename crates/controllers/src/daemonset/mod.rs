@@ -108,7 +108,7 @@ impl Controller {
             Synced::Current(r) => *r,
             Synced::Collision => {
                 let mut s = set.status.clone().unwrap_or_default();
-                s.collision_count = Some(s.collision_count.unwrap_or(0) + 1);
+                s.collision_count = Some(s.collision_count.unwrap_or(0).saturating_add(1));
                 status::put(&self.cx.client, resource_of::<DaemonSet>(), &object, &s).await?;
                 return Ok(None);
             }

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::apps::v1::{Deployment, DeploymentCondition, DeploymentStatus, ReplicaSet};
+use k8s_openapi::api::apps::v1::{Deployment, DeploymentCondition, DeploymentStatus, ReplicaSet, ReplicaSetStatus};
 use pintle_client::clock::{since, time};
 
-use super::replicasets::{desired, max_unavailable, name_of, sum};
+use super::replicasets::{desired, max_unavailable, name_of, size, sum};
 
 pub const CREATE_ERROR: &str = "ReplicaSetCreateError";
 const AVAILABLE: &str = "NewReplicaSetAvailable";
@@ -80,20 +80,19 @@ pub fn paused(d: &Deployment, now: Timestamp) -> Option<DeploymentStatus> {
 /// The status that follows from the ReplicaSets, the conditions of progress left as they are.
 pub fn status(d: &Deployment, all: &[ReplicaSet], new_set: Option<&ReplicaSet>, now: Timestamp) -> DeploymentStatus {
     let old = d.status.clone().unwrap_or_default();
-    let of = |f: fn(&k8s_openapi::api::apps::v1::ReplicaSetStatus) -> i32| -> i32 {
-        all.iter().filter_map(|r| r.status.as_ref()).map(f).sum()
-    };
+    let of = |f: fn(&ReplicaSetStatus) -> i32| sum(all, |r| r.status.as_ref().map_or(0, f));
     let nonzero = |n: i32| (n != 0).then_some(n);
     let available = of(|s| s.available_replicas.unwrap_or(0));
-    let terminating: Vec<i32> = all.iter().filter_map(|r| r.status.as_ref()?.terminating_replicas).collect();
+    let says = |r: &ReplicaSet| r.status.as_ref().is_some_and(|s| s.terminating_replicas.is_some());
     let mut out = DeploymentStatus {
         observed_generation: d.metadata.generation,
         replicas: nonzero(of(|s| s.replicas)),
         updated_replicas: nonzero(new_set.and_then(|r| r.status.as_ref()).map_or(0, |s| s.replicas)),
         ready_replicas: nonzero(of(|s| s.ready_replicas.unwrap_or(0))),
         available_replicas: nonzero(available),
-        unavailable_replicas: nonzero((sum(all) - available).max(0)),
-        terminating_replicas: (!terminating.is_empty() || all.is_empty()).then(|| terminating.iter().sum()),
+        unavailable_replicas: nonzero((sum(all, size) - available).max(0)),
+        terminating_replicas: (all.is_empty() || all.iter().any(says))
+            .then(|| of(|s| s.terminating_replicas.unwrap_or(0))),
         collision_count: old.collision_count,
         conditions: old.conditions,
     };

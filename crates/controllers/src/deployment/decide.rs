@@ -120,7 +120,7 @@ impl Step<'_> {
     /// Brings the newest ReplicaSet's annotations, and the Deployment's revision, up to date.
     fn revise(&mut self) {
         let Some(i) = self.new else { return };
-        let next = revision::max(&self.old_sets()) + 1;
+        let next = revision::next(&self.old_sets());
         let min_ready = self.d.spec.as_ref().and_then(|s| s.min_ready_seconds);
         let rs = &mut self.all[i];
         let mut changed = revision::annotate_new(&self.d, rs, next, true);
@@ -154,9 +154,9 @@ impl Step<'_> {
             return self.revise();
         }
         let hash = template_hash(&self.d);
-        let next = revision::max(&self.all) + 1;
+        let next = revision::next(&self.all);
         let mut rs = new_replica_set(&self.d, &hash);
-        let replicas = scaling::new_size(&self.d, super::replicasets::sum(&self.all), 0);
+        let replicas = scaling::new_size(&self.d, super::replicasets::sum(&self.all, size), 0);
         if let Some(spec) = &mut rs.spec {
             spec.replicas = Some(replicas);
         }

@@ -44,7 +44,7 @@ fn replica_set(d: &Deployment, line: &str) -> ReplicaSet {
     let a = rs.metadata.annotations.get_or_insert_default();
     a.insert(revision::REVISION.into(), f[4].into());
     a.insert(revision::DESIRED.into(), f[3].into());
-    let max = f[3].parse::<i32>().unwrap() + super::super::replicasets::max_surge(d);
+    let max = f[3].parse::<i32>().unwrap().saturating_add(super::super::replicasets::max_surge(d));
     a.insert(revision::MAX.into(), max.to_string());
     rs
 }
@@ -87,6 +87,8 @@ fn steps() {
         ("Rolling 20 2 3", "v2", &["v1 8 8 10 1", "v2 4 2 10 2"], &["v1=15", "v2=7"]),
         ("Rolling 5 0 1", "v1", &["v1 3 3 3 1"], &["v1=5"]),
         ("Rolling 0 1 1", "v1", &["v1 3 3 3 1"], &["v1=0"]),
+        // As many as a number can say, and no surge beyond that.
+        ("Rolling 2147483647 1 0", "v2", &["v1 2147483647 0 2147483647 1"], &["+0"]),
         // Recreate: first none of the old, then all of the new.
         ("Recreate 3 0 0", "v2", &["v1 3 3 3 1"], &["v1=0"]),
         ("Recreate 3 0 0", "v2", &["v1 0 0 3 1"], &["+3"]),

@@ -190,7 +190,7 @@ impl Controller {
                 // The cache is behind; its event brings us back.
                 return Ok(None);
             }
-            status.collision_count = Some(status.collision_count.unwrap_or(0) + 1);
+            status.collision_count = Some(status.collision_count.unwrap_or(0).saturating_add(1));
         } else if error.is_namespace_terminating() {
             return Err(error);
         } else {

@@ -21,8 +21,9 @@ pub fn available(rs: &ReplicaSet) -> i32 {
     rs.status.as_ref().and_then(|s| s.available_replicas).unwrap_or(0)
 }
 
-pub fn sum(all: &[ReplicaSet]) -> i32 {
-    all.iter().map(size).sum()
+/// A number for all of them. What is asked for or said of them may be as large as a number can be.
+pub fn sum(all: &[ReplicaSet], of: impl Fn(&ReplicaSet) -> i32) -> i32 {
+    all.iter().map(of).fold(0, i32::saturating_add)
 }
 
 pub fn desired(d: &Deployment) -> i32 {
@@ -41,6 +42,11 @@ fn bounds(d: &Deployment) -> (i32, i32) {
 
 pub fn max_surge(d: &Deployment) -> i32 {
     if is_rolling(d) { bounds(d).0 } else { 0 }
+}
+
+/// Most pods there may be at a time.
+pub fn most(d: &Deployment) -> i32 {
+    desired(d).saturating_add(max_surge(d))
 }
 
 pub fn max_unavailable(d: &Deployment) -> i32 {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 
-use super::replicasets::{HASH_LABEL, desired, max_surge, same_template};
+use super::replicasets::{HASH_LABEL, desired, most, same_template};
 
 pub const REVISION: &str = "deployment.kubernetes.io/revision";
 const HISTORY: &str = "deployment.kubernetes.io/revision-history";
@@ -30,15 +30,16 @@ pub fn number(rs: &ReplicaSet, key: &str) -> Option<i32> {
     annotation(rs, key)?.parse().ok()
 }
 
-pub fn max(all: &[ReplicaSet]) -> i64 {
-    all.iter().map(of).max().unwrap_or(0)
+/// The revision after all of these.
+pub fn next(all: &[ReplicaSet]) -> i64 {
+    all.iter().map(of).max().unwrap_or(0).saturating_add(1)
 }
 
 /// Writes the sizes that proportional scaling needs; says whether that changed anything.
 pub fn set_sizes(rs: &mut ReplicaSet, d: &Deployment) -> bool {
     let annotations = rs.metadata.annotations.get_or_insert_default();
     let mut changed = false;
-    for (key, value) in [(DESIRED, desired(d)), (MAX, desired(d) + max_surge(d))] {
+    for (key, value) in [(DESIRED, desired(d)), (MAX, most(d))] {
         let value = value.to_string();
         changed |= annotations.insert(key.into(), value.clone()).as_deref() != Some(value.as_str());
     }

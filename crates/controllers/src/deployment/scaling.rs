@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 
-use super::replicasets::{available, by_age, desired, is_rolling, max_surge, max_unavailable, size, sum};
+use super::replicasets::{available, by_age, desired, is_rolling, max_unavailable, most, size, sum};
 use super::revision;
 
 /// New sizes by index.
@@ -13,7 +13,7 @@ pub fn new_size(d: &Deployment, total: i32, current: i32) -> i32 {
     if !is_rolling(d) {
         return desired(d);
     }
-    let limit = desired(d) + max_surge(d);
+    let limit = most(d);
     if total >= limit {
         return current;
     }
@@ -23,7 +23,7 @@ pub fn new_size(d: &Deployment, total: i32, current: i32) -> i32 {
 /// Next size of the newest ReplicaSet of a rolling update, when it changes.
 pub fn roll_new(d: &Deployment, all: &[ReplicaSet], new: usize) -> Option<i32> {
     let current = size(&all[new]);
-    let next = if current > desired(d) { desired(d) } else { new_size(d, sum(all), current) };
+    let next = if current > desired(d) { desired(d) } else { new_size(d, sum(all, size), current) };
     (next != current).then_some(next)
 }
 
@@ -34,7 +34,7 @@ pub fn roll_old(d: &Deployment, all: &[ReplicaSet], new: Option<usize>) -> Sizes
     old.sort_by(|a, b| by_age(&all[*a], &all[*b]));
     let new_unavailable = new.map_or(0, |n| size(&all[n]) - available(&all[n]));
     let min_available = desired(d) - max_unavailable(d);
-    let mut room = sum(all) - min_available - new_unavailable;
+    let mut room = sum(all, size).saturating_sub(min_available).saturating_sub(new_unavailable);
     if old.is_empty() || room <= 0 {
         return Vec::new();
     }
@@ -44,7 +44,7 @@ pub fn roll_old(d: &Deployment, all: &[ReplicaSet], new: Option<usize>) -> Sizes
         *s -= down;
         room -= down;
     }
-    let mut room = all.iter().map(available).sum::<i32>() - min_available;
+    let mut room = sum(all, available) - min_available;
     for s in &mut sizes {
         let down = room.min(*s).max(0);
         *s -= down;
@@ -81,8 +81,8 @@ pub fn proportional(d: &Deployment, all: &[ReplicaSet], new: Option<usize>) -> S
     if !is_rolling(d) {
         return Vec::new();
     }
-    let allowed = if desired(d) > 0 { desired(d) + max_surge(d) } else { 0 };
-    let to_add = allowed - sum(all);
+    let allowed = if desired(d) > 0 { most(d) } else { 0 };
+    let to_add = allowed - sum(all, size);
     let mut order = active;
     // The largest take what rounding leaves; of equal ones the newest when growing, the oldest when shrinking.
     order.sort_by(|a, b| {
@@ -99,7 +99,7 @@ pub fn proportional(d: &Deployment, all: &[ReplicaSet], new: Option<usize>) -> S
         })
         .collect();
     if let Some((_, first)) = sizes.first_mut() {
-        *first = (*first + to_add - added).max(0);
+        *first = (*first + (to_add - added)).max(0);
     }
     sizes
 }
@@ -122,7 +122,7 @@ fn fraction(rs: &ReplicaSet, d: &Deployment) -> i32 {
     if before == 0 {
         return 0;
     }
-    let whole = i64::from(size(rs)) * i64::from(desired(d) + max_surge(d));
+    let whole = i64::from(size(rs)) * i64::from(most(d));
     // Rounded to the nearest.
     let scaled = (2 * whole + i64::from(before)) / (2 * i64::from(before));
     i32::try_from(scaled).unwrap_or(i32::MAX) - size(rs)

@@ -195,7 +195,7 @@ impl Controller {
             };
             sizes.insert(uid, size);
         }
-        Ok(sizes.values().sum())
+        Ok(sizes.into_values().fold(0, i32::saturating_add))
     }
 
     async fn sync(&self, k: &Key) -> Outcome {

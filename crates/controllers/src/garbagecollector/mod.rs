@@ -34,7 +34,7 @@ struct Controller {
     cx: Context,
     graph: Mutex<Graph>,
     /// Resources followed, by group and kind.
-    followed: Mutex<HashMap<(String, String), Informer>>,
+    followed: Mutex<HashMap<(&'static str, &'static str), Informer>>,
     absent: Mutex<Absent>,
     queue: WorkQueue<Key>,
 }
@@ -116,13 +116,13 @@ impl Controller {
                 })
                 .collect();
             for r in gone {
-                followed.remove(&(r.group.to_owned(), r.kind.to_owned()));
+                followed.remove(&(r.group, r.kind));
                 self.cx.informers.stop(r);
                 let tasks = self.graph.lock().forget_resource(r);
                 self.enqueue(tasks);
             }
             for r in resources {
-                followed.entry((r.group.to_owned(), r.kind.to_owned())).or_insert_with(|| {
+                followed.entry((r.group, r.kind)).or_insert_with(|| {
                     let informer = self.cx.informers.get(r);
                     fresh.push(informer.clone());
                     informer
@@ -195,7 +195,7 @@ impl Controller {
     }
 
     fn informer(&self, group: &str, kind: &str) -> Option<Informer> {
-        self.followed.lock().get(&(group.to_owned(), kind.to_owned())).cloned()
+        self.followed.lock().get(&(group, kind)).cloned()
     }
 
     fn resource_of(&self, owner: &OwnerRef) -> Option<&'static Resource> {

@@ -151,11 +151,11 @@ impl Memory {
             return current;
         }
         let changed = |events: &[(Timestamp, i32)], period: Duration| -> i32 {
-            events.iter().filter(|(at, _)| since(*at, now) < period).map(|(_, n)| *n).sum()
+            events.iter().filter(|(at, _)| since(*at, now) < period).map(|(_, n)| *n).fold(0, i32::saturating_add)
         };
         let proposals = rules.policies.iter().flatten().map(|p| {
             let period = Duration::from_secs(u64::try_from(p.period_seconds).unwrap_or(0));
-            let start = current - changed(&self.ups, period) + changed(&self.downs, period);
+            let start = current.saturating_sub(changed(&self.ups, period)).saturating_add(changed(&self.downs, period));
             let percent = f64::from(p.value) / 100.0;
             #[expect(clippy::cast_possible_truncation, reason = "a cast of a float saturates")]
             match (p.type_.as_str(), up) {

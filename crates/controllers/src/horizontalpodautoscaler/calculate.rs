@@ -110,12 +110,12 @@ pub fn requests(pods: &[Pod], container: &str, resource: &str) -> Result<BTreeMa
             continue;
         }
         let sidecars = spec.init_containers.iter().flatten().filter(|c| c.restart_policy.as_deref() == Some("Always"));
-        let mut sum = 0;
+        let mut sum = 0_i64;
         for c in spec.containers.iter().chain(sidecars).filter(|c| container.is_empty() || c.name == container) {
             let Some(q) = c.resources.as_ref().and_then(|r| r.requests.as_ref()?.get(resource)) else {
                 return Err(format!("missing request for {resource} in container {} of Pod {}", c.name, name(pod)));
             };
-            sum += milli(q);
+            sum = milli(q).saturating_add(sum);
         }
         all.insert(name(pod), sum);
     }
@@ -145,8 +145,8 @@ fn ceil(n: f64) -> i32 {
 fn usage(aim: &Aim<'_>, metrics: &Samples) -> Result<(f64, Option<i32>, i64), String> {
     match aim {
         Aim::Average(target) => {
-            let average =
-                metrics.values().map(|s| s.value).sum::<i64>() / i64::try_from(metrics.len()).unwrap_or(1).max(1);
+            let sum = metrics.values().map(|s| s.value).fold(0, i64::saturating_add);
+            let average = sum / i64::try_from(metrics.len()).unwrap_or(1).max(1);
             Ok((float(average) / float(*target), None, average))
         }
         Aim::Utilization(target, requests) => {
@@ -154,7 +154,7 @@ fn usage(aim: &Aim<'_>, metrics: &Samples) -> Result<(f64, Option<i32>, i64), St
             for (pod, sample) in metrics {
                 // A pod that is not known any more.
                 let Some(request) = requests.get(pod) else { continue };
-                (used, requested, n) = (used + sample.value, requested + request, n + 1);
+                (used, requested, n) = (used.saturating_add(sample.value), requested.saturating_add(*request), n + 1);
             }
             if requested == 0 {
                 return Err("no metrics returned matched known pods".into());
@@ -199,7 +199,7 @@ pub fn by_pods(
     let whole = |pod: &String| match aim {
         Aim::Average(target) => *target,
         Aim::Utilization(target, requests) => {
-            requests.get(pod).copied().unwrap_or(0) * i64::from((*target).max(100)) / 100
+            requests.get(pod).copied().unwrap_or(0).saturating_mul((*target).max(100).into()) / 100
         }
     };
     for pod in &groups.missing {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::autoscaling::v2::{CrossVersionObjectReference, MetricIdentifier};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use pintle_api::duration;
 use pintle_api::quantity::Quantity;
 use pintle_client::client::with_query;
 use pintle_client::{Client, Error};
@@ -65,26 +66,6 @@ fn milli(text: &str) -> i64 {
     text.parse::<Quantity>().map_or(0, |q| q.milli_value())
 }
 
-/// A Go duration such as `1m30.5s`, as the resource metrics API writes its windows.
-pub fn window(text: &str) -> Duration {
-    let mut total = 0.0;
-    let mut rest = text;
-    while let Some(end) = rest.find(|c: char| c.is_ascii_alphabetic()) {
-        let Ok(number) = rest[..end].parse::<f64>() else { return Duration::ZERO };
-        let unit_end = rest[end..].find(|c: char| !c.is_ascii_alphabetic()).map_or(rest.len(), |i| end + i);
-        total += number
-            * match &rest[end..unit_end] {
-                "h" => 3600.0,
-                "m" => 60.0,
-                "s" => 1.0,
-                "ms" => 1e-3,
-                _ => return Duration::ZERO,
-            };
-        rest = &rest[unit_end..];
-    }
-    Duration::try_from_secs_f64(total).unwrap_or_default()
-}
-
 /// A selector as text.
 pub fn selector(selector: Option<&LabelSelector>) -> Result<String, String> {
     let Some(s) = selector else { return Ok(String::new()) };
@@ -138,9 +119,12 @@ pub async fn resource(
         }
         let containers = pod.containers.iter().filter(|c| container.is_empty() || c.name == container);
         // A pod that lacks the metric of one container counts as one without.
-        let sum: Option<i64> = containers.map(|c| c.usage.get(resource).map(|q| milli(q))).sum();
-        if let Some(value) = sum {
-            all.insert(pod.metadata.name, Sample { value, at: pod.timestamp, window: window(&pod.window) });
+        let mut uses = containers.map(|c| c.usage.get(resource).map(|q| milli(q)));
+        if let Some(value) = uses.try_fold(0_i64, |sum, n| Some(sum.saturating_add(n?))) {
+            all.insert(
+                pod.metadata.name,
+                Sample { value, at: pod.timestamp, window: duration::parse(&pod.window).unwrap_or_default() },
+            );
         }
     }
     Ok(all)
@@ -217,7 +201,7 @@ pub async fn external(client: &Client, namespace: &str, metric: &MetricIdentifie
     if list.items.is_empty() {
         return Err("no metrics returned from external metrics API".into());
     }
-    Ok(list.items.iter().map(|v| milli(&v.value)).sum())
+    Ok(list.items.iter().map(|v| milli(&v.value)).fold(0, i64::saturating_add))
 }
 
 /// The resource a reference names, built in or discovered.

@@ -214,10 +214,10 @@ impl Step<'_> {
         };
         let (s, f) = (settle(&mut self.uncounted_succeeded), settle(&mut self.uncounted_failed));
         if !self.indexed && s > 0 {
-            self.status.succeeded = Some(self.status.succeeded.unwrap_or(0) + s);
+            self.status.succeeded = Some(self.status.succeeded.unwrap_or(0).saturating_add(s));
         }
         if f > 0 {
-            self.status.failed = Some(self.status.failed.unwrap_or(0) + f);
+            self.status.failed = Some(self.status.failed.unwrap_or(0).saturating_add(f));
         }
     }
 
@@ -296,13 +296,13 @@ impl Step<'_> {
             return false;
         }
         let started = |p: &&Arc<Pod>| matches!(p.status.phase.as_str(), "Running" | "Pending");
-        let restarts: i32 = active
+        let restarts: i64 = active
             .iter()
             .filter(started)
             .flat_map(|p| p.status.init_container_statuses.iter().chain(&p.status.container_statuses))
-            .map(|c| c.restart_count)
+            .map(|c| i64::from(c.restart_count))
             .sum();
-        if limit == 0 { restarts > 0 } else { restarts >= limit }
+        if limit == 0 { restarts > 0 } else { restarts >= limit.into() }
     }
 
     /// An end that does not wait for the number of completions.

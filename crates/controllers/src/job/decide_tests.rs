@@ -170,6 +170,9 @@ fn indexes_are_made_in_order_and_repeated_when_they_fail() {
     assert_eq!((made(&p), p.status.completed_indexes.as_deref()), (vec!["3".to_owned()], Some("0,1")));
     let p = run(&job(spec, json!({})), &["a r@2", "b r@2", "c r@9"]);
     assert_eq!(names(&p.delete), ["b", "c"]);
+    // An annotation may say anything.
+    let limited = json!({"completionMode": "Indexed", "completions": 2, "backoffLimitPerIndex": i32::MAX});
+    assert_eq!(made(&run(&job(limited, json!({})), &["a f@0#2147483647"])), ["0", "1"]);
 }
 
 #[test]

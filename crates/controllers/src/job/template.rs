@@ -16,9 +16,9 @@ pub fn index(pod: &Pod) -> Option<i32> {
     pod.metadata.annotations.get(INDEX)?.parse().ok().filter(|i| *i >= 0)
 }
 
-/// How often a pod's index failed before it.
+/// How often a pod's index failed before it. An annotation may say anything, so never more than can be added up.
 pub fn failures_before(pod: &Pod, key: &str) -> i32 {
-    pod.metadata.annotations.get(key).and_then(|v| v.parse().ok()).unwrap_or(0)
+    pod.metadata.annotations.get(key).and_then(|v| v.parse::<i32>().ok()).unwrap_or(0).clamp(0, i32::MAX / 4)
 }
 
 /// A pod; with an index for an indexed Job, and how often that index failed (counted, ignored) when that has a limit.

@@ -92,7 +92,7 @@ impl Step<'_> {
             // As many as there are now: the status may still count the one that this pod comes after.
             None => self.count_of(self.s.current),
         };
-        let r = if ordinal < start + keep { self.s.current } else { self.s.update };
+        let r = if ordinal < start.saturating_add(keep) { self.s.current } else { self.s.update };
         let template =
             history::template(r).or_else(|| set.spec.as_ref().map(|s| s.template.clone())).unwrap_or_default();
         pod::new(set, &template, name_of(r), ordinal)

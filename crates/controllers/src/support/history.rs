@@ -122,12 +122,12 @@ pub async fn sync(
     template: &PodTemplateSpec,
     all: &[ControllerRevision],
 ) -> Result<Synced, Error> {
-    let next = all.last().map_or(1, |r| r.revision + 1);
+    let next = all.last().map_or(1, |r| r.revision.saturating_add(1));
     let wanted = data(template);
     let api = client.of::<ControllerRevision>();
     if let Some(same) = all.iter().rev().find(|r| r.data.as_ref().is_some_and(|d| d.0 == wanted)) {
         let mut same = same.clone();
-        if same.revision + 1 < next {
+        if same.revision < next.saturating_sub(1) {
             same.revision = next;
             same = api.update(&same).await?;
         }

@@ -10,7 +10,7 @@ pub fn scaled(value: &IntOrString, total: i32, round_up: bool) -> i32 {
         IntOrString::Int(n) => *n,
         IntOrString::String(text) => {
             let percent: i64 = text.strip_suffix('%').and_then(|p| p.parse().ok()).unwrap_or(0);
-            let hundredths = percent * i64::from(total);
+            let hundredths = percent.saturating_mul(total.into());
             let up = i64::from(round_up && hundredths % 100 > 0);
             i32::try_from(hundredths / 100 + up).unwrap_or(i32::MAX)
         }
@@ -39,6 +39,7 @@ mod tests {
             (s("25%"), 10, false, 2),
             (s("100%"), 7, false, 7),
             (s("x"), 7, false, 0),
+            (s("9223372036854775807%"), 7, true, i32::MAX),
         ] {
             assert_eq!(scaled(&v, total, up), want);
         }

@@ -15,6 +15,12 @@ use tokio::time::Instant;
 /// Every container gets this long, whatever hooks have used up.
 const MINIMUM: Duration = Duration::from_secs(2);
 
+/// When so much time is over. Users may grant more than the clock goes: then in 30 years.
+pub(super) fn after(grace: Duration) -> Instant {
+    let now = Instant::now();
+    now.checked_add(grace).unwrap_or(now + Duration::from_secs(30 * 365 * 24 * 3600))
+}
+
 /// The order in which a pod's containers end: sidecars after all that were started after them.
 pub(super) struct Turns {
     alive: watch::Sender<BTreeSet<String>>,
@@ -70,7 +76,7 @@ impl Worker {
         let (k, pod, name) = (self.k.clone(), self.pod.clone(), name.to_string());
         let mut deadline = self.deadline.subscribe();
         let by_pod = turns.is_some();
-        let fixed = Instant::now() + grace;
+        let fixed = after(grace);
         let ip = crate::kubelet::pod_ip(&self.pod, &self.runtime, &k.node.addresses());
         async move {
             let end = |d: &watch::Receiver<Option<Instant>>| if by_pod { d.borrow().unwrap_or(fixed) } else { fixed };
@@ -124,5 +130,17 @@ impl Worker {
             id
         }
         .boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn any_grace_has_an_end() {
+        let now = Instant::now();
+        assert_eq!(after(Duration::from_secs(30)) - now, Duration::from_secs(30));
+        assert!(after(Duration::from_secs(i64::MAX.unsigned_abs())) > now + Duration::from_secs(1 << 29));
     }
 }

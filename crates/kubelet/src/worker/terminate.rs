@@ -1,6 +1,6 @@
 //! The end of a pod: its containers, its sandbox, its volumes, its object, its traces.
 
-use super::kill::Turns;
+use super::kill::{Turns, after};
 use super::{Done, Stage, Worker, report};
 use crate::kubelet::Shared;
 use crate::pod::spec::{self, Kind};
@@ -11,7 +11,6 @@ use pintle_runtime::ContainerState;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::Instant;
 
 impl Worker {
     /// The pod is to end, or to end sooner than it was to.
@@ -40,7 +39,7 @@ impl Worker {
     }
 
     pub(super) fn set_deadline(&self) {
-        let new = Instant::now() + self.grace();
+        let new = after(self.grace());
         self.deadline.send_if_modified(|d| {
             let nearer = d.is_none_or(|d| new < d);
             if nearer {

@@ -7,8 +7,8 @@ pub mod objects;
 mod router;
 pub mod topology;
 
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, OnceLock};
 
 use crate::model::{Node, NodeInfo, Pod};
 use index::PodIndex;
@@ -22,8 +22,9 @@ pub struct Cache {
     infos: Vec<NodeInfo>,
     ids: HashMap<String, NodeId>,
     free: Vec<NodeId>,
-    /// Nodes whose object is known, interleaved by zone so that a search from anywhere spreads.
-    order: Vec<NodeId>,
+    /// Nodes whose object is known, interleaved by zone so that a search from anywhere spreads. Made when it is asked for:
+    /// nodes come and go by the thousand.
+    order: OnceLock<Vec<NodeId>>,
     /// Node of each pod that has one, by uid; with whether the API has confirmed it.
     placed: HashMap<String, (NodeId, bool)>,
     assumed: usize,
@@ -56,7 +57,7 @@ impl Cache {
     /// The nodes, in the order they are tried.
     #[must_use]
     pub fn nodes(&self) -> &[NodeId] {
-        &self.order
+        self.order.get_or_init(|| self.interleaved())
     }
 
     /// A node by number and the pods on it.
@@ -80,7 +81,7 @@ impl Cache {
 
     /// Every node.
     pub fn iter(&self) -> impl Iterator<Item = (&Node, &NodeInfo)> {
-        self.order.iter().filter_map(|n| self.at(*n))
+        self.nodes().iter().filter_map(|n| self.at(*n))
     }
 
     /// How many nodes have an image of this name.
@@ -142,7 +143,7 @@ impl Cache {
         let old = self.infos[id].node.replace(node);
         self.forget(old.as_deref());
         if old.as_deref().map(zone_of) != Some(zone) {
-            self.reorder();
+            self.order.take();
         }
         old
     }
@@ -168,7 +169,7 @@ impl Cache {
         let old = self.infos[id].node.take();
         self.release(id);
         self.forget(old.as_deref());
-        self.reorder();
+        self.order.take();
         old
     }
 
@@ -186,8 +187,8 @@ impl Cache {
         }
     }
 
-    fn reorder(&mut self) {
-        let mut zones: std::collections::BTreeMap<&str, Vec<(&str, NodeId)>> = std::collections::BTreeMap::new();
+    fn interleaved(&self) -> Vec<NodeId> {
+        let mut zones: BTreeMap<&str, Vec<(&str, NodeId)>> = BTreeMap::new();
         for info in &self.infos {
             let Some(node) = info.node.as_deref() else { continue };
             let zone = node.labels.get("topology.kubernetes.io/zone").map_or("", String::as_str);
@@ -200,12 +201,12 @@ impl Cache {
                 names.into_iter()
             })
             .collect();
-        self.order.clear();
+        let mut order = Vec::with_capacity(self.infos.len());
         loop {
-            let before = self.order.len();
-            self.order.extend(lists.iter_mut().filter_map(Iterator::next).map(|(_, id)| id));
-            if self.order.len() == before {
-                break;
+            let before = order.len();
+            order.extend(lists.iter_mut().filter_map(Iterator::next).map(|(_, id)| id));
+            if order.len() == before {
+                return order;
             }
         }
     }
@@ -223,10 +224,16 @@ impl Cache {
 
     /// A pod is promised nothing any more.
     pub fn take_back_nomination(&mut self, uid: &str) {
+        self.look_again_for(uid);
+        self.nominated.remove(uid);
+    }
+
+    /// A pod's promise stands in the way of others and not in its own, so what is known of that node for pods alike holds
+    /// for the one or for the others: it is asked about again when it is the pod's turn, and after it.
+    pub fn look_again_for(&mut self, uid: &str) {
         if let Some(id) = self.nominated.node_of(uid).and_then(|node| self.id(node)) {
             self.changed(id);
         }
-        self.nominated.remove(uid);
     }
 
     /// Takes in a change of another object.
@@ -306,7 +313,7 @@ impl Cache {
     /// How many nodes there are, how many pods on nodes, and how many of these are assumed.
     #[must_use]
     pub fn sizes(&self) -> (usize, usize, usize) {
-        (self.order.len(), self.placed.len(), self.assumed)
+        (self.nodes().len(), self.placed.len(), self.assumed)
     }
 
     /// How many pods on nodes use a claim, named `namespace/name`.

@@ -41,14 +41,14 @@ fn choose(spec: &ProfileSpec) -> Result<Vec<Chosen>, String> {
     for k in KNOWN.iter().filter(|k| k.default) {
         let named = multi.enabled.iter().find(|p| p.name == k.name);
         if named.is_some() || !is_off(multi, k.name) {
-            let weight = named.map(|p| p.weight).filter(|w| *w > 0).unwrap_or(k.weight);
+            let weight = named.map(|p| p.weight).filter(|w| *w > 0).map_or(k.weight, i64::from);
             out.push(Chosen { known: k, points: Points::all(k.points), weight });
         }
     }
     for p in &multi.enabled {
         let Some(k) = known(&p.name) else { return Err(format!("plugin {:?} does not exist", p.name)) };
         if !out.iter().any(|c| c.known.name == k.name) {
-            out.push(Chosen { known: k, points: Points::all(k.points), weight: p.weight.max(1) });
+            out.push(Chosen { known: k, points: Points::all(k.points), weight: p.weight.max(1).into() });
         }
     }
     for (name, set) in spec.plugins.points() {
@@ -70,7 +70,7 @@ fn choose(spec: &ProfileSpec) -> Result<Vec<Chosen>, String> {
             });
             out[at].points.insert(point);
             if point == Point::Score {
-                out[at].weight = p.weight.max(1);
+                out[at].weight = p.weight.max(1).into();
             }
         }
     }

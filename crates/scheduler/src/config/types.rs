@@ -131,7 +131,7 @@ pub struct PluginSet {
 #[serde(default)]
 pub struct PluginRef {
     pub name: String,
-    pub weight: i64,
+    pub weight: i32,
 }
 
 /// A plugin's arguments.

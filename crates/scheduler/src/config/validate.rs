@@ -1,7 +1,9 @@
 //! What upstream's `ValidateKubeSchedulerConfiguration` rejects, in its words.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
+use super::default_lease;
 use super::types::{
     Args, DefaultPreemptionArgs, Extender, KubeSchedulerConfiguration, LeaderElection, NodeResourcesFitArgs, Plugins,
     PodTopologySpreadArgs, ProfileSpec, ResourceSpec, ShapePoint,
@@ -107,20 +109,21 @@ pub(super) fn configuration(c: &KubeSchedulerConfiguration, args: &[Args]) -> Re
 }
 
 fn leader_election(e: &mut Errors, l: &LeaderElection) {
-    let mut nanoseconds = |field: &str, text: &Option<String>, default: &str| {
+    let mut nanoseconds = |field: &str, text: &Option<String>, default: Duration| {
         let read = |text: &str| duration::nanoseconds(text).map(|n| (n, text.to_owned()));
         let path = format!("leaderElection.{field}");
         match text.as_deref().map(read) {
             Some(Ok((n, text))) if n < 0 => e.invalid(&path, text, "must be greater than zero"),
             Some(Err(why)) => e.invalid(&path, text.as_deref().unwrap_or_default(), &why),
             Some(Ok((n, text))) if n > 0 => return (path, Some(n), text),
-            _ => return (path, duration::nanoseconds(default).ok(), default.to_owned()),
+            _ => return (path, i64::try_from(default.as_nanos()).ok(), duration::format(default)),
         }
         (path, None, String::new())
     };
-    let lease = nanoseconds("leaseDuration", &l.lease_duration, "15s");
-    let deadline = nanoseconds("renewDeadline", &l.renew_deadline, "10s");
-    let retry = nanoseconds("retryPeriod", &l.retry_period, "2s");
+    let default = default_lease();
+    let lease = nanoseconds("leaseDuration", &l.lease_duration, default.lease_duration);
+    let deadline = nanoseconds("renewDeadline", &l.renew_deadline, default.renew_deadline);
+    let retry = nanoseconds("retryPeriod", &l.retry_period, default.retry_period);
     let mut longer = |(path, long, _): &(String, Option<i64>, String), (_, short, said): &(_, _, String), why| {
         if long.zip(*short).is_some_and(|(long, short)| long <= short) {
             e.invalid(path, said, why);

@@ -288,6 +288,7 @@ impl Profile {
         let local: Vec<(&Enabled, State)> =
             local.filter_map(|p| Some((p, p.plugin.pre_score(pod, &[], cache)?))).collect();
         let table = tables.of(pod);
+        cache.look_again_for(&pod.uid);
         let known = &*cache;
         table.refresh(known, |id| {
             let (node, info) = known.at(id)?;
@@ -295,6 +296,7 @@ impl Profile {
                 || local.iter().map(|(p, state)| p.plugin.score(state, pod, node, info, known) * p.weight).sum();
             Some(filters.run_locally(pod, node, info, known).map(|()| score()))
         });
+        cache.look_again_for(&pod.uid);
         table
     }
 
@@ -610,7 +612,8 @@ fn add_extenders(pod: &Pod, feasible: &[NodeId], cache: &Cache, search: &Search,
             Some(Ok(scores)) => {
                 for (total, id) in totals.iter_mut().zip(feasible) {
                     let score = cache.at(*id).and_then(|(n, _)| scores.get(&n.name)).copied().unwrap_or(0);
-                    *total += score * (super::MAX_SCORE / extender::MAX_EXTENDER_PRIORITY);
+                    let weighed = score.saturating_mul(super::MAX_SCORE / extender::MAX_EXTENDER_PRIORITY);
+                    *total = total.saturating_add(weighed);
                 }
             }
             Some(Err(why)) => tracing::warn!(extender = e.name(), why, "an extender gave no scores"),

@@ -46,8 +46,8 @@ impl Plugin for ImageLocality {
     fn score(&self, state: &State, pod: &Pod, node: &Node, _: &NodeInfo, cache: &Cache) -> i64 {
         let nodes = i64::try_from(cache.nodes().len()).unwrap_or(i64::MAX).max(1);
         let images = state_as::<Vec<(String, i64)>>(state).into_iter().flatten();
-        let sum: i64 =
-            images.filter_map(|(name, spread)| Some(node.images.get(name)?.saturating_mul(*spread) / nodes)).sum();
+        let weights = images.filter_map(|(name, spread)| Some(node.images.get(name)?.saturating_mul(*spread) / nodes));
+        let sum = weights.fold(0, i64::saturating_add);
         let max = MAX_PER_CONTAINER * i64::try_from(pod.images.len()).unwrap_or(1).max(1);
         (sum.clamp(MIN, max) - MIN) * MAX_SCORE / (max - MIN)
     }

@@ -73,14 +73,19 @@ fn by_shape(shape: &[(i64, i64)], at: i64) -> i64 {
     s0 + (s1 - s0) * (at - u0) / (u1 - u0)
 }
 
+/// A part of something, in hundredths. Nodes say what they have, be it more than a hundredth of what a number can hold.
+fn percent(part: i64, of: i64) -> i64 {
+    part.checked_mul(MAX_SCORE).map_or_else(|| part / (of / MAX_SCORE), |n| n / of)
+}
+
 impl Strategy {
     /// The score of one resource.
     fn score(&self, have: i64, used: i64) -> i64 {
         match self {
             Self::LeastAllocated if used > have => 0,
-            Self::LeastAllocated => (have - used) * MAX_SCORE / have,
-            Self::MostAllocated => used.min(have) * MAX_SCORE / have,
-            Self::RequestedToCapacityRatio(shape) => by_shape(shape, if used > have { 100 } else { used * 100 / have }),
+            Self::LeastAllocated => percent(have - used, have),
+            Self::MostAllocated => percent(used.min(have), have),
+            Self::RequestedToCapacityRatio(shape) => by_shape(shape, percent(used.min(have), have)),
         }
     }
 }
@@ -262,6 +267,16 @@ mod tests {
         check(Strategy::RequestedToCapacityRatio(vec![(0, 0), (100, 100)]), [25, 50, 100]);
         check(Strategy::RequestedToCapacityRatio(vec![(0, 100), (50, 0)]), [50, 0, 0]);
         check(Strategy::RequestedToCapacityRatio(vec![(50, 20), (75, 60)]), [20, 20, 60]);
+    }
+
+    #[test]
+    fn nodes_of_any_size() {
+        let nodes = [(node("4", "8Ei", "9"), vec![])];
+        for (memory, want) in [("2Ei", 75), ("8Ei", 0)] {
+            let resources = vec![Weighted { name: "memory".into(), weight: 1 }];
+            let plugin = NodeResourcesFit { resources, ..NodeResourcesFit::default() };
+            assert_eq!(scores(&plugin, &pod(&json!({"memory": memory})), &nodes), [want], "{memory}");
+        }
     }
 
     #[test]

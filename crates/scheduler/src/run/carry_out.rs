@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{DeleteOptions, Preconditions};
+use pintle_api::resources::by_resource;
 use pintle_client::recorder::reference;
 use pintle_client::{Error, Meta, Patch, WriteParams, client::encode};
 use serde_json::{Value, json};
@@ -98,13 +99,30 @@ async fn bind(shared: &Shared, pod: Arc<Pod>, node: &str, actions: Vec<Action>) 
     }
 }
 
+/// Changes an object, or a part of it of its own; answers its resourceVersion after that.
+async fn write(
+    shared: &Shared,
+    (group, resource): (&str, &str),
+    (namespace, name, part): (&str, &str, &str),
+    change: &Value,
+) -> Result<String, String> {
+    let kind = by_resource(group, "v1", resource).ok_or_else(|| format!("no resource {resource}"))?;
+    let written = async {
+        let patch = Patch::merge(change)?;
+        shared.client.patch(kind, namespace, name, part, patch, &WriteParams::default()).await
+    };
+    written.await.map(|o| o.resource_version().to_string()).map_err(|e: Error| e.to_string())
+}
+
+const VOLUMES: (&str, &str) = ("", "persistentvolumes");
+const VOLUME_CLAIMS: (&str, &str) = ("", "persistentvolumeclaims");
+const DEVICE_CLAIMS: (&str, &str) = ("resource.k8s.io", "resourceclaims");
+
 /// Does what must be done before a pod is bound.
 async fn act(shared: &Shared, action: &Action) -> Result<(), String> {
-    let text = |e: Error| e.to_string();
     match action {
         Action::BindVolume { volume, namespace, claim, uid, resource_version } => {
-            let volumes = known("", "persistentvolumes")?;
-            let patch = json!({
+            let change = json!({
                 "metadata": {
                     "resourceVersion": resource_version,
                     "annotations": {crate::model::objects::BOUND_BY_CONTROLLER: "yes"},
@@ -113,51 +131,32 @@ async fn act(shared: &Shared, action: &Action) -> Result<(), String> {
                     "apiVersion": "v1", "kind": "PersistentVolumeClaim", "namespace": namespace, "name": claim, "uid": uid,
                 }},
             });
-            let patch = Patch::merge(&patch).map_err(text)?;
-            shared.client.patch(volumes, "", volume, "", patch, &WriteParams::default()).await.map_err(text)?;
-            Ok(())
+            write(shared, VOLUMES, ("", volume, ""), &change).await.map(drop)
         }
         Action::SelectNode { namespace, claim, resource_version, node } => {
-            let claims = known("", "persistentvolumeclaims")?;
-            let patch = json!({"metadata": {
+            let change = json!({"metadata": {
                 "resourceVersion": resource_version,
                 "annotations": {crate::model::objects::SELECTED_NODE: node},
             }});
-            let patch = Patch::merge(&patch).map_err(text)?;
-            shared.client.patch(claims, namespace, claim, "", patch, &WriteParams::default()).await.map_err(text)?;
-            Ok(())
+            write(shared, VOLUME_CLAIMS, (namespace, claim, ""), &change).await.map(drop)
         }
         Action::GiveDevices { namespace, claim, resource_version, finalizers, allocation, reserved_for } => {
-            let claims = known("resource.k8s.io", "resourceclaims")?;
             let mut version = resource_version.clone();
             if let Some(finalizers) = finalizers {
-                let patch = json!({"metadata": {"resourceVersion": version, "finalizers": finalizers}});
-                let patch = Patch::merge(&patch).map_err(text)?;
-                let params = WriteParams::default();
-                let written = shared.client.patch(claims, namespace, claim, "", patch, &params).await.map_err(text)?;
-                version = written.resource_version().to_string();
+                let change = json!({"metadata": {"resourceVersion": version, "finalizers": finalizers}});
+                version = write(shared, DEVICE_CLAIMS, (namespace, claim, ""), &change).await?;
             }
             let mut status = json!({"reservedFor": reserved_for});
             if let Some(allocation) = allocation {
                 status["allocation"] = allocation.clone();
             }
-            let patch = json!({"metadata": {"resourceVersion": version}, "status": status});
-            let patch = Patch::merge(&patch).map_err(text)?;
-            shared
-                .client
-                .patch(claims, namespace, claim, "status", patch, &WriteParams::default())
-                .await
-                .map_err(text)?;
-            Ok(())
+            let change = json!({"metadata": {"resourceVersion": version}, "status": status});
+            write(shared, DEVICE_CLAIMS, (namespace, claim, "status"), &change).await.map(drop)
         }
         Action::TakeDevices { namespace, claim, resource_version } => {
-            let claims = known("resource.k8s.io", "resourceclaims")?;
-            let patch = json!({"metadata": {"resourceVersion": resource_version},
+            let change = json!({"metadata": {"resourceVersion": resource_version},
                 "status": {"allocation": null, "reservedFor": null}});
-            let patch = Patch::merge(&patch).map_err(text)?;
-            let params = WriteParams::default();
-            shared.client.patch(claims, namespace, claim, "status", patch, &params).await.map_err(text)?;
-            Ok(())
+            write(shared, DEVICE_CLAIMS, (namespace, claim, "status"), &change).await.map(drop)
         }
         Action::AwaitClaims { namespace, claims, seconds } => {
             let waiting = async {
@@ -195,10 +194,6 @@ async fn await_claim(shared: &Shared, key: &str) -> Result<(), String> {
             return Err("binding volumes: the scheduler ends".into());
         }
     }
-}
-
-fn known(group: &str, resource: &str) -> Result<&'static pintle_api::resources::Resource, String> {
-    pintle_api::resources::by_resource(group, "v1", resource).ok_or_else(|| format!("no resource {resource}"))
 }
 
 /// Says in an Event and in the `PodScheduled` condition why a pod is placed nowhere, and makes room for it where room

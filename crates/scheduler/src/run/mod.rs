@@ -143,9 +143,9 @@ pub async fn run(client: Client, informers: Informers, config: Config, shutdown:
         clock: config.clock,
         extenders,
     });
-    let backoff = (config.pod_initial_backoff_seconds * 1000, config.pod_max_backoff_seconds * 1000);
+    let ms = |seconds: u64| seconds.saturating_mul(1000);
     let engine = Engine::new(config.profiles, config.seed)
-        .with_backoff(backoff.0, backoff.1)
+        .with_backoff(ms(config.pod_initial_backoff_seconds), ms(config.pod_max_backoff_seconds))
         .with_observer(Box::new(metrics::Timed::new()));
     let asked = shared.extenders.iter().map(|e| e.clone() as Arc<dyn Extender>);
     let mut engine = engine.with_extenders(asked.collect());
@@ -176,7 +176,8 @@ pub async fn run(client: Client, informers: Informers, config: Config, shutdown:
             tokio::task::yield_now().await;
             continue;
         }
-        let until = engine.next_wake().map(|at| start + Duration::from_millis(at));
+        // What is further away than the clock goes does not come.
+        let until = engine.next_wake().and_then(|at| start.checked_add(Duration::from_millis(at)));
         tokio::select! {
             () = shutdown.cancelled() => return,
             () = shared.news.notified() => {}

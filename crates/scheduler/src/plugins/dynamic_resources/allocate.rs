@@ -131,6 +131,9 @@ struct Choice<'a> {
 /// How many steps are taken at most: what is worse than this is as good as impossible.
 const MAX_STEPS: usize = 100_000;
 
+/// How many devices a claim can be given: its status takes no more.
+const MAX_RESULTS: usize = 32;
+
 struct Search<'a> {
     asked: &'a [Asked],
     node: &'a Node,
@@ -158,12 +161,9 @@ impl<'a> Search<'a> {
         let Some(ways) = asked.requests.get(request) else { return self.request(claim + 1, 0) };
         ways.iter().any(|ask| {
             let candidates: Vec<&'a DeviceRef> = ask.devices.iter().filter(|d| d.is_on(self.node)).collect();
-            if ask.wanted.allocation_mode == "All" {
-                // All there are, and at least one.
-                let n = candidates.len();
-                return n > 0 && self.devices(claim, request, ask, &candidates, 0, n);
-            }
-            self.devices(claim, request, ask, &candidates, 0, ask.wanted.count.max(1))
+            // All there are, and at least one; or so many.
+            let n = if ask.wanted.allocation_mode == "All" { candidates.len() } else { ask.wanted.count.max(1) };
+            (1..=MAX_RESULTS).contains(&n) && self.devices(claim, request, ask, &candidates, 0, n)
         })
     }
 
