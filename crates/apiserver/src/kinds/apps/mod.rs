@@ -2,7 +2,7 @@
 
 mod validate;
 
-pub use validate::{at_most_all, count_or_percent, replica_status, selects};
+pub use validate::{at_most_all, count_or_percent, odd_values, replica_status, selects, selects_template};
 
 use jiff::Timestamp;
 use pintle_schema::cursor::Cursor;
@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::core::pod::warnings;
 use super::strategy::{Sub, keep_all_but_status, keep_all_but_status_and_labels};
 use super::table::{self, Column, integer, text};
-use super::{Ctx, Strategy, scale, warn};
+use super::{Ctx, Strategy, names, scale, value, warn};
 
 const CONTAINERS: Column = text("Containers", "Names of each container in the template.").wide();
 const IMAGES: Column = text("Images", "Images referenced by each container in the template.").wide();
@@ -103,6 +103,8 @@ pub static REPLICA_SET: Strategy = Strategy {
 
 /// The strategy of stateful sets.
 pub static STATEFUL_SET: Strategy = Strategy {
+    // It becomes part of host names.
+    name: names::label,
     warnings: stateful_set_warnings,
     validate: validate::stateful_set,
     validate_change: validate::stateful_set_change,
@@ -121,8 +123,10 @@ pub static STATEFUL_SET: Strategy = Strategy {
 /// The strategy of daemon sets.
 pub static DAEMON_SET: Strategy = Strategy {
     warnings: |_, o, old| warnings::template(o, &o.get("spec").get("template"), old),
+    on_create: |_, set| set_template_generation(set, 1),
+    on_update: count_templates,
     validate: validate::daemon_set,
-    validate_change: validate::daemon_set_change,
+    validate_change: validate::selector_stays,
     subresources: &[("status", Sub { validate: validate::daemon_set_status, ..Sub::STATUS })],
     generation: &[&["spec"]],
     columns: &[
@@ -141,6 +145,26 @@ pub static DAEMON_SET: Strategy = Strategy {
     row: daemon_row,
     ..Strategy::DEFAULT
 };
+
+/// How often the template of a daemon set has changed: a field once, kept in an annotation.
+const TEMPLATE_GENERATION: [&str; 3] = ["metadata", "annotations", "deprecated.daemonset.template.generation"];
+
+fn template_generation(set: &Value) -> i64 {
+    value::str_at(set, &TEMPLATE_GENERATION).parse().unwrap_or(0)
+}
+
+fn set_template_generation(set: &mut Value, least: i64) {
+    let generation = template_generation(set).max(least);
+    value::set(set, &TEMPLATE_GENERATION, generation.to_string());
+}
+
+/// The count is the server's alone.
+fn count_templates(_: &Ctx<'_>, new: &mut Value, old: &Value) {
+    let template = ["spec", "template"];
+    let changed = !value::same(value::at(new, &template), value::at(old, &template));
+    value::remove(new, &TEMPLATE_GENERATION);
+    set_template_generation(new, template_generation(old) + i64::from(changed));
+}
 
 /// The strategy of controller revisions.
 pub static CONTROLLER_REVISION: Strategy = Strategy {
@@ -244,6 +268,24 @@ mod tests {
                 "ownerReferences": [{"apiVersion": "apps/v1", "kind": "DaemonSet", "name": "d", "controller": true}]},
         });
         assert_eq!(testing::row(&revision, 5), [json!("r"), json!("daemonset.apps/d"), json!(3), json!("5s")]);
+    }
+
+    #[test]
+    fn daemon_sets_count_their_templates() {
+        let generation = |o: &Value| o["metadata"]["annotations"]["deprecated.daemonset.template.generation"].clone();
+        with_ctx("apps/v1", "DaemonSet", |ctx| {
+            let mut made = workload("DaemonSet");
+            super::DAEMON_SET.prepare_create(ctx, &mut made);
+            assert_eq!(generation(&made), "1");
+            let check = |path: &str, to: Value, expect: &str| {
+                let mut new = testing::changed(&made, path, to);
+                super::DAEMON_SET.prepare_update(ctx, &mut new, &made);
+                assert_eq!(generation(&new), expect, "{path}");
+            };
+            check("spec/minReadySeconds", json!(1), "1");
+            check("metadata/annotations", json!({}), "1");
+            check("spec/template/spec/containers/0/image", json!("k"), "2");
+        });
     }
 
     #[test]

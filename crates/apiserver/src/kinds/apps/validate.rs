@@ -1,71 +1,149 @@
 //! Validation of the workloads of the apps group.
 
-use pintle_schema::cursor::{Cursor, Errors};
-use serde_json::Value;
+use std::collections::BTreeSet;
 
-use crate::kinds::core::pod::spec::template;
+use pintle_schema::cursor::{BadValue, Cursor, ErrorKind, Errors};
+use serde_json::{Value, json};
+
+use crate::kinds::core::pod::spec::{template, template_metadata};
+use crate::kinds::core::volume::claim_spec;
 use crate::kinds::value::{self, same};
 use crate::kinds::{Ctx, checks, meta};
 
-/// A selector, and a template whose labels it matches.
-fn selector_and_template<'a>(
-    object: &Cursor<'a>,
-    old: Option<&Cursor<'a>>,
-    empty: &str,
-    deadline: &str,
-    errors: &mut Errors,
-) {
+/// How the checks that all workloads share differ between them.
+struct Workload {
+    /// The selector must be there and hold none but good values, even when the stored one has others.
+    strict: bool,
+    /// What is said of a selector that cannot be read, in whose place no template can be judged.
+    unreadable: Option<&'static str>,
+    /// What is said of a selector that selects all.
+    empty: &'static str,
+    /// The name in messages.
+    kind: &'static str,
+}
+
+const REPLICA_SET: Workload = Workload {
+    strict: true,
+    unreadable: Some("invalid label selector"),
+    empty: "empty selector is invalid for deployment",
+    kind: "ReplicaSet",
+};
+const STATEFUL_SET: Workload = Workload {
+    strict: true,
+    unreadable: Some(""),
+    empty: "empty selector is invalid for statefulset",
+    kind: "StatefulSet",
+};
+const DAEMON_SET: Workload =
+    Workload { strict: false, unreadable: None, empty: "empty selector is invalid for daemonset", kind: "DaemonSet" };
+
+/// What is wrong with a selector by the rules for new ones.
+fn selector_errors(selector: &Cursor<'_>) -> Errors {
+    let mut found = Errors::new();
+    meta::label_selector(selector, false, &mut found);
+    found
+}
+
+/// Whether a selector has values that no label may have; then it may keep them where [`Workload::strict`] is not set.
+pub fn odd_values(selector: &Cursor<'_>) -> bool {
+    selector_errors(selector).iter().any(|e| e.field.contains(".values["))
+}
+
+/// Checks the selector, and that it selects the template; says whether the template can be looked at further.
+fn selector<'a>(object: &Cursor<'a>, old: Option<&Cursor<'a>>, rules: &Workload, errors: &mut Errors) -> bool {
     let spec = object.get("spec");
-    let (selector, pods) = (spec.get("selector"), spec.get("template"));
-    if selector.is_absent() {
+    let selector = spec.get("selector");
+    if selector.is_absent() && rules.strict {
         errors.required(&selector, "");
-    } else {
-        let lenient = old.is_some_and(|o| {
-            let mut found = Errors::new();
-            meta::label_selector(&o.get("spec").get("selector"), false, &mut found);
-            found.iter().any(|e| e.field.contains(".values["))
-        });
+    } else if selector.is_present() {
+        let lenient = !rules.strict && old.is_some_and(|o| odd_values(&o.get("spec").get("selector")));
         meta::label_selector(&selector, lenient, errors);
         if meta::selects_all(&selector) {
-            errors.invalid(&selector, empty);
+            errors.invalid(&selector, rules.empty);
         }
     }
-    let labels = pods.get("metadata").get("labels");
-    if !selects(&selector, &labels) {
+    if !selector_errors(&selector).is_empty() {
+        if let Some(detail) = rules.unreadable {
+            errors.invalid(&selector, detail);
+        }
+        return rules.unreadable.is_none();
+    }
+    selects_template(&spec, errors);
+    true
+}
+
+/// The selector of a spec selects the pods of its template.
+pub fn selects_template(spec: &Cursor<'_>, errors: &mut Errors) {
+    let (selector, labels) = (spec.get("selector"), spec.get("template").get("metadata").get("labels"));
+    if selector_errors(&selector).is_empty() && !selects(&selector, &labels) {
         let shown = labels.value().cloned().unwrap_or(Value::Null);
         errors.invalid_value(&labels, shown, "`selector` does not match template `labels`");
     }
+}
+
+/// The template of pods that run for good.
+fn lasting<'a>(object: &Cursor<'a>, old: Option<&Cursor<'a>>, rules: &Workload, errors: &mut Errors) {
     let old = old.map(|o| o.get("spec").get("template"));
-    template(&pods, old.as_ref(), errors);
-    let policy = pods.get("spec").get("restartPolicy");
+    template(&object.get("spec").get("template"), old.as_ref(), errors);
+    never_ending(object, rules, errors);
+}
+
+/// Pods that run for good are always started again and have no deadline.
+fn never_ending(object: &Cursor<'_>, rules: &Workload, errors: &mut Errors) {
+    let spec = object.get("spec").get("template").get("spec");
+    let (policy, deadline) = (spec.get("restartPolicy"), spec.get("activeDeadlineSeconds"));
     if policy.str() != "Always" {
         errors.not_supported(&policy, policy.str(), &["Always"]);
     }
-    let seconds = pods.get("spec").get("activeDeadlineSeconds");
-    if seconds.is_present() {
-        if deadline.is_empty() {
-            errors.invalid(&seconds, "must not be specified");
-        } else {
-            errors.forbidden(&seconds, deadline);
-        }
+    if deadline.is_present() {
+        errors.forbidden(&deadline, format!("activeDeadlineSeconds in {} is not Supported", rules.kind));
     }
 }
 
-/// Whether a selector that says something matches labels.
-pub fn selects<'a>(selector: &Cursor<'a>, labels: &Cursor<'a>) -> bool {
-    let equal = selector.get("matchLabels").entries().all(|(key, v)| labels.key(key).opt_str() == Some(v.str()));
-    equal
-        && selector.get("matchExpressions").items().all(|term| {
-            let label = labels.key(term.get("key").str()).opt_str();
-            let listed = label.is_some_and(|l| term.get("values").items().any(|v| v.str() == l));
-            match term.get("operator").str() {
-                "In" => listed,
-                "NotIn" => !listed,
-                "Exists" => label.is_some(),
-                "DoesNotExist" => label.is_none(),
-                _ => true,
-            }
-        })
+/// Whether a selector selects labels; one that is absent selects nothing.
+pub fn selects(selector: &Cursor<'_>, labels: &Cursor<'_>) -> bool {
+    let label = |key: &str| labels.object().and_then(|map| map.get(key)).and_then(Value::as_str);
+    let matches = |term: Cursor<'_>| {
+        let label = label(term.get("key").str());
+        let listed = label.is_some_and(|l| term.get("values").items().any(|v| v.str() == l));
+        match term.get("operator").str() {
+            "In" => listed,
+            "NotIn" => !listed,
+            "Exists" => label.is_some(),
+            "DoesNotExist" => label.is_none(),
+            _ => true,
+        }
+    };
+    selector.is_present()
+        && selector.get("matchLabels").entries().all(|(key, v)| label(key) == Some(v.str()))
+        && selector.get("matchExpressions").items().all(matches)
+}
+
+/// A strategy as upstream prints it: by the names of its code, every field there. `rolling` has the fields of
+/// `rollingUpdate` and what stands for one that is absent.
+fn strategy_text(strategy: &Cursor<'_>, rolling: &[(&'static str, &str)]) -> String {
+    let update = strategy.get("rollingUpdate");
+    let kind = Value::from(strategy.get("type").str());
+    format!("{{\"Type\":{kind},\"RollingUpdate\":{}}}", rolling_text(&update, rolling))
+}
+
+fn rolling_text(update: &Cursor<'_>, fields: &[(&'static str, &str)]) -> String {
+    if update.is_absent() {
+        return "null".to_owned();
+    }
+    let parts = fields.iter().map(|(name, none)| {
+        let shown = update.get(name).value().map_or_else(|| (*none).to_owned(), ToString::to_string);
+        format!("\"{}{}\":{shown}", name[..1].to_uppercase(), &name[1..])
+    });
+    format!("{{{}}}", parts.collect::<Vec<_>>().join(","))
+}
+
+const LIMITS: &[(&str, &str)] = &[("maxUnavailable", "0"), ("maxSurge", "0")];
+const PARTITION: &[(&str, &str)] = &[("partition", "0"), ("maxUnavailable", "null")];
+
+fn unknown_strategy(strategy: &Cursor<'_>, known: &str, errors: &mut Errors) {
+    let detail = format!("{}: supported values: {known}", strategy_text(strategy, LIMITS));
+    errors.add(ErrorKind::NotSupported, strategy, BadValue::Omitted, detail);
 }
 
 /// A count or a percentage; says what it is worth of a hundred.
@@ -90,25 +168,17 @@ pub(super) fn replica_set<'a>(_: &Ctx<'_>, object: &Cursor<'a>, old: Option<&Cur
     let spec = object.get("spec");
     meta::not_negative(&spec.get("replicas"), errors);
     meta::not_negative(&spec.get("minReadySeconds"), errors);
-    selector_and_template(
-        object,
-        old,
-        "empty selector is invalid for deployment",
-        "activeDeadlineSeconds in ReplicaSet is not Supported",
-        errors,
-    );
+    if selector(object, old, &REPLICA_SET, errors) {
+        lasting(object, old, &REPLICA_SET, errors);
+    }
 }
 
 pub(super) fn deployment<'a>(_: &Ctx<'_>, object: &Cursor<'a>, old: Option<&Cursor<'a>>, errors: &mut Errors) {
     let spec = object.get("spec");
     meta::not_negative(&spec.get("replicas"), errors);
-    selector_and_template(
-        object,
-        old,
-        "empty selector is invalid for deployment",
-        "activeDeadlineSeconds in ReplicaSet is not Supported",
-        errors,
-    );
+    if selector(object, old, &REPLICA_SET, errors) {
+        lasting(object, old, &REPLICA_SET, errors);
+    }
     let strategy = spec.get("strategy");
     let rolling = strategy.get("rollingUpdate");
     match strategy.get("type").str() {
@@ -130,7 +200,7 @@ pub(super) fn deployment<'a>(_: &Ctx<'_>, object: &Cursor<'a>, old: Option<&Curs
                 at_most_all(&unavailable, errors);
             }
         }
-        other => errors.not_supported(&strategy, other, &["Recreate", "RollingUpdate"]),
+        _ => unknown_strategy(&strategy, "\"Recreate\", \"RollingUpdate\"", errors),
     }
     meta::not_negative(&spec.get("minReadySeconds"), errors);
     meta::not_negative(&spec.get("revisionHistoryLimit"), errors);
@@ -149,13 +219,8 @@ pub(super) fn selector_stays(_: &Ctx<'_>, new: &Cursor<'_>, old: &Cursor<'_>, er
 
 pub(super) fn daemon_set<'a>(_: &Ctx<'_>, object: &Cursor<'a>, old: Option<&Cursor<'a>>, errors: &mut Errors) {
     let spec = object.get("spec");
-    selector_and_template(
-        object,
-        old,
-        "empty selector is invalid for daemonset",
-        "activeDeadlineSeconds in DaemonSet is not Supported",
-        errors,
-    );
+    selector(object, old, &DAEMON_SET, errors);
+    lasting(object, old, &DAEMON_SET, errors);
     meta::not_negative(&spec.get("minReadySeconds"), errors);
     let strategy = spec.get("updateStrategy");
     match strategy.get("type").str() {
@@ -166,33 +231,32 @@ pub(super) fn daemon_set<'a>(_: &Ctx<'_>, object: &Cursor<'a>, old: Option<&Curs
                 errors.required(&rolling, "");
             } else {
                 let (unavailable, surge) = (rolling.get("maxUnavailable"), rolling.get("maxSurge"));
-                let down = count_or_percent(&unavailable, errors);
+                let (down, up) = (count_or_percent(&unavailable, errors), count_or_percent(&surge, errors));
                 at_most_all(&unavailable, errors);
-                let up = count_or_percent(&surge, errors);
                 at_most_all(&surge, errors);
-                match (down, up) {
-                    (0, 0) => errors.required(&unavailable, "cannot be 0 when maxSurge is 0"),
-                    (1.., 1..) => errors.invalid(&surge, "may not be set when maxUnavailable is non-zero"),
+                match (down != 0, up != 0) {
+                    (false, false) => errors.required(&unavailable, "cannot be 0 when maxSurge is 0"),
+                    (true, true) => errors.invalid(&surge, "may not be set when maxUnavailable is non-zero"),
                     _ => {}
                 }
             }
         }
-        other => errors.not_supported(&strategy, other, &["RollingUpdate", "OnDelete"]),
+        _ => unknown_strategy(&strategy, "\"RollingUpdate\", \"OnDelete\"", errors),
     }
     meta::not_negative(&spec.get("revisionHistoryLimit"), errors);
 }
 
-pub(super) fn daemon_set_change(_: &Ctx<'_>, new: &Cursor<'_>, old: &Cursor<'_>, errors: &mut Errors) {
-    let (n, o) = (new.get("spec"), old.get("spec"));
-    meta::immutable(&n.get("selector"), &o.get("selector"), errors);
-    let generation = n.get("templateGeneration");
-    let (now, before) = (generation.int(), o.get("templateGeneration").int());
-    if now < before {
-        errors.invalid_value(&generation, now, "must not be decremented");
-    }
+/// Checks a stateful set. The template of one that is stored with a bad one is not checked again.
+pub(super) fn stateful_set<'a>(_: &Ctx<'_>, object: &Cursor<'a>, old: Option<&Cursor<'a>>, errors: &mut Errors) {
+    let bad_before = old.is_some_and(|o| {
+        let mut found = Errors::new();
+        stateful_set_spec(o, Some(o), true, &mut found);
+        !found.is_empty()
+    });
+    stateful_set_spec(object, old, !bad_before, errors);
 }
 
-pub(super) fn stateful_set<'a>(_: &Ctx<'_>, object: &Cursor<'a>, old: Option<&Cursor<'a>>, errors: &mut Errors) {
+fn stateful_set_spec<'a>(object: &Cursor<'a>, old: Option<&Cursor<'a>>, with_template: bool, errors: &mut Errors) {
     let spec = object.get("spec");
     let at = |field: &'static str| spec.get(field);
     match at("podManagementPolicy").str() {
@@ -206,7 +270,9 @@ pub(super) fn stateful_set<'a>(_: &Ctx<'_>, object: &Cursor<'a>, old: Option<&Cu
         "" => errors.required(&strategy, ""),
         "OnDelete" => {
             if rolling.is_present() {
-                errors.invalid(&rolling, "only allowed for updateStrategy 'RollingUpdate'");
+                let shown = rolling_text(&rolling, PARTITION);
+                let detail = format!("{shown}: only allowed for updateStrategy 'RollingUpdate'");
+                errors.invalid_value(&rolling, BadValue::Omitted, detail);
             }
         }
         "RollingUpdate" => {
@@ -219,7 +285,10 @@ pub(super) fn stateful_set<'a>(_: &Ctx<'_>, object: &Cursor<'a>, old: Option<&Cu
                 at_most_all(&unavailable, errors);
             }
         }
-        _ => errors.invalid(&strategy, "must be 'RollingUpdate' or 'OnDelete'"),
+        _ => {
+            let detail = format!("{}: must be 'RollingUpdate' or 'OnDelete'", strategy_text(&strategy, PARTITION));
+            errors.invalid_value(&strategy, BadValue::Omitted, detail);
+        }
     }
     let retention = at("persistentVolumeClaimRetentionPolicy");
     if retention.is_present() {
@@ -230,17 +299,51 @@ pub(super) fn stateful_set<'a>(_: &Ctx<'_>, object: &Cursor<'a>, old: Option<&Cu
             }
         }
     }
+    // What never changes is checked once.
+    if old.is_none() {
+        for claim in at("volumeClaimTemplates").items() {
+            claim_spec(&claim.get("spec"), errors);
+        }
+    }
     meta::not_negative(&at("replicas"), errors);
     meta::not_negative(&at("minReadySeconds"), errors);
     meta::not_negative(&at("ordinals").get("start"), errors);
-    meta::not_negative(&at("revisionHistoryLimit"), errors);
-    if old.is_none() {
-        let service = at("serviceName");
-        if !service.is_empty() {
-            checks::label(&service, errors);
+    let service = at("serviceName");
+    if old.is_none() && !service.is_empty() {
+        checks::label(&service, errors);
+    }
+    if selector(object, old, &STATEFUL_SET, errors) {
+        let old = old.map(|o| o.get("spec").get("template"));
+        let pods = json!({"spec": {"template": as_run(&spec)}});
+        let pods = Cursor::root(&pods).get("spec").get("template");
+        if with_template {
+            template(&pods, old.as_ref(), errors);
+        } else {
+            template_metadata(&pods, errors);
         }
     }
-    selector_and_template(object, old, "empty selector is invalid for statefulset", "", errors);
+    never_ending(object, &STATEFUL_SET, errors);
+}
+
+/// The template of a stateful set as its pods are: each has a name and a subdomain of the set's giving, and the
+/// volumes of the claims, which come first and stand for those of the same name.
+fn as_run(spec: &Cursor<'_>) -> Value {
+    let mut template = spec.get("template").value().cloned().unwrap_or_else(|| json!({}));
+    for field in ["subdomain", "hostname"] {
+        value::remove(&mut template, &["spec", field]);
+    }
+    let claims: BTreeSet<&str> =
+        spec.get("volumeClaimTemplates").items().map(|c| c.get("metadata").get("name").str()).collect();
+    if !claims.is_empty() {
+        let own = |v: &&Value| !claims.contains(value::str_at(v, &["name"]));
+        let volumes: Vec<Value> = claims
+            .iter()
+            .map(|name| json!({"name": name, "persistentVolumeClaim": {"claimName": name}}))
+            .chain(value::items_at(&template, &["spec", "volumes"]).iter().filter(own).cloned())
+            .collect();
+        value::set(&mut template, &["spec", "volumes"], volumes);
+    }
+    template
 }
 
 pub(super) fn stateful_set_change(_: &Ctx<'_>, new: &Cursor<'_>, old: &Cursor<'_>, errors: &mut Errors) {
@@ -266,11 +369,17 @@ pub(super) fn stateful_set_change(_: &Ctx<'_>, new: &Cursor<'_>, old: &Cursor<'_
     }
 }
 
-pub(super) fn revision(_: &Ctx<'_>, object: &Cursor<'_>, _: Option<&Cursor<'_>>, errors: &mut Errors) {
-    if object.get("data").is_absent() {
-        errors.required(object.get("data"), "data is mandatory");
-    }
+pub(super) fn revision(_: &Ctx<'_>, object: &Cursor<'_>, old: Option<&Cursor<'_>>, errors: &mut Errors) {
     meta::not_negative(&object.get("revision"), errors);
+    let data = object.get("data");
+    if old.is_some() {
+        return;
+    }
+    if data.is_absent() {
+        errors.required(&data, "data is mandatory");
+    } else if data.object().is_none() {
+        errors.required(&data, "data must be a valid JSON object");
+    }
 }
 
 /// Numbers of a status, none below zero, and none of the later above `replicas`.
@@ -290,17 +399,24 @@ fn counts(status: &Cursor<'_>, all: &[&'static str], of_replicas: &[&'static str
 pub fn replica_status(status: &Cursor<'_>, errors: &mut Errors) {
     counts(
         status,
-        &["replicas", "fullyLabeledReplicas", "readyReplicas", "availableReplicas", "observedGeneration"],
+        &[
+            "replicas",
+            "fullyLabeledReplicas",
+            "readyReplicas",
+            "availableReplicas",
+            "observedGeneration",
+            "terminatingReplicas",
+        ],
         &["fullyLabeledReplicas", "readyReplicas", "availableReplicas"],
         errors,
     );
-    ready_before_available(status, errors);
+    ready_before_available(status, "readyReplicas", errors);
 }
 
-fn ready_before_available(status: &Cursor<'_>, errors: &mut Errors) {
+fn ready_before_available(status: &Cursor<'_>, name: &str, errors: &mut Errors) {
     let available = status.get("availableReplicas");
     if available.int() > status.get("readyReplicas").int() {
-        errors.invalid(&available, "cannot be greater than readyReplicas");
+        errors.invalid(&available, format!("cannot be greater than {name}"));
     }
 }
 
@@ -322,12 +438,13 @@ pub(super) fn deployment_status(_: &Ctx<'_>, new: &Cursor<'_>, old: &Cursor<'_>,
             "readyReplicas",
             "availableReplicas",
             "unavailableReplicas",
+            "terminatingReplicas",
             "collisionCount",
         ],
         &["updatedReplicas", "readyReplicas", "availableReplicas"],
         errors,
     );
-    ready_before_available(&status, errors);
+    ready_before_available(&status, "readyReplicas", errors);
     collisions(new, old, errors);
 }
 
@@ -363,122 +480,9 @@ pub(super) fn stateful_set_status(_: &Ctx<'_>, new: &Cursor<'_>, old: &Cursor<'_
         &["readyReplicas", "currentReplicas", "updatedReplicas", "availableReplicas"],
         errors,
     );
-    ready_before_available(&status, errors);
+    ready_before_available(&status, "status.readyReplicas", errors);
     collisions(new, old, errors);
 }
 
 #[cfg(test)]
-mod tests {
-    use crate::kinds::testing::{changed, create_errors, update_errors};
-    use serde_json::{Value, json};
-
-    fn workload(kind: &str, spec: Value) -> Value {
-        let mut object = json!({
-            "apiVersion": "apps/v1", "kind": kind, "metadata": {"name": "w", "namespace": "ns", "resourceVersion": "1"},
-            "spec": {
-                "selector": {"matchLabels": {"a": "b"}},
-                "template": {"metadata": {"labels": {"a": "b"}}, "spec": {
-                    "restartPolicy": "Always", "dnsPolicy": "ClusterFirst", "terminationGracePeriodSeconds": 30,
-                    "containers": [{"name": "c", "image": "i", "imagePullPolicy": "Always", "terminationMessagePolicy": "File"}]}},
-            },
-        });
-        for (k, v) in spec.as_object().unwrap() {
-            object["spec"][k] = v.clone();
-        }
-        object
-    }
-
-    fn deployment() -> Value {
-        let rolling = json!({"maxSurge": "25%", "maxUnavailable": "25%"});
-        workload(
-            "Deployment",
-            json!({"replicas": 1, "progressDeadlineSeconds": 600, "strategy": {"type": "RollingUpdate", "rollingUpdate": rolling}}),
-        )
-    }
-
-    #[test]
-    fn deployments() {
-        let check = |path: &str, to: Value, expect: &str| {
-            assert_eq!(create_errors(&changed(&deployment(), path, to)), expect, "{path}");
-        };
-        check("spec/paused", json!(true), "");
-        check("spec/replicas", json!(-1), "spec.replicas: Invalid value: -1: must be greater than or equal to 0");
-        check("spec/selector", Value::Null, "spec.selector: Required value");
-        check(
-            "spec/selector",
-            json!({"matchLabels": {"x": "y"}}),
-            "spec.template.metadata.labels: Invalid value: {\"a\":\"b\"}: `selector` does not match template `labels`",
-        );
-        check("spec/selector", json!({}), "spec.selector: Invalid value: {}: empty selector is invalid for deployment");
-        check(
-            "spec/template/metadata/labels",
-            json!({"a": "b", "c": "d e"}),
-            &format!("spec.template.labels: Invalid value: \"d e\": {}", pintle_api::names::label_value("d e")[0]),
-        );
-        check(
-            "spec/template/spec/restartPolicy",
-            json!("Never"),
-            "spec.template.spec.restartPolicy: Unsupported value: \"Never\": supported values: \"Always\"",
-        );
-        check(
-            "spec/template/spec/containers/0/image",
-            json!(""),
-            "spec.template.spec.containers[0].image: Required value",
-        );
-        check(
-            "spec/strategy",
-            json!({"type": "Recreate", "rollingUpdate": {}}),
-            "spec.strategy.rollingUpdate: Forbidden: may not be specified when strategy `type` is 'Recreate'",
-        );
-        check(
-            "spec/strategy/rollingUpdate",
-            json!({"maxSurge": 0, "maxUnavailable": "0%"}),
-            "spec.strategy.rollingUpdate.maxUnavailable: Invalid value: \"0%\": may not be 0 when `maxSurge` is 0",
-        );
-        check(
-            "spec/progressDeadlineSeconds",
-            json!(0),
-            "spec.progressDeadlineSeconds: Invalid value: 0: must be greater than minReadySeconds",
-        );
-        assert_eq!(
-            update_errors(
-                &changed(
-                    &changed(&deployment(), "spec/selector/matchLabels", json!({"a": "c"})),
-                    "spec/template/metadata/labels",
-                    json!({"a": "c"})
-                ),
-                &deployment()
-            ),
-            "spec.selector: Invalid value: {\"matchLabels\":{\"a\":\"c\"}}: field is immutable"
-        );
-    }
-
-    #[test]
-    fn others() {
-        let set = workload(
-            "StatefulSet",
-            json!({"replicas": 1, "serviceName": "s", "podManagementPolicy": "OrderedReady", "updateStrategy": {"type": "RollingUpdate"}}),
-        );
-        assert_eq!(create_errors(&set), "");
-        assert_eq!(update_errors(&changed(&set, "spec/replicas", json!(3)), &set), "");
-        assert!(
-            update_errors(&changed(&set, "spec/serviceName", json!("t")), &set)
-                .starts_with("spec: Forbidden: updates to statefulset spec for fields other than")
-        );
-        let daemons = workload(
-            "DaemonSet",
-            json!({"updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 1, "maxSurge": 0}}}),
-        );
-        assert_eq!(create_errors(&daemons), "");
-        assert_eq!(
-            create_errors(&changed(&daemons, "spec/updateStrategy/rollingUpdate/maxUnavailable", json!(0))),
-            "spec.updateStrategy.rollingUpdate.maxUnavailable: Required value: cannot be 0 when maxSurge is 0"
-        );
-        let replicas = workload("ReplicaSet", json!({"replicas": 1}));
-        assert_eq!(create_errors(&replicas), "");
-        let mut rc = workload("ReplicationController", json!({"replicas": 1, "selector": {"a": "b"}}));
-        rc["apiVersion"] = "v1".into();
-        assert_eq!(create_errors(&rc), "");
-        assert_eq!(create_errors(&changed(&rc, "spec/selector", json!({}))), "spec.selector: Required value");
-    }
-}
+mod tests;

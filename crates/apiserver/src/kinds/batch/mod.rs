@@ -1,6 +1,9 @@
 //! The batch group.
 
 pub mod cron;
+mod cron_job;
+mod policies;
+mod status;
 mod validate;
 
 pub use validate::domain_path;
@@ -28,9 +31,10 @@ pub static JOB: Strategy = Strategy {
     generation: &[&["spec"]],
     propagation: Propagation::Orphan,
     on_create: give_selector,
+    full_meta_on_update: true,
     validate: validate::job,
     validate_change: validate::job_change,
-    subresources: &[("status", Sub { validate: validate::job_status, ..Sub::STATUS })],
+    subresources: &[("status", Sub { validate: status::job_status, ..Sub::STATUS })],
     columns: &[
         Column::NAME,
         text("Status", "Status of the job."),
@@ -48,7 +52,7 @@ pub static JOB: Strategy = Strategy {
 /// The strategy of cron jobs.
 pub static CRON_JOB: Strategy = Strategy {
     warnings: cron_job_warnings,
-    validate: validate::cron_job,
+    validate: cron_job::cron_job,
     generation: &[&["spec"]],
     columns: &[
         Column::NAME,

@@ -52,13 +52,7 @@ fn has_odd_selectors(spec: &Cursor<'_>) -> bool {
 
 /// Checks the spec of a template: `metadata` and `spec` under the cursor.
 pub fn template(template: &Cursor<'_>, old: Option<&Cursor<'_>>, errors: &mut Errors) {
-    // Upstream leaves `metadata` out of these paths.
-    let metadata = template.get("metadata");
-    let mut found = Errors::new();
-    meta::labels(&metadata.get("labels"), &mut found);
-    meta::annotations(&metadata.get("annotations"), &mut found);
-    super::annotations(template, &mut found);
-    meta::moved(found, &metadata.path(), &template.path(), errors);
+    template_metadata(template, errors);
     pod_spec(template, old, false, errors);
     if !template.get("spec").get("ephemeralContainers").is_empty() {
         errors.forbidden(
@@ -66,6 +60,17 @@ pub fn template(template: &Cursor<'_>, old: Option<&Cursor<'_>>, errors: &mut Er
             "ephemeral containers not allowed in pod template",
         );
     }
+}
+
+/// Checks the labels and annotations of a template.
+pub fn template_metadata(template: &Cursor<'_>, errors: &mut Errors) {
+    // Upstream leaves `metadata` out of these paths.
+    let metadata = template.get("metadata");
+    let mut found = Errors::new();
+    meta::labels(&metadata.get("labels"), &mut found);
+    meta::annotations(&metadata.get("annotations"), &mut found);
+    super::annotations(template, &mut found);
+    meta::moved(found, &metadata.path(), &template.path(), errors);
 }
 
 /// Checks the spec of a pod or template.
