@@ -1,15 +1,20 @@
 //! The admissionregistration group.
 
+mod policies;
+mod rules;
+mod url;
 mod validate;
 
 use pintle_schema::cursor::Cursor;
 use serde_json::Value;
 
 use super::Strategy;
+use super::strategy::Sub;
 use super::table::{self, Column, integer, text};
 
 const WEBHOOKS: Strategy = Strategy {
     generation: &[&["webhooks"]],
+    full_meta_on_update: true,
     validate: validate::webhooks,
     unconditional_update: false,
     columns: &[
@@ -27,11 +32,13 @@ pub static MUTATING_WEBHOOK: Strategy = WEBHOOKS;
 /// The strategy of validating webhook configurations.
 pub static VALIDATING_WEBHOOK: Strategy = WEBHOOKS;
 
-const POLICY: Strategy = Strategy { generation: &[&["spec"]], unconditional_update: false, ..Strategy::DEFAULT };
+const POLICY: Strategy =
+    Strategy { generation: &[&["spec"]], unconditional_update: false, full_meta_on_update: true, ..Strategy::DEFAULT };
 
 /// The strategy of validating admission policies.
 pub static VALIDATING_POLICY: Strategy = Strategy {
-    validate: |_, policy, _, errors| validate::policy(policy, "validations", errors),
+    validate: policies::validating_policy,
+    subresources: &[("status", Sub { validate: policies::policy_status, ..Sub::STATUS })],
     columns: &[
         Column::NAME,
         integer("Validations", "Validations indicates the number of validation rules defined in this configuration"),
@@ -46,7 +53,7 @@ pub static VALIDATING_POLICY: Strategy = Strategy {
 
 /// The strategy of mutating admission policies.
 pub static MUTATING_POLICY: Strategy = Strategy {
-    validate: |_, policy, _, errors| validate::policy(policy, "mutations", errors),
+    validate: policies::mutating_policy,
     columns: &[
         Column::NAME,
         integer("Mutations", "Mutation indicates the number of mutations rules defined in this configuration"),
@@ -72,11 +79,11 @@ const BINDING: Strategy = Strategy {
 
 /// The strategy of validating admission policy bindings.
 pub static VALIDATING_BINDING: Strategy =
-    Strategy { validate: |_, binding, _, errors| validate::binding(binding, true, errors), ..BINDING };
+    Strategy { validate: |_, binding, _, errors| policies::validating_binding(binding, errors), ..BINDING };
 
 /// The strategy of mutating admission policy bindings.
 pub static MUTATING_BINDING: Strategy =
-    Strategy { validate: |_, binding, _, errors| validate::binding(binding, false, errors), ..BINDING };
+    Strategy { validate: |_, binding, _, errors| policies::mutating_binding(binding, errors), ..BINDING };
 
 fn param_kind(policy: &Cursor<'_>) -> Value {
     let kind = policy.get("spec").get("paramKind");
