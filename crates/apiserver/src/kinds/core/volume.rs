@@ -170,10 +170,7 @@ const SOURCES: &[(&str, &[&str])] = &[
 fn volume(_: &Ctx<'_>, volume: &Cursor<'_>, _: Option<&Cursor<'_>>, errors: &mut Errors) {
     let spec = volume.get("spec");
     let at = |field: &'static str| spec.get(field);
-    if at("accessModes").is_empty() {
-        errors.required(at("accessModes"), "");
-    }
-    access_mode_set(&at("accessModes"), errors);
+    some_access_modes(&spec, errors);
     let capacity = at("capacity");
     if capacity.is_empty() {
         errors.required(&capacity, "");
@@ -198,11 +195,7 @@ fn volume(_: &Ctx<'_>, volume: &Cursor<'_>, _: Option<&Cursor<'_>>, errors: &mut
         }
     }
     sources(&spec, errors);
-    let path = at("hostPath").get("path");
-    let root = path.str().starts_with('/') && path.str().split('/').all(|p| matches!(p, "" | "."));
-    if root && at("persistentVolumeReclaimPolicy").str() == "Recycle" {
-        errors.forbidden(at("persistentVolumeReclaimPolicy"), "may not be 'recycle' for a hostPath mount of '/'");
-    }
+    not_all_of_a_host(&spec, errors);
     if !at("storageClassName").is_empty() {
         checks::subdomain(&at("storageClassName"), errors);
     }
@@ -217,6 +210,50 @@ fn volume(_: &Ctx<'_>, volume: &Cursor<'_>, _: Option<&Cursor<'_>>, errors: &mut
         if at("csi").is_absent() {
             errors.required(at("csi"), "has to be specified when using volumeAttributesClassName");
         }
+    }
+}
+
+/// The spec of a volume that is attached for a pod that names it inline: one of CSI, and nothing that would bind it.
+pub fn inline_spec(spec: &Cursor<'_>, errors: &mut Errors) {
+    const CONTEXT: &str = "in the context of inline volumes";
+    let at = |field: &'static str| spec.get(field);
+    let forbid = |field: &'static str, wrong: bool, what: &str, errors: &mut Errors| {
+        if wrong {
+            errors.forbidden(spec.get(field), format!("{what} {CONTEXT}"));
+        }
+    };
+    let nothing = "may not be specified";
+    forbid("claimRef", at("claimRef").is_present(), nothing, errors);
+    forbid("capacity", !at("capacity").is_empty(), nothing, errors);
+    if at("csi").is_absent() {
+        errors.required(at("csi"), format!("has to be specified {CONTEXT}"));
+    }
+    some_access_modes(spec, errors);
+    let policy = at("persistentVolumeReclaimPolicy");
+    forbid("persistentVolumeReclaimPolicy", !matches!(policy.str(), "" | "Retain"), "may only be Retain", errors);
+    forbid("nodeAffinity", at("nodeAffinity").is_present(), nothing, errors);
+    sources(spec, errors);
+    not_all_of_a_host(spec, errors);
+    forbid("storageClassName", !at("storageClassName").is_empty(), nothing, errors);
+    let mode = at("volumeMode");
+    let other = mode.is_present() && mode.str() != "Filesystem";
+    forbid("volumeMode", other, "may not specify volumeMode other than Filesystem", errors);
+}
+
+fn some_access_modes(spec: &Cursor<'_>, errors: &mut Errors) {
+    let modes = spec.get("accessModes");
+    if modes.is_empty() {
+        errors.required(&modes, "");
+    }
+    access_mode_set(&modes, errors);
+}
+
+/// What recycles a volume empties it.
+fn not_all_of_a_host(spec: &Cursor<'_>, errors: &mut Errors) {
+    let (path, policy) = (spec.get("hostPath").get("path"), spec.get("persistentVolumeReclaimPolicy"));
+    let root = path.str().starts_with('/') && path.str().split('/').all(|p| matches!(p, "" | "."));
+    if root && policy.str() == "Recycle" {
+        errors.forbidden(policy, "may not be 'recycle' for a hostPath mount of '/'");
     }
 }
 

@@ -7,6 +7,7 @@ use pintle_schema::cursor::Cursor;
 use serde_json::Value;
 
 use super::Strategy;
+use super::strategy::Sub;
 use super::table::{self, Column, boolean, integer, text};
 
 const DEFAULT_CLASS: [&str; 2] =
@@ -42,6 +43,7 @@ pub static STORAGE_CLASS: Strategy = Strategy {
 
 /// The strategy of volume attributes classes.
 pub static VOLUME_ATTRIBUTES_CLASS: Strategy = Strategy {
+    full_meta_on_update: true,
     validate: validate::attributes_class,
     validate_change: validate::attributes_class_change,
     columns: &[Column::NAME, text("DriverName", "@VolumeAttributesClass.driverName"), Column::AGE],
@@ -51,7 +53,12 @@ pub static VOLUME_ATTRIBUTES_CLASS: Strategy = Strategy {
 
 /// The strategy of volume attachments. Whoever attaches may write the status with the object.
 pub static VOLUME_ATTACHMENT: Strategy = Strategy {
+    full_meta_on_update: true,
     validate: validate::attachment,
+    subresources: &[(
+        "status",
+        Sub { validate: |ctx, new, old, errors| validate::attachment(ctx, new, Some(old), errors), ..Sub::STATUS },
+    )],
     validate_change: |_, new, old, errors| super::meta::immutable(&new.get("spec"), &old.get("spec"), errors),
     unconditional_update: false,
     columns: &[
@@ -78,6 +85,7 @@ pub static VOLUME_ATTACHMENT: Strategy = Strategy {
 
 /// The strategy of CSI nodes.
 pub static CSI_NODE: Strategy = Strategy {
+    full_meta_on_update: true,
     validate: validate::node,
     validate_change: validate::node_change,
     unconditional_update: false,
@@ -92,7 +100,6 @@ pub static CSI_NODE: Strategy = Strategy {
 
 /// The strategy of CSI drivers.
 pub static CSI_DRIVER: Strategy = Strategy {
-    name: validate::driver_name,
     validate: validate::driver,
     validate_change: validate::driver_change,
     unconditional_update: false,
@@ -118,6 +125,7 @@ pub static CSI_DRIVER: Strategy = Strategy {
 
 /// The strategy of CSI storage capacities.
 pub static CSI_STORAGE_CAPACITY: Strategy = Strategy {
+    full_meta_on_update: true,
     validate: validate::capacity,
     validate_change: validate::capacity_change,
     columns: &[

@@ -1,19 +1,26 @@
 //! Validation of the storage group.
 
-use pintle_api::names::{dns1123_subdomain, qualified_name};
-use pintle_schema::cursor::{Cursor, Errors};
+use std::collections::{BTreeMap, BTreeSet};
 
+use pintle_api::names::{dns1123_subdomain, qualified_name};
+use pintle_schema::cursor::{BadValue, Cursor, Errors};
+use serde_json::Value;
+
+use crate::kinds::apps::odd_values;
 use crate::kinds::core::pod::resources::quantity;
-use crate::kinds::core::volume::csi_driver_name;
+use crate::kinds::core::volume::{csi_driver_name, inline_spec};
 use crate::kinds::value::same;
-use crate::kinds::{Ctx, checks, meta, names};
+use crate::kinds::{Ctx, checks, meta};
 
 const PARAMETERS_SIZE: usize = 256 * 1024;
 const PARAMETERS: usize = 512;
+/// The longest message of an error of attaching.
+const ERROR_MESSAGE: usize = 1024;
+/// The longest name a driver may have for a node.
+const NODE_ID: usize = 256;
 
 fn parameters(map: &Cursor<'_>, required: bool, errors: &mut Errors) {
     if map.len() > PARAMETERS {
-        // Upstream names this path by the Go field.
         errors.too_long(map, PARAMETERS);
         return;
     }
@@ -32,41 +39,63 @@ fn parameters(map: &Cursor<'_>, required: bool, errors: &mut Errors) {
     }
 }
 
-pub(super) fn class(_: &Ctx<'_>, class: &Cursor<'_>, _: Option<&Cursor<'_>>, errors: &mut Errors) {
-    let provisioner = class.get("provisioner");
-    if provisioner.is_empty() {
-        errors.required(&provisioner, "");
-    } else {
-        for message in qualified_name(&provisioner.str().to_lowercase()) {
-            errors.invalid(&provisioner, message);
-        }
+/// A name with an optional domain, of any case.
+fn provisioner(at: &Cursor<'_>, errors: &mut Errors) {
+    let name = at.str().to_lowercase();
+    if name.is_empty() {
+        return errors.required(at, "");
     }
+    for message in qualified_name(&name) {
+        errors.invalid_value(at, name.as_str(), message);
+    }
+}
+
+/// Checks a class when it is made; a stored one changes nothing that would need it.
+pub(super) fn class(_: &Ctx<'_>, class: &Cursor<'_>, old: Option<&Cursor<'_>>, errors: &mut Errors) {
+    if old.is_some() {
+        return;
+    }
+    provisioner(&class.get("provisioner"), errors);
     parameters(&class.get("parameters"), false, errors);
-    checks::one_of(&class.get("reclaimPolicy"), &["Delete", "Retain"], false, errors);
+    let reclaim = class.get("reclaimPolicy");
+    if !reclaim.is_empty() {
+        checks::one_of(&reclaim, &["Delete", "Retain"], false, errors);
+    }
     let mode = class.get("volumeBindingMode");
     if mode.is_absent() {
         errors.required(&mode, "");
     } else {
         checks::one_of(&mode, &["Immediate", "WaitForFirstConsumer"], false, errors);
     }
-    for term in class.get("allowedTopologies").items() {
-        let mut keys: Vec<&str> = Vec::new();
-        for expression in term.get("matchLabelExpressions").items() {
+    topologies(&class.get("allowedTopologies"), errors);
+}
+
+fn topologies(list: &Cursor<'_>, errors: &mut Errors) {
+    // Upstream starts with as many empty terms as there are terms, so that none may be empty.
+    let mut seen: Vec<BTreeMap<&str, BTreeSet<&str>>> = vec![BTreeMap::new(); list.len()];
+    for term in list.items() {
+        let expressions = term.get("matchLabelExpressions");
+        let mut whole = BTreeMap::new();
+        for expression in expressions.items() {
             let (key, values) = (expression.get("key"), expression.get("values"));
             if values.is_empty() {
                 errors.required(&values, "");
             }
-            for (i, v) in values.items().enumerate() {
-                if values.list()[..i].iter().any(|earlier| Some(earlier) == v.value()) {
+            let mut set = BTreeSet::new();
+            for v in values.items() {
+                if !set.insert(v.str()) {
                     errors.duplicate(&v, v.str());
                 }
             }
             meta::label_key(&key, key.str(), errors);
-            if keys.contains(&key.str()) {
+            if whole.insert(key.str(), set).is_some() {
                 errors.duplicate(&key, key.str());
             }
-            keys.push(key.str());
         }
+        for _ in seen.iter().filter(|earlier| **earlier == whole) {
+            errors.duplicate(&expressions, "");
+        }
+        seen.push(whole);
     }
 }
 
@@ -80,7 +109,7 @@ pub(super) fn class_change(_: &Ctx<'_>, new: &Cursor<'_>, old: &Cursor<'_>, erro
 }
 
 pub(super) fn attributes_class(_: &Ctx<'_>, class: &Cursor<'_>, _: Option<&Cursor<'_>>, errors: &mut Errors) {
-    csi_driver_name(&class.get("driverName"), errors);
+    provisioner(&class.get("driverName"), errors);
     parameters(&class.get("parameters"), true, errors);
 }
 
@@ -92,27 +121,48 @@ pub(super) fn attributes_class_change(_: &Ctx<'_>, new: &Cursor<'_>, old: &Curso
     }
 }
 
-pub(super) fn attachment(_: &Ctx<'_>, attachment: &Cursor<'_>, _: Option<&Cursor<'_>>, errors: &mut Errors) {
+pub(super) fn attachment(_: &Ctx<'_>, attachment: &Cursor<'_>, old: Option<&Cursor<'_>>, errors: &mut Errors) {
+    const ONE: &str = "must specify exactly one of inlineVolumeSpec and persistentVolumeName";
     let spec = attachment.get("spec");
-    csi_driver_name(&spec.get("attacher"), errors);
-    let source = spec.get("source");
+    let (attacher, source, node) = (spec.get("attacher"), spec.get("source"), spec.get("nodeName"));
+    if attacher.is_empty() {
+        errors.required(&attacher, "");
+    }
     let (name, inline) = (source.get("persistentVolumeName"), source.get("inlineVolumeSpec"));
     match (name.is_present(), inline.is_present()) {
-        (false, false) => {
-            errors.required(&source, "must specify exactly one of inlineVolumeSpec and persistentVolumeName");
-        }
-        (true, true) => {
-            errors.forbidden(&source, "must specify exactly one of inlineVolumeSpec and persistentVolumeName");
-        }
+        (false, false) => errors.required(&source, ONE),
+        (true, true) => errors.forbidden(&source, ONE),
         (true, false) if name.is_empty() => errors.required(&name, "must specify non empty persistentVolumeName"),
-        (true, false) => checks::subdomain(&name, errors),
-        (false, true) => {}
+        (true, false) => {}
+        (false, true) => inline_spec(&inline, errors),
     }
-    let node = spec.get("nodeName");
-    if node.is_empty() {
-        errors.required(&node, "");
-    } else {
-        checks::subdomain(&node, errors);
+    for message in dns1123_subdomain(node.str()) {
+        errors.invalid(&node, message);
+    }
+    attachment_status(&attachment.get("status"), errors);
+    // New ones are held to more than what older versions stored.
+    if old.is_none() {
+        csi_driver_name(&attacher, errors);
+        if name.is_present() {
+            checks::subdomain(&name, errors);
+        }
+    }
+}
+
+fn attachment_status(status: &Cursor<'_>, errors: &mut Errors) {
+    let metadata = status.get("attachmentMetadata");
+    if metadata.entries().map(|(key, v)| key.len() + v.str().len()).sum::<usize>() > PARAMETERS_SIZE {
+        errors.too_long(&metadata, PARAMETERS_SIZE);
+    }
+    for field in ["attachError", "detachError"] {
+        let (message, code) = (status.get(field).get("message"), status.get(field).get("errorCode"));
+        if message.str().len() > ERROR_MESSAGE {
+            // Upstream names the other limit.
+            errors.too_long(&message, PARAMETERS_SIZE);
+        }
+        if code.int() < 0 {
+            errors.invalid(&code, checks::between(0, i64::from(i32::MAX)));
+        }
     }
 }
 
@@ -124,101 +174,117 @@ pub(super) fn node(_: &Ctx<'_>, node: &Cursor<'_>, _: Option<&Cursor<'_>>, error
         if id.is_empty() {
             errors.required(&id, "");
         }
-        if id.str().len() > 192 {
-            errors.invalid(&id, "must be 192 characters or less");
+        if id.str().len() > NODE_ID {
+            errors.invalid(&id, format!("must be {NODE_ID} characters or less"));
         }
-        let count = driver.get("allocatable").get("count");
-        meta::not_negative(&count, errors);
-        let keys = driver.get("topologyKeys");
-        for (i, key) in keys.items().enumerate() {
-            if key.is_empty() {
-                errors.required(&keys, "");
-            }
-            if keys.list()[..i].iter().any(|k| Some(k) == key.value()) {
-                errors.duplicate(&keys, key.str());
-            }
-            for message in qualified_name(key.str()) {
-                errors.invalid_value(&keys, key.str(), message);
-            }
-        }
+        meta::not_negative(&driver.get("allocatable").get("count"), errors);
         if names.contains(&name.str()) {
             errors.duplicate(&name, name.str());
         }
         names.push(name.str());
+        // Upstream complains of keys at the driver.
+        let mut keys: Vec<&str> = Vec::new();
+        for key in driver.get("topologyKeys").items().map(|k| k.str()) {
+            if key.is_empty() {
+                errors.required(&driver, "");
+            }
+            if keys.contains(&key) {
+                errors.duplicate(&driver, key);
+            }
+            keys.push(key);
+            meta::label_key(&driver, key, errors);
+        }
     }
 }
 
 pub(super) fn node_change(_: &Ctx<'_>, new: &Cursor<'_>, old: &Cursor<'_>, errors: &mut Errors) {
     let drivers = new.get("spec").get("drivers");
     for was in old.get("spec").get("drivers").items() {
-        let now = drivers.items().find(|d| d.get("name").str() == was.get("name").str());
-        let Some(now) = now else { continue };
-        let fixed = ["name", "nodeID", "topologyKeys"].iter().all(|f| same(now.get(f).value(), was.get(f).value()));
-        if !fixed {
-            let message = meta::IMMUTABLE;
-            errors.invalid(&now, message);
+        for now in drivers.items().filter(|d| d.get("name").str() == was.get("name").str()) {
+            if ["nodeID", "topologyKeys"].iter().any(|f| !same(now.get(f).value(), was.get(f).value())) {
+                // Upstream prints the driver by the names of its code.
+                let keys = now.get("topologyKeys").value().map_or_else(|| "null".to_owned(), ToString::to_string);
+                let detail = format!(
+                    "{{\"Name\":{},\"NodeID\":{},\"TopologyKeys\":{keys},\"Allocatable\":null}}: {}",
+                    Value::from(now.get("name").str()),
+                    Value::from(now.get("nodeID").str()),
+                    meta::IMMUTABLE
+                );
+                errors.invalid_value(&drivers, BadValue::Omitted, detail);
+            }
         }
     }
-}
-
-/// The name of a CSI driver object is the driver's.
-pub(super) fn driver_name(name: &str, prefix: bool) -> Vec<String> {
-    let mut errors = names::subdomain(&name.to_lowercase(), prefix);
-    if name.len() > 63 {
-        errors.push("must be no more than 63 characters".to_owned());
-    }
-    errors
 }
 
 pub(super) fn driver(_: &Ctx<'_>, driver: &Cursor<'_>, _: Option<&Cursor<'_>>, errors: &mut Errors) {
     let spec = driver.get("spec");
-    for field in ["attachRequired", "podInfoOnMount", "storageCapacity"] {
+    // Upstream has this one's name wrong.
+    for (field, named) in [
+        ("attachRequired", "attachedRequired"),
+        ("podInfoOnMount", "podInfoOnMount"),
+        ("storageCapacity", "storageCapacity"),
+    ] {
         if spec.get(field).is_absent() {
-            errors.required(spec.get(field), "");
+            errors.required(spec.get(named), "");
         }
     }
     checks::one_of(&spec.get("fsGroupPolicy"), &["File", "None", "ReadWriteOnceWithFSType"], false, errors);
-    let mut audiences: Vec<&str> = Vec::new();
-    for token in spec.get("tokenRequests").items() {
-        let (audience, expiration) = (token.get("audience"), token.get("expirationSeconds"));
-        if audiences.contains(&audience.str()) {
-            errors.duplicate(&audience, audience.str());
-        }
-        audiences.push(audience.str());
-        if let Some(seconds) = expiration.opt_int() {
-            if seconds < 600 {
-                errors.invalid(&expiration, "may not specify a duration less than 10 minutes");
-            }
-            if seconds > 1 << 32 {
-                errors.invalid(&expiration, "may not specify a duration larger than 2^32 seconds");
-            }
-        }
+    token_requests(&spec.get("tokenRequests"), errors);
+    let modes = spec.get("volumeLifecycleModes");
+    for mode in modes.items().filter(|m| !matches!(m.str(), "Persistent" | "Ephemeral")) {
+        errors.not_supported(&modes, mode.str(), &["Persistent", "Ephemeral"]);
     }
-    for mode in spec.get("volumeLifecycleModes").items() {
-        checks::one_of(&mode, &["Ephemeral", "Persistent"], false, errors);
+    if spec.get("seLinuxMount").is_absent() {
+        errors.required(spec.get("seLinuxMount"), "");
     }
     let period = spec.get("nodeAllocatableUpdatePeriodSeconds");
     if period.opt_int().is_some_and(|s| s < 10) {
         errors.invalid(&period, "must be greater than or equal to 10 seconds");
     }
+    let secrets = spec.get("serviceAccountTokenInSecrets");
+    if secrets.is_present() && spec.get("tokenRequests").is_empty() {
+        errors.invalid(&secrets, "serviceAccountTokenInSecrets is set but no tokenRequests are specified");
+    }
+}
+
+fn token_requests(list: &Cursor<'_>, errors: &mut Errors) {
+    let mut audiences: Vec<&str> = Vec::new();
+    for token in list.items() {
+        let (audience, expiration) = (token.get("audience"), token.get("expirationSeconds"));
+        if audiences.contains(&audience.str()) {
+            errors.duplicate(&audience, audience.str());
+            continue;
+        }
+        audiences.push(audience.str());
+        match expiration.opt_int() {
+            Some(..600) => errors.invalid(&expiration, "may not specify a duration less than 10 minutes"),
+            Some(seconds) if seconds > 1 << 32 => {
+                errors.invalid(&expiration, "may not specify a duration larger than 2^32 seconds");
+            }
+            _ => {}
+        }
+    }
 }
 
 pub(super) fn driver_change(_: &Ctx<'_>, new: &Cursor<'_>, old: &Cursor<'_>, errors: &mut Errors) {
-    for field in ["attachRequired", "volumeLifecycleModes"] {
-        meta::immutable(&new.get("spec").get(field), &old.get("spec").get(field), errors);
+    let (n, o) = (new.get("spec"), old.get("spec"));
+    let required = n.get("attachRequired");
+    if !same(required.value(), o.get("attachRequired").value()) {
+        let shown = required.value().cloned().unwrap_or_default();
+        errors.invalid_value(n.get("attachedRequired"), shown, meta::IMMUTABLE);
     }
+    meta::immutable(&n.get("volumeLifecycleModes"), &o.get("volumeLifecycleModes"), errors);
 }
 
-pub(super) fn capacity(_: &Ctx<'_>, capacity: &Cursor<'_>, _: Option<&Cursor<'_>>, errors: &mut Errors) {
-    meta::label_selector(&capacity.get("nodeTopology"), false, errors);
+pub(super) fn capacity<'a>(_: &Ctx<'_>, capacity: &Cursor<'a>, old: Option<&Cursor<'a>>, errors: &mut Errors) {
+    let lenient = old.is_some_and(|o| odd_values(&o.get("nodeTopology")));
+    meta::label_selector(&capacity.get("nodeTopology"), lenient, errors);
     let class = capacity.get("storageClassName");
     for message in dns1123_subdomain(class.str()) {
-        errors.invalid_value(&class, class.str(), message);
+        errors.invalid(&class, message);
     }
-    for field in ["capacity", "maximumVolumeSize"] {
-        if quantity(&capacity.get(field)).sign() < 0 {
-            errors.invalid(&capacity.get(field), meta::NOT_NEGATIVE);
-        }
+    if quantity(&capacity.get("capacity")).sign() < 0 {
+        errors.invalid(&capacity.get("capacity"), meta::NOT_NEGATIVE);
     }
 }
 
@@ -229,43 +295,4 @@ pub(super) fn capacity_change(_: &Ctx<'_>, new: &Cursor<'_>, old: &Cursor<'_>, e
 }
 
 #[cfg(test)]
-mod tests {
-    use crate::kinds::testing::{changed, create_errors, update_errors};
-    use serde_json::json;
-
-    #[test]
-    fn classes() {
-        let class = json!({"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": {"name": "c", "resourceVersion": "1"},
-            "provisioner": "example.com/p", "volumeBindingMode": "Immediate", "reclaimPolicy": "Delete"});
-        assert_eq!(create_errors(&class), "");
-        assert_eq!(create_errors(&changed(&class, "provisioner", json!(""))), "provisioner: Required value");
-        assert_eq!(
-            create_errors(&changed(&class, "volumeBindingMode", json!("Later"))),
-            "volumeBindingMode: Unsupported value: \"Later\": supported values: \"Immediate\", \"WaitForFirstConsumer\""
-        );
-        assert_eq!(
-            update_errors(&changed(&class, "provisioner", json!("x/y")), &class),
-            "provisioner: Forbidden: updates to provisioner are forbidden."
-        );
-    }
-
-    #[test]
-    fn drivers() {
-        let driver = json!({"apiVersion": "storage.k8s.io/v1", "kind": "CSIDriver", "metadata": {"name": "d.example.com", "resourceVersion": "1"},
-            "spec": {"attachRequired": true, "podInfoOnMount": false, "storageCapacity": false}});
-        assert_eq!(create_errors(&driver), "");
-        assert_eq!(
-            create_errors(&changed(&driver, "spec/attachRequired", json!(null))),
-            "spec.attachRequired: Required value"
-        );
-        assert_eq!(
-            update_errors(&changed(&driver, "spec/attachRequired", json!(false)), &driver),
-            "spec.attachRequired: Invalid value: false: field is immutable"
-        );
-        let attachment = json!({"apiVersion": "storage.k8s.io/v1", "kind": "VolumeAttachment", "metadata": {"name": "a"}, "spec": {"attacher": "d", "nodeName": "n", "source": {}}});
-        assert_eq!(
-            create_errors(&attachment),
-            "spec.source: Required value: must specify exactly one of inlineVolumeSpec and persistentVolumeName"
-        );
-    }
-}
+mod tests;
