@@ -76,8 +76,8 @@ impl Step<'_> {
         self.is_ready(p) && p.is_available(self.min_ready, self.now)
     }
 
-    fn is_healthy(&self, p: &Pod) -> bool {
-        self.is_ready(p) && !p.is_deleting()
+    fn is_unavailable(&self, p: &Pod) -> bool {
+        p.is_deleting() || !self.is_available(p)
     }
 
     /// A pod for an ordinal, of the revision that it should have now.
@@ -134,7 +134,7 @@ impl Step<'_> {
             if p.status.phase == "Pending" && !p.is_deleting() {
                 actions.push(Action::Claims(ordinal));
             }
-            if self.ordered && (p.is_deleting() || !self.is_available(p)) {
+            if self.ordered && self.is_unavailable(p) {
                 return false;
             }
         }
@@ -145,12 +145,13 @@ impl Step<'_> {
     fn shrink(&self, pods: &BTreeMap<i32, Arc<Pod>>, actions: &mut Vec<Action>) -> bool {
         let range = pod::range(self.s.set);
         let condemned: Vec<_> = pods.iter().rev().filter(|(o, _)| !range.contains(o)).map(|(_, p)| p).collect();
-        let first_unhealthy = pods
+        // Those that stay come before those that go; of these the one with the lowest ordinal is the first.
+        let first_unavailable = pods
             .iter()
             .filter(|(o, _)| range.contains(o))
-            .chain(pods.iter().rev().filter(|(o, _)| !range.contains(o)))
+            .chain(pods.iter().filter(|(o, _)| !range.contains(o)))
             .map(|(_, p)| p)
-            .find(|p| !self.is_healthy(p));
+            .find(|p| self.is_unavailable(p));
         for p in condemned {
             if p.is_deleting() {
                 if self.ordered {
@@ -158,7 +159,7 @@ impl Step<'_> {
                 }
                 continue;
             }
-            let first = first_unhealthy.is_some_and(|f| Arc::ptr_eq(f, p));
+            let first = first_unavailable.is_some_and(|f| Arc::ptr_eq(f, p));
             if self.ordered && !self.is_available(p) && !first {
                 return false;
             }
@@ -189,7 +190,7 @@ impl Step<'_> {
             if revision(p) != name_of(self.s.update) && !p.is_deleting() {
                 actions.push(Action::Delete(p.clone(), None));
                 budget -= 1;
-            } else if !self.is_healthy(p) || !self.is_available(p) {
+            } else if self.is_unavailable(p) {
                 budget -= 1;
             }
         }
@@ -340,6 +341,11 @@ mod tests {
             (1, "OrderedReady", &rolling, &["0 v2 r", "1 v2 r", "2 v2 d"], &[]),
             (1, "OrderedReady", &rolling, &["0 v2 u", "1 v2 r"], &[]),
             (1, "OrderedReady", &rolling, &["0 v2 r", "1 v2 u", "2 v2 r"], &["-web-2"]),
+            // The first that is not well may go while it is the last; one behind it waits for it.
+            (0, "OrderedReady", &rolling, &["0 v2 r", "1 v2 r", "2 v2 u"], &["-web-2"]),
+            (0, "OrderedReady", &rolling, &["0 v2 u", "1 v2 u", "2 v2 u"], &[]),
+            (0, "OrderedReady", &rolling, &["0 v2 u", "1 v2 u"], &[]),
+            (0, "OrderedReady", &rolling, &["0 v2 u"], &["-web-0"]),
             (0, "Parallel", &rolling, &["0 v2 r", "1 v2 u"], &["-web-1", "-web-0"]),
             // New revision: from the last, one at a time.
             (3, "OrderedReady", &rolling, &["0 v1 r", "1 v1 r", "2 v1 r"], &["-web-2"]),
