@@ -309,6 +309,10 @@ async fn what_is_missing() {
     assert_eq!(c.waiting("image", "ErrImagePull").await, "rpc error: code = NotFound desc = no such image");
     let back_off = "Back-off pulling image \"nope\": ErrImagePull: rpc error: code = NotFound desc = no such image";
     assert_eq!(c.waiting("image", "ImagePullBackOff").await, back_off);
+    // Another image has no part in the back-off of the first.
+    let other = r#"{"spec": {"containers": [{"name": "c", "image": "busybox"}]}}"#;
+    c.client.of::<Pod>().patch("ns", "image", pintle_client::Patch::Merge(other.into())).await.unwrap();
+    c.phase("image", "Running").await;
 
     c.create("{metadata: {name: env}, spec: {containers: [{name: c, envFrom: [{configMapRef: {name: later}}]}]}}")
         .await;

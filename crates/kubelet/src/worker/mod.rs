@@ -117,6 +117,8 @@ struct Worker {
     waiting: BTreeMap<String, Waiting>,
     /// Not before this time is a container started again.
     not_before: BTreeMap<String, Timestamp>,
+    /// Containers with another image than their last start began with.
+    renewed: BTreeSet<String>,
     /// Containers whose back-off was told of, by id.
     told_backoff: BTreeSet<String>,
     messages: BTreeMap<String, String>,
@@ -181,6 +183,7 @@ pub fn start(k: Arc<Shared>, pod: Arc<Pod>, runtime: RuntimeState, ending: Optio
         verdicts: Verdicts::default(),
         waiting: BTreeMap::new(),
         not_before: BTreeMap::new(),
+        renewed: BTreeSet::new(),
         told_backoff: BTreeSet::new(),
         messages: BTreeMap::new(),
         backoff: Backoff::new(std::cmp::min(SignedDuration::from_secs(10), max), max),
@@ -360,6 +363,14 @@ impl Worker {
         let labels_changed = pod.metadata.labels != self.pod.metadata.labels
             || pod.metadata.annotations != self.pod.metadata.annotations;
         self.volumes_stale |= labels_changed;
+        for (_, new) in spec::containers(&pod) {
+            // What another image did is not held against this one.
+            if spec::containers(&self.pod).any(|(_, old)| old.name == new.name && old.image != new.image) {
+                self.not_before.remove(&new.name);
+                self.backoff.forget(&new.name);
+                self.renewed.insert(new.name.clone());
+            }
+        }
         self.report.saw(&pod);
         self.grant(pod);
         if self.pod.metadata.deletion_timestamp.is_some() {
@@ -510,6 +521,7 @@ impl Worker {
             return false;
         }
         self.not_before.remove(&start.name);
+        self.renewed.remove(&start.name);
         let last = self.runtime.of(&start.name).find(|c| c.state == ContainerState::Exited);
         let Some((id, finished)) = last.map(|c| (c.id.clone(), c.finished_at)) else { return true };
         let since = Timestamp::from_nanosecond(i128::from(finished)).unwrap_or(now);
@@ -591,8 +603,10 @@ impl Worker {
             Err(ops::NotStarted::Cancelled) => {}
             Err(ops::NotStarted::Failed { reason, message, retry }) => {
                 self.waiting.insert(start.name.clone(), Waiting { reason: reason.clone(), message });
-                let retry = retry.unwrap_or_else(|| now.saturating_add(RETRY).unwrap_or(Timestamp::MAX));
-                self.not_before.insert(start.name.clone(), retry);
+                if !self.renewed.contains(&start.name) {
+                    let retry = retry.unwrap_or_else(|| now.saturating_add(RETRY).unwrap_or(Timestamp::MAX));
+                    self.not_before.insert(start.name.clone(), retry);
+                }
             }
         }
         // The runtime's own events may come later than this.
