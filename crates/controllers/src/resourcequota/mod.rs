@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{ResourceQuota, ResourceQuotaStatus};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as TypedQuantity;
@@ -19,6 +20,9 @@ use crate::context::{Context, Outcome};
 use crate::support::status;
 
 const WORKERS: usize = 5;
+/// How often a quota is counted anew though nothing told of a change (`--resource-quota-sync-period`): others may have
+/// written its status.
+const RESYNC: Duration = Duration::from_secs(300);
 /// Kinds with names of their own in quotas, which every quota may name.
 const CORE: [&str; 7] =
     ["pods", "services", "persistentvolumeclaims", "replicationcontrollers", "secrets", "configmaps", "resourcequotas"];
@@ -146,7 +150,7 @@ impl Controller {
         if typed.status.as_ref() != Some(&new) {
             status::put(&self.cx.client, resource_of::<ResourceQuota>(), &object, &new).await?;
         }
-        Ok(None)
+        Ok(Some(RESYNC))
     }
 }
 

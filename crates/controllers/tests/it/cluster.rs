@@ -1,7 +1,9 @@
 //! Namespaces, service accounts, endpoints on the in-memory API.
 
+use std::time::Duration;
+
 use super::common::start;
-use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Namespace, Pod, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Namespace, Pod, ResourceQuota, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use pintle_client::Patch;
 use pintle_controllers::Config;
@@ -116,4 +118,19 @@ async fn endpoints_follow_pods_and_mirrors_follow_endpoints() {
     let before = c.api.requests().len();
     c.settle().await;
     assert_eq!(c.api.requests().len(), before, "nobody writes any more");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_quotas_status_that_another_wrote_is_put_right() {
+    let c = start(&["resourcequota-controller"], Config::default());
+    c.create::<ResourceQuota>(json!({"metadata": {"name": "q", "namespace": "n"}, "spec": {"hard": {"pods": "1"}}}))
+        .await;
+    let pods = |q: &[ResourceQuota]| Some(q[0].status.as_ref()?.hard.as_ref()?.get("pods")?.0.clone());
+    c.until::<ResourceQuota>("n", "told", |q| pods(q).as_deref() == Some("1")).await;
+    let other = Patch::merge(&json!({"status": {"hard": {"pods": "2"}}})).unwrap();
+    c.client.of::<ResourceQuota>().patch_status("n", "q", other).await.unwrap();
+    c.settle().await;
+    assert_eq!(pods(&c.list("n").await).as_deref(), Some("2"), "nobody is told of what others write into it");
+    c.pass(Duration::from_secs(301)).await;
+    c.until::<ResourceQuota>("n", "right", |q| pods(q).as_deref() == Some("1")).await;
 }
