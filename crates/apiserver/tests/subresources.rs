@@ -117,3 +117,40 @@ async fn app_armor_annotations_become_fields() {
         )]
     );
 }
+
+#[tokio::test]
+async fn methods_that_a_path_does_not_take() {
+    let c = InProcess::start().await;
+    let maps = "/api/v1/namespaces/default/configmaps";
+    let text = "the server does not allow this method on the requested resource";
+    for (method, path, code, message) in [
+        ("POST", "/api/v1/configmaps", 405, text),
+        ("DELETE", "/api/v1/configmaps", 405, text),
+        ("PUT", maps, 405, text),
+        ("PATCH", maps, 405, text),
+        ("POST", &format!("{maps}/x"), 405, text),
+        ("DELETE", "/api/v1/namespaces", 405, text),
+        ("GET", "/api/v1/configmaps/x", 404, "the server could not find the requested resource"),
+        ("POST", "/apis/authorization.k8s.io/v1/localsubjectaccessreviews", 404, "the server could not find"),
+        ("OPTIONS", "/api/v1/namespaces/default/pods/x/log", 405, text),
+        ("OPTIONS", "/api/v1/namespaces/default/pods/x/proxy/", 404, "pods \"x\" not found"),
+    ] {
+        let body = json!({"metadata": {"name": "x"}}).to_string();
+        let answer = c.send(method, path, "", body).await;
+        let said = answer.body["message"].as_str().unwrap_or_default();
+        assert!(answer.code == code && said.starts_with(message), "{method} {path}: {} {}", answer.code, answer.text);
+    }
+}
+
+#[tokio::test]
+async fn a_pod_has_at_least_a_second_to_end() {
+    let c = InProcess::start().await;
+    let pod = |seconds: i64| json!({"metadata": {"name": "p"}, "spec": {"terminationGracePeriodSeconds": seconds, "containers": [{"name": "c", "image": "i"}]}});
+    let pods = "/api/v1/namespaces/default/pods";
+    let made = c.create(pods, &pod(-1)).await;
+    assert_eq!(made["spec"]["terminationGracePeriodSeconds"], 1);
+    let again = json!({"spec": {"terminationGracePeriodSeconds": -5}}).to_string();
+    let patched = c.send("PATCH", &format!("{pods}/p"), "application/merge-patch+json", again).await;
+    assert_eq!((patched.code, &patched.body["spec"]["terminationGracePeriodSeconds"]), (200, &json!(1)));
+    assert_eq!(patched.body["metadata"]["generation"], 1, "{}", patched.text);
+}

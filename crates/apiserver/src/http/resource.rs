@@ -43,13 +43,11 @@ impl Server {
             return Ok(self.not_here(&i.group, &i.version));
         };
         // A namespaced resource is listed across namespaces without one, but nothing else is done so.
-        let collection = i.name.is_empty() || matches!(i.verb.as_str(), "list" | "watch" | "deletecollection");
-        let scoped_wrong = if res.def.namespaced {
-            i.namespace.is_empty() && !matches!(i.verb.as_str(), "list" | "watch")
-        } else {
-            !i.namespace.is_empty() && i.resource != "namespaces"
-        };
-        if scoped_wrong || (i.subresource.is_empty() && i.parts.len() > 2) {
+        let named = i.parts.len() > 1;
+        let unscoped = res.def.namespaced && i.namespace.is_empty() && !matches!(i.verb.as_str(), "list" | "watch");
+        let scoped = !res.def.namespaced && !i.namespace.is_empty() && i.resource != "namespaces";
+        let no_route = scoped || (unscoped && (named || !res.def.has_verb("list")));
+        if no_route || (i.subresource.is_empty() && i.parts.len() > 2) {
             return Err(Status::path_not_found());
         }
         self.warn_deprecated(ctx, res);
@@ -59,9 +57,12 @@ impl Server {
         if res.objects.is_none() {
             return self.virtual_resource(ctx, res, body).await;
         }
-        if !res.def.has_verb(&i.verb)
-            || (collection != i.name.is_empty() && !matches!(i.verb.as_str(), "list" | "watch"))
-        {
+        let fits = match i.verb.as_str() {
+            "create" | "deletecollection" => !named,
+            "get" | "update" | "patch" | "delete" => named,
+            _ => true,
+        };
+        if unscoped || !fits || !res.def.has_verb(&i.verb) {
             return Err(method_not_allowed());
         }
         match i.verb.as_str() {

@@ -86,7 +86,9 @@ impl Server {
         if sub.name != "proxy" && i.parts.len() > 3 {
             return Err(Status::path_not_found());
         }
-        if !sub.verbs.contains(&i.verb.as_str()) {
+        // OPTIONS has no verb; what is proxied answers it like any other method.
+        let options = sub.name == "proxy" && ctx.method == http::Method::OPTIONS;
+        if !options && !sub.verbs.contains(&i.verb.as_str()) {
             return Err(method_not_allowed());
         }
         match (i.subresource.as_str(), i.verb.as_str()) {

@@ -24,6 +24,43 @@ use crate::registry::Res;
 /// What a query leaves as it is.
 const KEEP: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
+/// The most that is read of why a kubelet has no log to give.
+const REFUSAL: usize = 50_000;
+
+async fn beginning(mut body: Body) -> String {
+    let mut text = Vec::new();
+    while text.len() < REFUSAL
+        && let Some(Ok(frame)) = body.frame().await
+    {
+        text.extend(frame.into_data().unwrap_or_default());
+    }
+    text.truncate(REFUSAL);
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+/// What a kubelet answered that gave no log, told as clients know failures.
+fn refusal(code: u16, text: &str, pod: &str) -> Status {
+    let told = |reason, message: String| {
+        Status::failure(code, reason, format!("{message} ( pods/log {pod})")).about("", "pods/log", pod).cause(
+            "UnexpectedServerResponse",
+            text,
+            "",
+        )
+    };
+    match code {
+        400 => Status::bad_request(text),
+        500 => Status::internal(text),
+        401 => told("Unauthorized", "the server has asked for the client to provide credentials".into()),
+        403 => told("Forbidden", text.into()),
+        404 => told("NotFound", "the server could not find the requested resource".into()),
+        501.. => told(
+            "InternalError",
+            format!("an error on the server ({text:?}) has prevented the request from succeeding"),
+        ),
+        _ => told("", "the server responded with the status code but did not return more information".into()),
+    }
+}
+
 fn param(out: &mut String, key: &str, value: &str) {
     out.push(if out.is_empty() { '?' } else { '&' });
     out.push_str(key);
@@ -197,7 +234,11 @@ impl Server {
         let path = format!("/containerLogs/{}/{name}/{container}{query}", ctx.info.namespace);
         let target = Target { host, port, tls: true, kubelet: true, path };
         let answer = self.forward(ctx, &target, full(bytes::Bytes::new())).await?;
-        if websocket::wanted(ctx) && answer.status().is_success() { log_messages(ctx, answer) } else { Ok(answer) }
+        if !answer.status().is_success() {
+            let code = answer.status().as_u16();
+            return Err(refusal(code, &beginning(answer.into_body()).await, name));
+        }
+        if websocket::wanted(ctx) { log_messages(ctx, answer) } else { Ok(answer) }
     }
 
     /// `exec`, `attach` and `portforward`.
@@ -249,6 +290,23 @@ mod tests {
             "a container name must be specified for pod p, choose one of: [a b] or one of the init containers: [i]"
         );
         assert_eq!(container(&json!({"spec": {"containers": [{"name": "a"}]}}), "", "p").unwrap(), "a");
+    }
+
+    #[test]
+    fn refusals_are_told_as_statuses() {
+        for (code, reason, message) in [
+            (400, "BadRequest", "container \"c\" in pod \"p\" is waiting to start: CreateContainerConfigError"),
+            (
+                500,
+                "InternalError",
+                "Internal error occurred: container \"c\" in pod \"p\" is waiting to start: CreateContainerConfigError",
+            ),
+            (404, "NotFound", "the server could not find the requested resource ( pods/log p)"),
+        ] {
+            let text = "container \"c\" in pod \"p\" is waiting to start: CreateContainerConfigError";
+            let s = refusal(code, text, "p");
+            assert_eq!((s.code, s.reason.as_str(), s.message.as_str()), (code, reason, message));
+        }
     }
 
     #[test]

@@ -38,6 +38,7 @@ pub static POD: Strategy = Strategy {
     ],
     generation: &[&["spec"]],
     on_create: prepare::on_create,
+    on_update: prepare::on_update,
     validate,
     validate_change: update::change,
     full_meta_on_update: true,

@@ -23,8 +23,22 @@ pub(super) fn on_create(ctx: &Ctx<'_>, pod: &mut Value) {
         }]);
     }
     value::set(pod, &["status"], status);
+    at_least_a_second(pod);
     merge_label_keys(pod);
     sync_app_armor(ctx, pod);
+}
+
+/// What is written of a pod that is there.
+pub(super) fn on_update(_: &Ctx<'_>, pod: &mut Value, _: &Value) {
+    at_least_a_second(pod);
+}
+
+/// A negative time to end is taken for a second; of pods only, templates keep what they say.
+fn at_least_a_second(pod: &mut Value) {
+    let grace = &["spec", "terminationGracePeriodSeconds"];
+    if value::int_at(pod, grace) < 0 {
+        value::set(pod, grace, 1);
+    }
 }
 
 /// The profile that an AppArmor annotation names.
