@@ -29,6 +29,8 @@ pub struct Object {
     namespace: Span,
     uid: Span,
     labels: Span,
+    owner_references: Span,
+    finalizers: Span,
     metadata: Span,
     deleting: bool,
     fields: Box<[Span]>,
@@ -38,39 +40,60 @@ pub struct Object {
 }
 
 /// What one pass over the text found.
-#[derive(Default)]
+#[derive(Clone, Copy, Default)]
 struct Index {
     name: Span,
     generate_name: Span,
     namespace: Span,
     uid: Span,
     labels: Span,
+    owner_references: Span,
+    finalizers: Span,
     resource_version: Span,
     metadata: Span,
     deleting: bool,
 }
 
-fn index(text: &[u8]) -> Result<Index, ObjectError> {
-    let metadata = scan::find(text, 0, &["metadata"]).ok_or(ObjectError("it has no metadata"))?;
-    let mut ix = Index { metadata, ..Index::default() };
-    scan::members(text, ix.metadata.start as usize, |key, span| {
-        match key {
+impl Index {
+    fn of(text: &[u8]) -> Result<Self, ObjectError> {
+        let start = scan::enter(text, 0, "metadata").ok_or(ObjectError("it has no metadata"))?;
+        let mut ix = Self::default();
+        let end = scan::members(text, start, |key, span| match key {
             b"name" => ix.name = scan::unquoted(text, span),
             b"generateName" => ix.generate_name = scan::unquoted(text, span),
             b"namespace" => ix.namespace = scan::unquoted(text, span),
             b"uid" => ix.uid = scan::unquoted(text, span),
             b"resourceVersion" => ix.resource_version = scan::unquoted(text, span),
             b"labels" if span.of(text).first() == Some(&b'{') => ix.labels = span,
+            b"ownerReferences" if span.of(text) != b"null" => ix.owner_references = span,
+            b"finalizers" if span.of(text) != b"null" => ix.finalizers = span,
             b"deletionTimestamp" => ix.deleting = span.of(text) != b"null",
             _ => {}
+        });
+        let end = end.ok_or(ObjectError("its metadata does not parse"))?;
+        ix.metadata = Span::new(start, end).ok_or(ObjectError("it is too long"))?;
+        if std::str::from_utf8(text).is_err() {
+            return Err(ObjectError("it is not UTF-8"));
         }
-        true
-    })
-    .ok_or(ObjectError("its metadata does not parse"))?;
-    if std::str::from_utf8(text).is_err() {
-        return Err(ObjectError("it is not UTF-8"));
+        Ok(ix)
     }
-    Ok(ix)
+
+    /// The index of the text whose bytes from `at` on were moved by `by`.
+    fn moved(self, at: usize, by: isize) -> Self {
+        let moved = |span: Span| span.moved(at, by);
+        Self {
+            name: moved(self.name),
+            generate_name: moved(self.generate_name),
+            namespace: moved(self.namespace),
+            uid: moved(self.uid),
+            labels: moved(self.labels),
+            owner_references: moved(self.owner_references),
+            finalizers: moved(self.finalizers),
+            resource_version: moved(self.resource_version),
+            metadata: moved(self.metadata),
+            deleting: self.deleting,
+        }
+    }
 }
 
 impl Object {
@@ -83,31 +106,31 @@ impl Object {
         revision: u64,
         selectable: &'static [SelectableField],
     ) -> Result<Self, ObjectError> {
-        let ix = index(stored)?;
-        let mut out = BytesMut::with_capacity(stored.len() + 32);
-        if ix.resource_version.is_empty() {
+        let ix = Index::of(stored)?;
+        let old = ix.resource_version;
+        // What comes in, and in place of what.
+        let (version, from, to) = if old.is_empty() {
             // Upstream prints it after name, generateName, namespace and uid.
-            let after = [ix.uid, ix.namespace, ix.generate_name, ix.name].into_iter().find(|s| !s.is_empty());
-            if let Some(span) = after {
-                let at = span.end as usize + 1;
-                out.put_slice(&stored[..at]);
-                put_version(&mut out, b',', revision);
-                out.put_slice(&stored[at..]);
-            } else {
-                let at = ix.metadata.start as usize + 1;
-                out.put_slice(&stored[..at]);
-                put_version(&mut out, b' ', revision);
-                if ix.metadata.of(stored) != b"{}" {
-                    out.put_u8(b',');
+            match [ix.uid, ix.namespace, ix.generate_name, ix.name].into_iter().find(|s| !s.is_empty()) {
+                Some(span) => {
+                    let at = span.end as usize + 1;
+                    (format!(",\"resourceVersion\":\"{revision}\""), at, at)
                 }
-                out.put_slice(&stored[at..]);
+                None => {
+                    let at = ix.metadata.start as usize + 1;
+                    let comma = if ix.metadata.of(stored) == b"{}" { "" } else { "," };
+                    (format!("\"resourceVersion\":\"{revision}\"{comma}"), at, at)
+                }
             }
         } else {
-            out.put_slice(&stored[..ix.resource_version.start as usize]);
-            out.put_slice(revision.to_string().as_bytes());
-            out.put_slice(&stored[ix.resource_version.end as usize..]);
-        }
-        Self::from_wire(out.freeze(), selectable)
+            (revision.to_string(), old.start as usize, old.end as usize)
+        };
+        let mut out = BytesMut::with_capacity(stored.len() + version.len());
+        out.put_slice(&stored[..from]);
+        out.put_slice(version.as_bytes());
+        out.put_slice(&stored[to..]);
+        let by = version.len().cast_signed() - (to - from).cast_signed();
+        Ok(Self::new(out.freeze(), ix.moved(to, by), revision, selectable))
     }
 
     /// From bytes as the API printed them, with their resourceVersion.
@@ -115,19 +138,22 @@ impl Object {
     /// # Errors
     /// When the bytes are no JSON object with metadata.
     pub fn from_wire(bytes: Bytes, selectable: &'static [SelectableField]) -> Result<Self, ObjectError> {
-        let ix = index(&bytes)?;
-        let resource_version =
-            std::str::from_utf8(ix.resource_version.of(&bytes)).ok().and_then(|s| s.parse().ok()).unwrap_or(0);
-        let fields = selectable
-            .iter()
-            .map(|(_, path, _)| scan::find(&bytes, 0, path).map_or(Span::default(), |s| scan::unquoted(&bytes, s)))
-            .collect();
-        Ok(Self {
+        let ix = Index::of(&bytes)?;
+        let version = std::str::from_utf8(ix.resource_version.of(&bytes)).ok().and_then(|s| s.parse().ok());
+        Ok(Self::new(bytes, ix, version.unwrap_or(0), selectable))
+    }
+
+    fn new(bytes: Bytes, ix: Index, resource_version: u64, selectable: &'static [SelectableField]) -> Self {
+        let mut fields = scan::find_all(&bytes, 0, selectable.iter().map(|(_, path, _)| *path));
+        fields.iter_mut().for_each(|span| *span = scan::unquoted(&bytes, *span));
+        Self {
             resource_version,
             name: ix.name,
             namespace: ix.namespace,
             uid: ix.uid,
             labels: ix.labels,
+            owner_references: ix.owner_references,
+            finalizers: ix.finalizers,
             metadata: ix.metadata,
             deleting: ix.deleting,
             fields,
@@ -135,7 +161,7 @@ impl Object {
             bytes,
             protobuf: OnceLock::new(),
             row: OnceLock::new(),
-        })
+        }
     }
 
     /// The same object as of another revision: the last state of a deleted object carries the delete's revision.
@@ -185,6 +211,18 @@ impl Object {
     #[must_use]
     pub fn is_deleting(&self) -> bool {
         self.deleting
+    }
+
+    /// JSON text of `metadata.ownerReferences`; empty when it has none.
+    #[must_use]
+    pub fn owner_references(&self) -> &[u8] {
+        self.owner_references.of(&self.bytes)
+    }
+
+    /// JSON text of `metadata.finalizers`; empty when it has none.
+    #[must_use]
+    pub fn finalizers(&self) -> &[u8] {
+        self.finalizers.of(&self.bytes)
     }
 
     /// JSON text of `metadata`.
@@ -262,15 +300,6 @@ impl Object {
     pub fn row(&self, make: impl FnOnce() -> Bytes) -> &Bytes {
         self.row.get_or_init(make)
     }
-}
-
-fn put_version(out: &mut BytesMut, lead: u8, revision: u64) {
-    if lead == b',' {
-        out.put_u8(lead);
-    }
-    out.put_slice(b"\"resourceVersion\":\"");
-    out.put_slice(revision.to_string().as_bytes());
-    out.put_u8(b'"');
 }
 
 impl fmt::Debug for Object {
@@ -356,6 +385,35 @@ mod tests {
         ] {
             assert_eq!(Object::from_stored(text.as_bytes(), 7, &[]).unwrap().bytes(), want);
         }
+    }
+
+    #[test]
+    fn what_is_spliced_is_found_as_what_is_read() {
+        let full = r#"{"kind":"Pod","metadata":{"name":"a","generateName":"a-","namespace":"b","uid":"u","finalizers":["f"],"labels":{"app":"x"},"ownerReferences":[{"uid":"o"}],"deletionTimestamp":"t"},"spec":{"nodeName":"n1","other":"é"},"status":{"phase":"Running"}}"#;
+        let late =
+            r#"{"status":{"phase":"P"},"metadata":{"finalizers":null,"labels":{"a":"b"}},"spec":{"hostNetwork":true}}"#;
+        for text in [POD, full, late, r#"{"metadata":{}}"#] {
+            for text in [text.to_owned(), text.replace("\"metadata\":{", "\"metadata\":{\"resourceVersion\":\"12345\"")]
+            {
+                let text = text.replace("5\"\"", "5\",\"");
+                for revision in [1, 12345, 1_234_567_890] {
+                    let o = Object::from_stored(text.as_bytes(), revision, FIELDS).unwrap();
+                    let read = Object::from_wire(o.bytes().clone(), FIELDS).unwrap();
+                    let seen = |o: &Object| {
+                        let fields = FIELDS.iter().map(|(f, ..)| o.field(f).unwrap().to_owned()).collect::<Vec<_>>();
+                        let labels = o.labels().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>();
+                        let parts = [o.owner_references(), o.finalizers(), o.metadata()].map(<[u8]>::to_vec);
+                        (o.key(), o.uid().to_owned(), o.resource_version(), o.is_deleting(), fields, labels, parts)
+                    };
+                    assert_eq!(seen(&o), seen(&read), "{text}");
+                    assert_eq!(o.resource_version(), revision);
+                }
+            }
+        }
+        let o = Object::from_stored(full.as_bytes(), 1, FIELDS).unwrap();
+        assert_eq!((o.owner_references(), o.finalizers()), (&br#"[{"uid":"o"}]"#[..], &br#"["f"]"#[..]));
+        let o = Object::from_stored(late.as_bytes(), 1, FIELDS).unwrap();
+        assert_eq!((o.owner_references(), o.finalizers()), (&b""[..], &b""[..]));
     }
 
     #[test]

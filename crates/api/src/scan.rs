@@ -12,7 +12,7 @@ pub struct Span {
 }
 
 impl Span {
-    fn new(start: usize, end: usize) -> Option<Self> {
+    pub(crate) fn new(start: usize, end: usize) -> Option<Self> {
         Some(Self { start: u32::try_from(start).ok()?, end: u32::try_from(end).ok()? })
     }
 
@@ -28,10 +28,16 @@ impl Span {
         self.start == self.end
     }
 
-    /// The same text after `by` bytes were inserted somewhere before it.
+    /// The same text, or the text with what was put in, after the bytes from `at` on were moved by `by`.
     #[must_use]
-    pub fn shifted(self, by: u32) -> Self {
-        if self.is_empty() { self } else { Self { start: self.start + by, end: self.end + by } }
+    pub fn moved(self, at: usize, by: isize) -> Self {
+        let moved = |offset: u32| {
+            if (offset as usize) < at { Some(offset) } else { u32::try_from((offset as isize).checked_add(by)?).ok() }
+        };
+        match (moved(self.start), moved(self.end)) {
+            (Some(start), Some(end)) if !self.is_empty() => Self { start, end },
+            _ => Self::default(),
+        }
     }
 }
 
@@ -102,9 +108,9 @@ pub fn skip_value(text: &[u8], at: usize) -> Option<usize> {
     }
 }
 
-/// Walks the members of the object that starts at `at`: `f(key, value span)`; a `false` stops the walk. Answers the
-/// offset where it stopped or ended.
-pub fn members(text: &[u8], at: usize, mut f: impl FnMut(&[u8], Span) -> bool) -> Option<usize> {
+/// Walks the members of the object that starts at `at`: `f(key, offset of the value)` answers the offset after the
+/// value, or nothing to stop. Answers where the walk stopped (the value's beginning) or the object ended.
+fn walk(text: &[u8], at: usize, mut f: impl FnMut(&[u8], usize) -> Step) -> Option<usize> {
     if *text.get(at)? != b'{' {
         return None;
     }
@@ -123,10 +129,12 @@ pub fn members(text: &[u8], at: usize, mut f: impl FnMut(&[u8], Span) -> bool) -
             return None;
         }
         i = skip_space(text, i + 1);
-        let end = skip_value(text, i)?;
-        if !f(key, Span::new(i, end)?) {
-            return Some(end);
-        }
+        let end = match f(key, i) {
+            Step::On(end) => end,
+            Step::Skip => skip_value(text, i)?,
+            Step::Stop => return Some(i),
+            Step::Broken => return None,
+        };
         i = skip_space(text, end);
         match text.get(i)? {
             b',' => i = skip_space(text, i + 1),
@@ -136,24 +144,85 @@ pub fn members(text: &[u8], at: usize, mut f: impl FnMut(&[u8], Span) -> bool) -
     }
 }
 
+/// How a walk goes on.
+enum Step {
+    /// After this offset, where the value ends.
+    On(usize),
+    /// After the value, wherever it ends.
+    Skip,
+    Stop,
+    Broken,
+}
+
+/// Walks the members of the object that starts at `at`: `f(key, value span)`. Answers the offset where it ended.
+pub fn members(text: &[u8], at: usize, mut f: impl FnMut(&[u8], Span)) -> Option<usize> {
+    walk(text, at, |key, i| match skip_value(text, i).and_then(|end| Some((end, Span::new(i, end)?))) {
+        Some((end, span)) => {
+            f(key, span);
+            Step::On(end)
+        }
+        None => Step::Broken,
+    })
+}
+
+/// Offset of the value of a key of the object that starts at `at`, which is read no further than that.
+#[must_use]
+pub fn enter(text: &[u8], at: usize, key: &str) -> Option<usize> {
+    let mut found = false;
+    let end = walk(text, at, |k, _| {
+        found = k == key.as_bytes();
+        if found { Step::Stop } else { Step::Skip }
+    })?;
+    found.then_some(end)
+}
+
 /// Span of the value at a path of object keys below the object at `at`.
 #[must_use]
 pub fn find(text: &[u8], at: usize, path: &[&str]) -> Option<Span> {
-    let mut at = at;
-    let mut found = None;
-    for key in path {
-        found = None;
-        members(text, at, |k, span| {
-            if k == key.as_bytes() {
-                found = Some(span);
-                false
-            } else {
-                true
-            }
-        })?;
-        at = found?.start as usize;
+    let start = path.iter().try_fold(at, |at, key| enter(text, at, key))?;
+    Span::new(start, skip_value(text, start)?)
+}
+
+/// Spans of the values at several paths below the object at `at`, found in one pass over the text; empty where there is
+/// nothing. Of a key that is there twice, the last one counts.
+pub fn find_all<'p>(text: &[u8], at: usize, paths: impl ExactSizeIterator<Item = &'p [&'p str]>) -> Box<[Span]> {
+    let paths: Vec<&[&str]> = paths.collect();
+    let mut found = vec![Span::default(); paths.len()].into_boxed_slice();
+    if !paths.is_empty() {
+        let all: Vec<usize> = (0..paths.len()).collect();
+        // Text that breaks off has no more values.
+        let _ = find_below(text, at, 0, &paths, &all, &mut found);
     }
     found
+}
+
+/// The part of [`find_all`] below one object: `those` are the paths that lead through it. Answers the object's end.
+fn find_below(
+    text: &[u8],
+    at: usize,
+    depth: usize,
+    paths: &[&[&str]],
+    those: &[usize],
+    found: &mut [Span],
+) -> Option<usize> {
+    walk(text, at, |key, i| {
+        let through = |p: &&usize| paths[**p].get(depth).is_some_and(|k| k.as_bytes() == key);
+        if those.iter().find(through).is_none() {
+            return Step::Skip;
+        }
+        let (ends, on): (Vec<usize>, Vec<usize>) =
+            those.iter().filter(through).partition(|p| paths[**p].len() == depth + 1);
+        let end = if on.is_empty() || text.get(i) != Some(&b'{') {
+            skip_value(text, i)
+        } else {
+            find_below(text, i, depth + 1, paths, &on, found)
+        };
+        let Some((end, span)) = end.and_then(|end| Some((end, Span::new(i, end)?))) else { return Step::Broken };
+        for p in ends {
+            found[p] = span;
+        }
+        Step::On(end)
+    })
 }
 
 #[cfg(test)]
@@ -172,6 +241,21 @@ mod tests {
         check(&["e"], Some("null"));
         check(&["a", "z"], None);
         check(&["e", "z"], None);
+    }
+
+    #[test]
+    fn finds_several_at_once() {
+        let text = br#"{"a":{"b":1,"c":{"d":"x"},"e":[{"b":2}]},"f":{},"g":"h"}"#;
+        let paths: &[&[&str]] = &[&["a", "c", "d"], &["a", "b"], &["a", "c"], &["f", "z"], &["g"], &["g", "h"], &["y"]];
+        let found = find_all(text, 0, paths.iter().copied());
+        let found: Vec<_> = found.iter().map(|s| std::str::from_utf8(s.of(text)).unwrap()).collect();
+        assert_eq!(found, [r#""x""#, "1", r#"{"d":"x"}"#, "", r#""h""#, "", ""]);
+        for (path, found) in paths.iter().zip(found) {
+            assert_eq!(find(text, 0, path).map_or("", |s| std::str::from_utf8(s.of(text)).unwrap()), found, "{path:?}");
+        }
+        for cut in 0..text.len() {
+            find_all(&text[..cut], 0, paths.iter().copied());
+        }
     }
 
     #[test]

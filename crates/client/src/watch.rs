@@ -58,13 +58,10 @@ pub fn split_list(text: &Bytes) -> Result<List> {
 fn event(line: &[u8]) -> Result<WatchEvent> {
     let (mut kind, mut body) = (None, None);
     let start = scan::skip_space(line, 0);
-    scan::members(line, start, |key, span| {
-        match key {
-            b"type" => kind = Some(scan::unquoted(line, span)),
-            b"object" => body = Some(span),
-            _ => {}
-        }
-        true
+    scan::members(line, start, |key, span| match key {
+        b"type" => kind = Some(scan::unquoted(line, span)),
+        b"object" => body = Some(span),
+        _ => {}
     })
     .ok_or_else(|| malformed("watch event"))?;
     let body = body.ok_or_else(|| malformed("watch event"))?.of(line);
