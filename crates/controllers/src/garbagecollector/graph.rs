@@ -2,9 +2,11 @@
 
 use std::collections::{HashMap, HashSet};
 
+use pintle_api::Object;
 use pintle_api::resources::{GroupVersion, Resource};
 use pintle_client::meta::split_key;
-use pintle_client::{Key, Meta, OwnerRef};
+use pintle_client::{Key, OwnerRef};
+use serde::de::DeserializeOwned;
 
 pub const FOREGROUND: &str = "foregroundDeletion";
 pub const ORPHAN: &str = "orphan";
@@ -32,6 +34,39 @@ impl Task {
             ("o", uid) => Some(Self::Orphan(uid.into())),
             _ => None,
         }
+    }
+}
+
+/// What of an object's metadata the graph is made of. Most objects have no owners and no finalizers, and nothing of
+/// them is decoded.
+pub struct Ties {
+    uid: Key,
+    owners: Vec<OwnerRef>,
+    finalizers: Vec<String>,
+    deleting: bool,
+}
+
+impl Ties {
+    /// # Errors
+    /// When they do not decode.
+    pub fn of(object: &Object) -> serde_json::Result<Self> {
+        fn list<T: DeserializeOwned>(text: &[u8]) -> serde_json::Result<Vec<T>> {
+            if text.is_empty() { Ok(Vec::new()) } else { serde_json::from_slice(text) }
+        }
+        Ok(Self {
+            uid: object.uid().into(),
+            owners: list(object.owner_references())?,
+            finalizers: list(object.finalizers())?,
+            deleting: object.is_deleting(),
+        })
+    }
+
+    /// Whether two states of an object have the same.
+    pub fn are_same(old: &Object, new: &Object) -> bool {
+        old.uid() == new.uid()
+            && old.is_deleting() == new.is_deleting()
+            && old.owner_references() == new.owner_references()
+            && old.finalizers() == new.finalizers()
     }
 }
 
@@ -98,17 +133,17 @@ impl Graph {
     }
 
     /// Takes in an object's state.
-    pub fn observe(&mut self, resource: &'static Resource, key: &Key, meta: &Meta) -> Vec<Task> {
-        let uid: Key = meta.uid.as_str().into();
-        let has = |f: &str| meta.finalizers.iter().any(|x| x == f);
+    pub fn observe(&mut self, resource: &'static Resource, key: &Key, ties: Ties) -> Vec<Task> {
+        let has = |f: &str| ties.finalizers.iter().any(|x| x == f);
         let new = Node {
             resource,
             key: key.clone(),
-            owners: meta.owner_references.clone().into(),
-            deleting: meta.is_deleting(),
+            deleting: ties.deleting,
             foreground: has(FOREGROUND),
             orphan: has(ORPHAN),
+            owners: ties.owners.into(),
         };
+        let uid = ties.uid;
         let mut tasks = Vec::new();
         let old = self.nodes.remove(&uid);
         let old_owners: &[OwnerRef] = old.as_ref().map_or(&[], |o| &o.owners);
@@ -203,11 +238,33 @@ mod tests {
         if f[2].contains('o') {
             finalizers.push(ORPHAN);
         }
-        let meta: Meta =
-            serde_json::from_value(json!({"name": f[0], "namespace": "n", "uid": f[0], "ownerReferences": owners,
-            "finalizers": finalizers, "deletionTimestamp": f[2].contains('d').then_some("2024-01-01T00:00:00Z")}))
-            .unwrap();
-        names(g.observe(by_kind("v1", "ConfigMap").unwrap(), &format!("n/{}", f[0]).into(), &meta))
+        let metadata = json!({"name": f[0], "namespace": "n", "uid": f[0], "ownerReferences": owners,
+            "finalizers": finalizers, "deletionTimestamp": f[2].contains('d').then_some("2024-01-01T00:00:00Z")});
+        names(g.observe(by_kind("v1", "ConfigMap").unwrap(), &format!("n/{}", f[0]).into(), ties(&metadata)))
+    }
+
+    fn object(metadata: &serde_json::Value) -> Object {
+        Object::from_wire(json!({"metadata": metadata}).to_string().into(), &[]).unwrap()
+    }
+
+    fn ties(metadata: &serde_json::Value) -> Ties {
+        Ties::of(&object(metadata)).unwrap()
+    }
+
+    #[test]
+    fn changes_of_nothing_but_content_are_passed_over() {
+        let plain = json!({"name": "a", "uid": "a", "labels": {"a": "b"}});
+        let check = |change: (&str, serde_json::Value), same: bool| {
+            let mut new = plain.clone();
+            new[change.0] = change.1;
+            assert_eq!(Ties::are_same(&object(&plain), &object(&new)), same, "{new}");
+        };
+        check(("labels", json!({})), true);
+        check(("resourceVersion", json!("7")), true);
+        check(("uid", json!("b")), false);
+        check(("finalizers", json!(["f"])), false);
+        check(("ownerReferences", json!([{"uid": "o"}])), false);
+        check(("deletionTimestamp", json!("2024-01-01T00:00:00Z")), false);
     }
 
     fn names(mut tasks: Vec<Task>) -> Vec<String> {
@@ -246,9 +303,8 @@ mod tests {
     fn owners_that_lie_are_looked_at() {
         let mut g = Graph::default();
         observe(&mut g, "a - -");
-        let meta: Meta = serde_json::from_value(json!({"name": "b", "namespace": "other", "uid": "b",
-            "ownerReferences": [{"apiVersion": "v1", "kind": "ConfigMap", "name": "a", "uid": "a"}]}))
-        .unwrap();
-        assert_eq!(names(g.observe(by_kind("v1", "ConfigMap").unwrap(), &"other/b".into(), &meta)), ["db"]);
+        let lies = ties(&json!({"name": "b", "namespace": "other", "uid": "b",
+            "ownerReferences": [{"apiVersion": "v1", "kind": "ConfigMap", "name": "a", "uid": "a"}]}));
+        assert_eq!(names(g.observe(by_kind("v1", "ConfigMap").unwrap(), &"other/b".into(), lies)), ["db"]);
     }
 }

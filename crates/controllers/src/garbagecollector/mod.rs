@@ -10,6 +10,7 @@ use std::time::Duration;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{DeleteOptions, Preconditions};
 use parking_lot::Mutex;
+use pintle_api::Object;
 use pintle_api::resources::{GroupVersion, Resource};
 use pintle_client::meta::{MetaOnly, split_key};
 use pintle_client::recorder::reference;
@@ -21,7 +22,7 @@ use crate::context::{Context, Outcome};
 use crate::support::discovery;
 
 use absent::Absent;
-use graph::{FOREGROUND, Graph, ORPHAN, Task};
+use graph::{FOREGROUND, Graph, ORPHAN, Task, Ties};
 
 /// As many as make good use of the store's group commit, when an owner of thousands goes.
 const WORKERS: usize = 64;
@@ -148,7 +149,7 @@ impl Controller {
         Ok(complete)
     }
 
-    fn observe(&self, resource: &'static Resource, change: &Change<pintle_api::Object>) {
+    fn observe(&self, resource: &'static Resource, change: &Change<Object>) {
         let tasks = match change {
             Change::Deleted(_, object) => self.graph.lock().forget(object.uid()),
             Change::Added(key, object) | Change::Modified(key, _, object) => {
@@ -157,9 +158,11 @@ impl Controller {
                 if let Some(old) = change.before().filter(|o| o.uid() != object.uid()) {
                     tasks = graph.forget(old.uid());
                 }
-                match decode::<MetaOnly>(object) {
-                    Ok(m) => tasks.extend(graph.observe(resource, key, &m.metadata)),
-                    Err(error) => tracing::error!(%error, "metadata does not decode"),
+                if change.before().is_none_or(|old| !Ties::are_same(old, object)) {
+                    match Ties::of(object) {
+                        Ok(ties) => tasks.extend(graph.observe(resource, key, ties)),
+                        Err(error) => tracing::error!(%error, "metadata does not decode"),
+                    }
                 }
                 tasks
             }
