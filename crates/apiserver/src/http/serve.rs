@@ -24,6 +24,11 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 /// How long connections may take to end after the server stopped.
 const DRAIN: Duration = Duration::from_secs(60);
 
+/// HTTP/2 flow control as upstream's: a body of usual size is sent without waiting for leave. The windows are fixed,
+/// for what finds the best ones by itself sends pings with every request.
+const STREAM_WINDOW: u32 = 256 * 1024;
+const CONNECTION_WINDOW: u32 = 100 * STREAM_WINDOW;
+
 fn tls(server: &Server) -> Result<TlsAcceptor, SetupError> {
     let config = &server.config;
     let missing = |what: &str| SetupError(format!("no {what} is configured"));
@@ -111,7 +116,8 @@ async fn connection(server: Arc<Server>, acceptor: TlsAcceptor, stream: TcpStrea
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().half_close(true);
-    builder.http2().max_concurrent_streams(1000).adaptive_window(true);
+    builder.http2().max_concurrent_streams(1000).initial_stream_window_size(STREAM_WINDOW);
+    builder.http2().initial_connection_window_size(CONNECTION_WINDOW);
     let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
     tokio::pin!(connection);
     tokio::select! {
