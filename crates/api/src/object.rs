@@ -133,6 +133,19 @@ impl Object {
         Ok(Self::new(out.freeze(), ix.moved(to, by), revision, selectable))
     }
 
+    /// Whether these stored bytes, written at its revision, would be this very object.
+    #[must_use]
+    pub fn is_stored_as(&self, stored: &[u8]) -> bool {
+        let version = format!(",\"resourceVersion\":\"{}\"", self.resource_version);
+        let at = self.uid.end as usize + 1;
+        match (self.uid.is_empty(), stored.split_at_checked(at), self.bytes.split_at_checked(at)) {
+            (false, Some((before, after)), Some((own_before, own_after))) => {
+                before == own_before && own_after.strip_prefix(version.as_bytes()) == Some(after)
+            }
+            _ => Self::from_stored(stored, self.resource_version, &[]).is_ok_and(|o| o.bytes == self.bytes),
+        }
+    }
+
     /// From bytes as the API printed them, with their resourceVersion.
     ///
     /// # Errors
@@ -414,6 +427,22 @@ mod tests {
         assert_eq!((o.owner_references(), o.finalizers()), (&br#"[{"uid":"o"}]"#[..], &br#"["f"]"#[..]));
         let o = Object::from_stored(late.as_bytes(), 1, FIELDS).unwrap();
         assert_eq!((o.owner_references(), o.finalizers()), (&b""[..], &b""[..]));
+    }
+
+    #[test]
+    fn tells_whether_it_would_be_written_as_it_is() {
+        for stored in [POD, r#"{"metadata":{}}"#, r#"{"metadata":{"name":"n"}}"#] {
+            let o = Object::from_stored(stored.as_bytes(), 42, &[]).unwrap();
+            assert!(o.is_stored_as(stored.as_bytes()));
+            for other in [
+                stored.replace("{}", r#"{"name":"m"}"#).replace("\"a\"", "\"c\"").replace("\"n\"", "\"m\""),
+                format!("{stored} "),
+            ] {
+                assert!(!o.is_stored_as(other.as_bytes()), "{other}");
+            }
+            assert!(!o.is_stored_as(o.bytes()) || stored.len() < 30, "{stored}");
+            assert!(!o.is_stored_as(b""));
+        }
     }
 
     #[test]

@@ -283,11 +283,16 @@ impl Server {
         }
         let uid = Some(meta::get(&object, "uid").to_owned()).filter(|u| !u.is_empty());
         let w = Write { ctx, res, namespace: &namespace(ctx, res), subresource, options: &options };
+        // Asked for again only when another write came between.
+        let mut object = Some(object);
         let mut change = Change {
             name,
             allow_create: res.strategy.create_on_update && subresource.is_empty(),
             uid,
-            make: &mut |_| Ok(object.clone()),
+            make: &mut |_| match object.take() {
+                Some(object) => Ok(object),
+                None => self.decode(ctx, res, &body, options.validation),
+            },
         };
         let (object, created) = self.update(&w, &mut change).await?;
         self.object(if created { 201 } else { 200 }, ctx, res, &accepted, &object)

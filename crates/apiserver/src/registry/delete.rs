@@ -200,15 +200,10 @@ impl Server {
                 Step::Mark { mut object, then_remove } => {
                     meta::remove(&mut object, "resourceVersion");
                     let bytes = res.encode(&object);
-                    let same = Object::from_stored(&bytes, present.resource_version(), res.strategy.selectable)
-                        .map_err(Status::internal)?;
-                    if same.bytes() == present.bytes() || w.options.dry_run {
-                        if !then_remove {
-                            return Ok(Deleted { object: Arc::new(same), gone: false });
-                        }
-                        if w.options.dry_run {
-                            return Ok(Deleted { object: Arc::new(same), gone: true });
-                        }
+                    if w.options.dry_run || (!then_remove && present.is_stored_as(&bytes)) {
+                        let same = Object::from_stored(&bytes, present.resource_version(), res.strategy.selectable);
+                        let object = Arc::new(same.map_err(Status::internal)?);
+                        return Ok(Deleted { object, gone: then_remove });
                     }
                     match objects.update(namespace, name, present.resource_version(), bytes, None).await {
                         Ok(updated) if !then_remove => return Ok(Deleted { object: updated, gone: false }),

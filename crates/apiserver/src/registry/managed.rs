@@ -6,9 +6,9 @@ use pintle_schema::apply::{self, ApplyError, Request, Schema, Set};
 use pintle_schema::{Mode, decode};
 use serde_json::Value;
 
+use super::Res;
 use super::create::Write;
 use super::options::FieldValidation;
-use super::{Res, meta};
 use crate::Server;
 
 impl Res {
@@ -113,30 +113,30 @@ fn refusal(e: &ApplyError) -> Status {
 
 /// Puts the old owners back when only the times of their writes differ, so that a write that changes nothing is none.
 pub(crate) fn keep_times(new: &mut Value, old: &Value) {
-    let without_times = |v: &Value| -> Vec<Value> {
-        v.pointer("/metadata/managedFields")
-            .and_then(Value::as_array)
-            .into_iter()
-            .flatten()
-            .map(|e| {
-                let mut e = e.clone();
-                if let Some(m) = e.as_object_mut() {
-                    m.remove("time");
-                }
-                e
-            })
-            .collect()
-    };
-    let (a, b) = (new.pointer("/metadata/managedFields"), old.pointer("/metadata/managedFields"));
-    if a == b || without_times(new) != without_times(old) {
+    const OWNERS: &str = "/metadata/managedFields";
+    let (Some(owners), Some(kept)) = (new.pointer_mut(OWNERS), old.pointer(OWNERS)) else { return };
+    let differ_in_time = owners != kept && equal_but_for_time(owners, kept);
+    if !differ_in_time {
         return;
     }
-    let Some(kept) = b.cloned() else { return };
-    let mut same = new.clone();
-    meta::set(&mut same, "managedFields", kept);
-    if same == *old {
-        *new = same;
+    let own = std::mem::replace(owners, kept.clone());
+    if new != old
+        && let Some(owners) = new.pointer_mut(OWNERS)
+    {
+        *owners = own;
     }
+}
+
+fn equal_but_for_time(a: &Value, b: &Value) -> bool {
+    fn without_time(entry: &Value) -> Option<impl Iterator<Item = (&String, &Value)>> {
+        entry.as_object().map(|members| members.iter().filter(|(key, _)| *key != "time"))
+    }
+    let (Some(a), Some(b)) = (a.as_array(), b.as_array()) else { return false };
+    a.len() == b.len()
+        && a.iter().zip(b).all(|(a, b)| match (without_time(a), without_time(b)) {
+            (Some(a), Some(b)) => a.eq(b),
+            _ => a == b,
+        })
 }
 
 #[cfg(test)]

@@ -223,20 +223,23 @@ impl Server {
         meta::remove(&mut new, "resourceVersion");
         let bytes = res.encode(&new);
         check_size(bytes.len()).map_err(Lost::Error)?;
-        let as_now = Object::from_stored(&bytes, present.resource_version(), res.strategy.selectable)
-            .map_err(|e| Lost::Error(Status::internal(e)))?;
+        let as_now = || {
+            let object = Object::from_stored(&bytes, present.resource_version(), res.strategy.selectable);
+            object.map(Arc::new).map_err(|e| Lost::Error(Status::internal(e)))
+        };
         if goes {
+            let gone = as_now()?;
             if !w.options.dry_run {
                 objects.delete(namespace, name, present.resource_version()).await?;
                 self.after_delete(res, old).await;
             }
-            return Ok(Arc::new(as_now));
+            return Ok(gone);
         }
-        if as_now.bytes() == present.bytes() {
+        if present.is_stored_as(&bytes) {
             return Ok(Arc::clone(present));
         }
         if w.options.dry_run {
-            return Ok(Arc::new(as_now));
+            return as_now();
         }
         objects.update(namespace, name, present.resource_version(), bytes, w.ttl(self)).await
     }
@@ -264,10 +267,12 @@ impl Server {
             meta::remove(&mut object, "resourceVersion");
             let bytes = res.encode(&object);
             check_size(bytes.len())?;
-            let as_now = Object::from_stored(&bytes, present.resource_version(), res.strategy.selectable)
-                .map_err(Status::internal)?;
-            if as_now.bytes() == present.bytes() || dry_run {
-                return Ok(Arc::new(as_now));
+            if present.is_stored_as(&bytes) {
+                return Ok(present);
+            }
+            if dry_run {
+                let as_now = Object::from_stored(&bytes, present.resource_version(), res.strategy.selectable);
+                return as_now.map(Arc::new).map_err(Status::internal);
             }
             match objects.update(namespace, name, present.resource_version(), bytes, None).await {
                 Ok(updated) => return Ok(updated),
