@@ -3,11 +3,12 @@
 use jiff::Timestamp;
 use pintle_api::names::{dns1123_subdomain, path_segment};
 use pintle_schema::cursor::{Cursor, Errors};
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use super::apps::odd_values;
 use super::table::{self, Column, text};
 use super::value::same;
-use super::{Strategy, meta, names};
+use super::{Ctx, Strategy, meta, names};
 
 const ROLES: Strategy =
     Strategy { name: names::path_segment, create_on_update: true, full_meta_on_update: true, ..Strategy::DEFAULT };
@@ -25,22 +26,7 @@ pub static ROLE: Strategy = Strategy {
 };
 
 /// The strategy of cluster roles.
-pub static CLUSTER_ROLE: Strategy = Strategy {
-    validate: |_, role, _, errors| {
-        for rule in role.get("rules").items() {
-            policy_rule(&rule, false, errors);
-        }
-        let aggregation = role.get("aggregationRule");
-        let selectors = aggregation.get("clusterRoleSelectors");
-        if aggregation.is_present() && selectors.is_empty() {
-            errors.required(&selectors, "at least one clusterRoleSelector required if aggregationRule is non-nil");
-        }
-        for selector in selectors.items() {
-            meta::label_selector(&selector, false, errors);
-        }
-    },
-    ..ROLES
-};
+pub static CLUSTER_ROLE: Strategy = Strategy { validate: cluster_role, ..ROLES };
 
 /// The strategy of role bindings.
 pub static ROLE_BINDING: Strategy = Strategy {
@@ -73,6 +59,29 @@ pub static CLUSTER_ROLE_BINDING: Strategy = Strategy {
     validate_change: role_ref_stays,
     ..ROLES
 };
+
+fn cluster_role<'a>(_: &Ctx<'_>, role: &Cursor<'a>, old: Option<&Cursor<'a>>, errors: &mut Errors) {
+    for rule in role.get("rules").items() {
+        policy_rule(&rule, false, errors);
+    }
+    let aggregation = role.get("aggregationRule");
+    let selectors = aggregation.get("clusterRoleSelectors");
+    if aggregation.is_present() && selectors.is_empty() {
+        errors.required(&selectors, "at least one clusterRoleSelector required if aggregationRule is non-nil");
+    }
+    let lenient = old.is_some_and(|o| {
+        let stored = o.get("aggregationRule").get("clusterRoleSelectors");
+        stored.items().any(|s| odd_values(&s))
+    });
+    for selector in selectors.items() {
+        meta::label_selector(&selector, lenient, errors);
+        let mut unreadable = Errors::new();
+        meta::label_selector(&selector, false, &mut unreadable);
+        if !unreadable.is_empty() {
+            errors.invalid_value(&selector, Value::Null, "invalid label selector.");
+        }
+    }
+}
 
 fn policy_rule(rule: &Cursor<'_>, namespaced: bool, errors: &mut Errors) {
     let at = |field: &'static str| rule.get(field);
@@ -139,10 +148,13 @@ fn binding_parts(binding: &Cursor<'_>, namespaced: bool, errors: &mut Errors) {
     }
 }
 
-fn role_ref_stays(_: &super::Ctx<'_>, new: &Cursor<'_>, old: &Cursor<'_>, errors: &mut Errors) {
+fn role_ref_stays(_: &Ctx<'_>, new: &Cursor<'_>, old: &Cursor<'_>, errors: &mut Errors) {
     let role = new.get("roleRef");
     if !same(role.value(), old.get("roleRef").value()) {
-        errors.invalid(&role, "cannot change roleRef");
+        // Upstream prints its own value, whose fields have the names of its code.
+        let field = |name| role.get(name).str();
+        let shown = json!({"APIGroup": field("apiGroup"), "Kind": field("kind"), "Name": field("name")});
+        errors.invalid_value(&role, shown, "cannot change roleRef");
     }
 }
 
@@ -206,8 +218,36 @@ mod tests {
             create_errors(&changed(&binding, "subjects/0/namespace", json!(""))),
             "subjects[0].namespace: Required value"
         );
-        assert!(
-            update_errors(&changed(&binding, "roleRef/name", json!("q")), &binding).ends_with("cannot change roleRef")
+        let group = "rbac.authorization.k8s.io";
+        assert_eq!(
+            update_errors(&changed(&binding, "roleRef/name", json!("q")), &binding),
+            format!(
+                "roleRef: Invalid value: {{\"APIGroup\":\"{group}\",\"Kind\":\"ClusterRole\",\"Name\":\"q\"}}: cannot change roleRef"
+            )
+        );
+        for (path, to, expect) in [
+            ("subjects/0/kind", json!("Odd"), "subjects[0].kind: Unsupported value: \"Odd\": supported values: \"ServiceAccount\", \"User\", \"Group\"".to_owned()),
+            ("subjects/0/kind", json!("User"), format!("subjects[0].apiGroup: Unsupported value: \"\": supported values: \"{group}\"")),
+            ("subjects/0/apiGroup", json!("x"), "subjects[0].apiGroup: Unsupported value: \"x\": supported values: \"\"".to_owned()),
+            ("roleRef/kind", json!("Role"), "roleRef.kind: Unsupported value: \"Role\": supported values: \"ClusterRole\"".to_owned()),
+            ("roleRef/apiGroup", json!(""), format!("roleRef.apiGroup: Unsupported value: \"\": supported values: \"{group}\"")),
+            ("roleRef/name", json!("a/b"), "roleRef.name: Invalid value: \"a/b\": may not contain '/'".to_owned()),
+        ] {
+            assert_eq!(create_errors(&changed(&binding, path, to)), expect, "{path}");
+        }
+        let aggregated = |selectors: serde_json::Value| json!({"apiVersion": gv, "kind": "ClusterRole", "metadata": {"name": "r", "resourceVersion": "1"}, "aggregationRule": {"clusterRoleSelectors": selectors}});
+        assert_eq!(create_errors(&aggregated(json!([{"matchLabels": {"a": "b"}}]))), "");
+        assert_eq!(
+            create_errors(&aggregated(json!([]))),
+            "aggregationRule.clusterRoleSelectors: Required value: at least one clusterRoleSelector required if aggregationRule is non-nil"
+        );
+        let unreadable = "aggregationRule.clusterRoleSelectors[0]: Invalid value: null: invalid label selector.";
+        let odd = aggregated(json!([{"matchExpressions": [{"key": "a", "operator": "Odd"}]}]));
+        assert_eq!(
+            create_errors(&odd),
+            format!(
+                "aggregationRule.clusterRoleSelectors[0].matchExpressions[0].operator: Invalid value: \"Odd\": not a valid selector operator\n{unreadable}"
+            )
         );
     }
 }

@@ -38,8 +38,12 @@ pub static PRIORITY_CLASS: Strategy = Strategy {
 const HIGHEST: i64 = 1_000_000_000;
 
 fn validate(_: &Ctx<'_>, class: &Cursor<'_>, old: Option<&Cursor<'_>>, errors: &mut Errors) {
+    // What an update may change needs no check.
+    if old.is_some() {
+        return;
+    }
     let (name, value) = (class.get("metadata").get("name"), class.get("value"));
-    if old.is_none() && name.str().starts_with("system-") {
+    if name.str().starts_with("system-") {
         let known = bootstrap::priority_classes().into_iter().find(|c| c["metadata"]["name"] == name.str());
         let wrong = match known {
             None => Some(format!("{} is not a known system priority class", name.str())),
@@ -57,10 +61,13 @@ fn validate(_: &Ctx<'_>, class: &Cursor<'_>, old: Option<&Cursor<'_>>, errors: &
                 format!("priority class names with 'system-' prefix are reserved for system use only. error: {wrong}"),
             );
         }
-    } else if old.is_none() && value.int() > HIGHEST {
+    } else if value.int() > HIGHEST {
         errors.forbidden(&value, format!("maximum allowed value of a user defined priority is {HIGHEST}"));
     }
-    checks::one_of(&class.get("preemptionPolicy"), &["PreemptLowerPriority", "Never"], false, errors);
+    let policy = class.get("preemptionPolicy");
+    if policy.is_present() {
+        checks::one_of(&policy, &["PreemptLowerPriority", "Never"], true, errors);
+    }
 }
 
 #[cfg(test)]
@@ -84,6 +91,20 @@ mod tests {
         assert_eq!(
             update_errors(&changed(&class, "value", json!(6)), &class),
             "value: Forbidden: may not be changed in an update."
+        );
+        for (to, expect) in [
+            (json!("Never"), ""),
+            (json!(""), "preemptionPolicy: Required value"),
+            (
+                json!("Odd"),
+                "preemptionPolicy: Unsupported value: \"Odd\": supported values: \"PreemptLowerPriority\", \"Never\"",
+            ),
+        ] {
+            assert_eq!(create_errors(&changed(&class, "preemptionPolicy", to)), expect);
+        }
+        assert_eq!(
+            update_errors(&changed(&class, "preemptionPolicy", json!("Never")), &class),
+            "preemptionPolicy: Invalid value: \"Never\": field is immutable"
         );
         for known in crate::kinds::bootstrap::priority_classes() {
             assert_eq!(create_errors(&known), "");

@@ -1,6 +1,6 @@
 //! Validation of the networking and discovery groups.
 
-use pintle_api::names::{dns1123_label, dns1123_subdomain, path_segment, qualified_name};
+use pintle_api::names::{dns1123_label, dns1123_subdomain, label_value, path_segment, qualified_name};
 use pintle_schema::cursor::{Cursor, Errors};
 use serde_json::Value;
 use std::net::IpAddr;
@@ -377,11 +377,15 @@ pub(super) fn service_cidr_change(_: &Ctx<'_>, new: &Cursor<'_>, old: &Cursor<'_
 pub(super) fn endpoint_slice(_: &Ctx<'_>, object: &Cursor<'_>, _: Option<&Cursor<'_>>, errors: &mut Errors) {
     let kind = object.get("addressType");
     checks::one_of(&kind, &["FQDN", "IPv4", "IPv6"], true, errors);
-    let endpoints = object.get("endpoints");
-    if endpoints.len() > 1000 {
-        return errors.too_many(&endpoints, endpoints.len(), 1000);
+    endpoints(&object.get("endpoints"), kind.str(), errors);
+    slice_ports(&object.get("ports"), errors);
+}
+
+fn endpoints(list: &Cursor<'_>, kind: &str, errors: &mut Errors) {
+    if list.len() > 1000 {
+        return errors.too_many(list, list.len(), 1000);
     }
-    for endpoint in endpoints.items() {
+    for endpoint in list.items() {
         let addresses = endpoint.get("addresses");
         if addresses.is_empty() {
             errors.required(&addresses, "must contain at least 1 address");
@@ -389,38 +393,39 @@ pub(super) fn endpoint_slice(_: &Ctx<'_>, object: &Cursor<'_>, _: Option<&Cursor
             errors.too_many(&addresses, addresses.len(), 100);
         }
         for address in addresses.items() {
-            slice_address(&address, kind.str(), errors);
+            slice_address(&address, kind, errors);
         }
         let (node, host) = (endpoint.get("nodeName"), endpoint.get("hostname"));
         if node.is_present() {
             meta::invalid_each(&node, dns1123_subdomain(node.str()), errors);
-        }
-        if host.is_present() {
-            checks::label(&host, errors);
         }
         let topology = endpoint.get("deprecatedTopology");
         if topology.len() > 16 {
             errors.too_many(&topology, topology.len(), 16);
         }
         meta::labels(&topology, errors);
-        for field in ["forZones", "forNodes"] {
+        if host.is_present() {
+            checks::label(&host, errors);
+        }
+        let zones: [(_, fn(&str) -> Vec<String>); 2] = [("forZones", label_value), ("forNodes", dns1123_subdomain)];
+        for (field, rule) in zones {
             let hints = endpoint.get("hints").get(field);
             if hints.len() > 8 {
                 errors.too_many(&hints, hints.len(), 8);
+                break;
             }
             let mut seen: Vec<&str> = Vec::new();
-            for hint in hints.items() {
-                let name = hint.get("name");
-                if name.is_empty() {
-                    errors.required(&name, "");
-                } else if seen.contains(&name.str()) {
+            for name in hints.items().map(|h| h.get("name")) {
+                if seen.contains(&name.str()) {
                     errors.duplicate(&name, name.str());
                 }
                 seen.push(name.str());
+                for message in rule(name.str()) {
+                    errors.invalid_value(&name, name.str(), message);
+                }
             }
         }
     }
-    slice_ports(&object.get("ports"), errors);
 }
 
 fn slice_address(address: &Cursor<'_>, kind: &str, errors: &mut Errors) {
@@ -638,5 +643,27 @@ mod tests {
             "endpoints[0].addresses[0]: Invalid value: \"fd00::1\": must be a valid IPv4 address"
         );
         assert_eq!(create_errors(&changed(&slice, "addressType", json!(""))), "addressType: Required value");
+        let check = |path: &str, to: Value, expect: &str| {
+            let found = create_errors(&changed(&slice, path, to));
+            assert_eq!(found, expect, "{path}");
+        };
+        let zones = |names: &[&str]| json!({"forZones": names.iter().map(|n| json!({"name": n})).collect::<Vec<_>>()});
+        let at = "endpoints[0].hints.forZones";
+        check("endpoints/0/hints", zones(&["a", "", "a"]), &format!("{at}[2].name: Duplicate value: \"a\""));
+        let value = pintle_api::names::label_value("a b")[0].clone();
+        check("endpoints/0/hints", zones(&["a b"]), &format!("{at}[0].name: Invalid value: \"a b\": {value}"));
+        check("endpoints/0/hints", zones(&["a"; 9]), &format!("{at}: Too many: 9: must have at most 8 items"));
+        let node = pintle_api::names::dns1123_subdomain("A")[0].clone();
+        check(
+            "endpoints/0/hints",
+            json!({"forNodes": [{"name": "A"}]}),
+            &format!("endpoints[0].hints.forNodes[0].name: Invalid value: \"A\": {node}"),
+        );
+        let mut many = changed(&slice, "endpoints", Value::from(vec![slice["endpoints"][0].clone(); 1001]));
+        many["ports"][0]["protocol"] = "".into();
+        assert_eq!(
+            create_errors(&many),
+            "endpoints: Too many: 1001: must have at most 1000 items\nports[0].protocol: Required value"
+        );
     }
 }

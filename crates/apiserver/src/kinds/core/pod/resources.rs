@@ -121,7 +121,7 @@ fn huge_page_amount(name: &str, at: &Cursor<'_>, errors: &mut Errors) {
 }
 
 /// `resources` of a container. `claims` are the names of the pod's resource claims.
-pub(super) fn of_container(resources: &Cursor<'_>, claims: &[&str], errors: &mut Errors) {
+pub fn of_container(resources: &Cursor<'_>, claims: &[&str], errors: &mut Errors) {
     requirements(resources, container_resource_name, errors);
     claim_names(&resources.get("claims"), claims, errors);
 }

@@ -1,34 +1,41 @@
 //! The certificates group.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+mod pem;
+mod validate;
+
 use jiff::Timestamp;
 use pintle_api::time;
-use pintle_schema::cursor::{Cursor, Errors};
+use pintle_schema::cursor::Cursor;
 use serde_json::{Value, json};
 
-use super::core::signer;
 use super::strategy::{Sub, keep_all_but_status};
 use super::table::{self, Column, text};
-use super::{Ctx, Strategy, value};
+use super::{Ctx, Strategy, names, value};
 
 /// The strategy of certificate signing requests.
 pub static CERTIFICATE_SIGNING_REQUEST: Strategy = Strategy {
     selectable: &[("spec.signerName", &["spec", "signerName"], "")],
+    // Nobody cares what a request is called.
+    name: names::path_segment,
     on_create: sign_by_requestor,
-    validate,
+    validate: validate::request,
+    full_meta_on_update: true,
     // The request is what it was when its author was known.
     on_update: |_, new, old| value::copy(new, old, &["spec"]),
     subresources: &[
         (
             "status",
-            Sub { prepare: keep_approval, validate: conditions, reset_fields: &[&["spec"], &["status", "conditions"]] },
+            Sub {
+                prepare: keep_approval,
+                validate: validate::verdict,
+                reset_fields: &[&["spec"], &["status", "conditions"]],
+            },
         ),
         (
             "approval",
             Sub {
                 prepare: only_approval,
-                validate: conditions,
+                validate: validate::verdict,
                 reset_fields: &[&["spec"], &["status", "certificate"]],
             },
         ),
@@ -44,99 +51,6 @@ pub static CERTIFICATE_SIGNING_REQUEST: Strategy = Strategy {
     row,
     ..Strategy::DEFAULT
 };
-
-fn validate(_: &Ctx<'_>, object: &Cursor<'_>, old: Option<&Cursor<'_>>, errors: &mut Errors) {
-    const USAGES: &[&str] = &[
-        "any",
-        "cert sign",
-        "client auth",
-        "code signing",
-        "content commitment",
-        "crl sign",
-        "data encipherment",
-        "decipher only",
-        "digital signature",
-        "email protection",
-        "encipher only",
-        "ipsec end system",
-        "ipsec tunnel",
-        "ipsec user",
-        "key agreement",
-        "key encipherment",
-        "microsoft sgc",
-        "netscape sgc",
-        "ocsp signing",
-        "s/mime",
-        "server auth",
-        "signing",
-        "timestamping",
-    ];
-    if old.is_some() {
-        return;
-    }
-    let spec = object.get("spec");
-    let (request, usages, expiration) = (spec.get("request"), spec.get("usages"), spec.get("expirationSeconds"));
-    let pem = STANDARD.decode(request.str()).unwrap_or_default();
-    let text = String::from_utf8_lossy(&pem);
-    if !text.contains("-----BEGIN CERTIFICATE REQUEST-----")
-        && !text.contains("-----BEGIN NEW CERTIFICATE REQUEST-----")
-    {
-        errors.invalid(&request, "PEM block type must be CERTIFICATE REQUEST");
-    }
-    if usages.is_empty() {
-        errors.required(&usages, "");
-    }
-    for (i, usage) in usages.items().enumerate() {
-        if !USAGES.contains(&usage.str()) {
-            errors.not_supported(&usage, usage.str(), USAGES);
-        } else if usages.list()[..i].iter().any(|u| Some(u) == usage.value()) {
-            errors.duplicate(&usage, usage.str());
-        }
-    }
-    let signer = spec.get("signerName");
-    if signer.str() == "kubernetes.io/legacy-unknown" {
-        errors.invalid(&signer, "kubernetes.io/legacy-unknown is not allowed via this API version");
-    }
-    signer::name(&signer, errors);
-    if expiration.opt_int().is_some_and(|s| s < 600) {
-        errors.invalid(&expiration, "may not specify a duration less than 600 seconds (10 minutes)");
-    }
-}
-
-/// Approval, denial and failure are final, and the first two exclude each other.
-fn conditions(_: &Ctx<'_>, new: &Cursor<'_>, old: &Cursor<'_>, errors: &mut Errors) {
-    let (list, before) = (new.get("status").get("conditions"), old.get("status").get("conditions"));
-    let has = |list: &Cursor<'_>, kind: &str| list.items().any(|c| c.get("type").str() == kind);
-    let mut seen: Vec<&str> = Vec::new();
-    for condition in list.items() {
-        let (kind, status) = (condition.get("type"), condition.get("status"));
-        match kind.str() {
-            "" => errors.required(&kind, ""),
-            "Approved" | "Denied" | "Failed" if status.str() != "True" => {
-                errors.not_supported(&status, status.str(), &["True"]);
-            }
-            "Approved" | "Denied" | "Failed" => {}
-            _ => super::checks::one_of(&status, &["False", "True", "Unknown"], true, errors),
-        }
-        if seen.contains(&kind.str()) {
-            errors.duplicate(&kind, kind.str());
-        }
-        seen.push(kind.str());
-    }
-    if has(&list, "Approved") && has(&list, "Denied") {
-        errors.invalid_value(&list, "Denied", "Approved and Denied conditions are mutually exclusive");
-    }
-    for kind in ["Approved", "Denied", "Failed"] {
-        if has(&before, kind) && !has(&list, kind) {
-            errors.forbidden(&list, format!("updates may not remove a condition of type \"{kind}\""));
-        }
-    }
-    let certificate = new.get("status").get("certificate");
-    let was = old.get("status").get("certificate");
-    if !was.is_empty() && certificate.str() != was.str() {
-        errors.forbidden(&certificate, "updates may not change existing certificate content");
-    }
-}
 
 /// Records who asks.
 fn sign_by_requestor(ctx: &Ctx<'_>, request: &mut Value) {
