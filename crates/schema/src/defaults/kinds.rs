@@ -227,7 +227,6 @@ fn stateful_set(spec: &mut Object) {
             && let Some(update) = object(strategy, "rollingUpdate")
         {
             default(update, "partition", 0);
-            default(update, "maxUnavailable", 1);
         }
     }
     for template in items(spec, "volumeClaimTemplates") {

@@ -13,9 +13,13 @@ use crate::kinds::{Ctx, meta};
 
 /// Whether a status has a condition that is true.
 pub(super) fn is_true(status: &Cursor<'_>, kind: &str) -> bool {
+    has_condition(status, kind, "True")
+}
+
+fn has_condition(status: &Cursor<'_>, kind: &str, value: &str) -> bool {
     let all = status.get("conditions");
     let mut all = all.items();
-    all.any(|c| c.get("type").str() == kind && c.get("status").str() == "True")
+    all.any(|c| c.get("type").str() == kind && c.get("status").str() == value)
 }
 
 /// A status, the one before, and what of it changes.
@@ -47,7 +51,7 @@ pub(super) fn job_status<'a>(_: &Ctx<'_>, new: &Cursor<'a>, old: &Cursor<'a>, er
     let change = Change { new: status.clone(), old: old.get("status") };
     conditions(&change, errors);
     times(&change, errors);
-    finished(&change, errors);
+    finished(&spec, &change, errors);
     indexes(&spec, &change, errors);
     verdicts(&spec, &change, errors);
     progress(&spec, &change, errors);
@@ -115,7 +119,7 @@ fn times(change: &Change<'_>, errors: &mut Errors) {
 }
 
 /// A job that is finished has started, and runs nothing.
-fn finished(change: &Change<'_>, errors: &mut Errors) {
+fn finished(spec: &Cursor<'_>, change: &Change<'_>, errors: &mut Errors) {
     let status = &change.new;
     let at = |field: &'static str| status.get(field);
     let finishes = is_finished(status) != is_finished(&change.old);
@@ -124,7 +128,9 @@ fn finished(change: &Change<'_>, errors: &mut Errors) {
         if at("active").int() > 0 && concerns("active") {
             errors.invalid(&at("active"), "active>0 is invalid for finished job");
         }
-        if at("startTime").is_absent() && concerns("startTime") {
+        // One that has nothing to do is done even if it is suspended.
+        let idle = spec.get("suspend").bool() && spec.get("completions").opt_int() == Some(0);
+        if at("startTime").is_absent() && concerns("startTime") && !idle {
             errors.required(at("startTime"), "startTime is required for finished job");
         }
         let pods = at("uncountedTerminatedPods");
@@ -210,8 +216,12 @@ fn progress(spec: &Cursor<'_>, change: &Change<'_>, errors: &mut Errors) {
     if end.is_present() && old.get("completionTime").is_present() && change.field("completionTime") {
         errors.invalid_value(&end, Value::from(end.str()), meta::IMMUTABLE);
     }
-    if old.get("startTime").is_present() && change.field("startTime") && !spec.get("suspend").bool() {
-        errors.required(new.get("startTime"), "startTime cannot be removed for unsuspended job");
+    let start = new.get("startTime");
+    let resumes = is_true(old, "Suspended") && has_condition(new, "Suspended", "False");
+    let fixed = old.get("startTime").is_present() && !spec.get("suspend").bool() && !resumes;
+    if fixed && change.field("startTime") {
+        let shown = start.value().cloned().unwrap_or(Value::Null);
+        errors.invalid_value(&start, shown, "field is immutable for unsuspended job once set");
     }
     let (met, was_met) = (is_true(new, "SuccessCriteriaMet"), is_true(old, "SuccessCriteriaMet"));
     if was_met && !met {
@@ -302,7 +312,7 @@ mod tests {
         );
         check(
             merged(&failed, json!({"startTime": null})),
-            "status.startTime: Required value: startTime is required for finished job\nstatus.startTime: Required value: startTime cannot be removed for unsuspended job",
+            "status.startTime: Required value: startTime is required for finished job\nstatus.startTime: Invalid value: null: field is immutable for unsuspended job once set",
         );
         check(json!({"ready": 2}), "status.ready: Invalid value: 2: cannot set more ready pods than active");
         check(
@@ -368,7 +378,7 @@ mod tests {
         check(
             "status/startTime",
             json!("2024-01-01T00:00:30Z"),
-            "status.startTime: Required value: startTime cannot be removed for unsuspended job",
+            "status.startTime: Invalid value: \"2024-01-01T00:00:30Z\": field is immutable for unsuspended job once set",
         );
         check(
             "status/conditions",
@@ -382,6 +392,20 @@ mod tests {
             status_errors(&changed(&failed, "status/conditions", json!([])), &failed),
             "status.conditions: Invalid value: cannot disable the terminal Failed=True condition\n\
              status.conditions: Invalid value: cannot disable the terminal FailureTarget=True condition"
+        );
+        // A job that is resumed starts anew, and one that has nothing to do need never start.
+        let suspended = with(&job(), &json!({"conditions": conditions(&["Suspended"])}));
+        let resumed =
+            json!({"startTime": "2024-01-02T00:00:00Z", "conditions": [{"type": "Suspended", "status": "False"}]});
+        assert_eq!(status_errors(&with(&suspended, &resumed), &suspended), "");
+        let mut idle = changed(&changed(&job(), "spec/completions", json!(0)), "status", json!({}));
+        idle["spec"]["suspend"] = true.into();
+        let done_at_once = json!({"completionTime": "2024-01-01T00:01:00Z", "conditions": conditions(&["SuccessCriteriaMet", "Complete"])});
+        assert_eq!(status_errors(&with(&idle, &done_at_once), &idle), "");
+        idle["spec"]["suspend"] = false.into();
+        assert_eq!(
+            status_errors(&with(&idle, &done_at_once), &idle),
+            "status.startTime: Required value: startTime is required for finished job"
         );
         let mut elastic = done.clone();
         elastic["spec"]["parallelism"] = 5.into();

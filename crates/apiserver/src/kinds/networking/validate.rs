@@ -381,6 +381,12 @@ pub(super) fn endpoint_slice(_: &Ctx<'_>, object: &Cursor<'_>, _: Option<&Cursor
     slice_ports(&object.get("ports"), errors);
 }
 
+/// Checks a name.
+type Rule = fn(&str) -> Vec<String>;
+
+/// What an endpoint may be hinted for.
+const HINTS: [(&str, Rule); 2] = [("forZones", label_value), ("forNodes", dns1123_subdomain)];
+
 fn endpoints(list: &Cursor<'_>, kind: &str, errors: &mut Errors) {
     if list.len() > 1000 {
         return errors.too_many(list, list.len(), 1000);
@@ -407,8 +413,7 @@ fn endpoints(list: &Cursor<'_>, kind: &str, errors: &mut Errors) {
         if host.is_present() {
             checks::label(&host, errors);
         }
-        let zones: [(_, fn(&str) -> Vec<String>); 2] = [("forZones", label_value), ("forNodes", dns1123_subdomain)];
-        for (field, rule) in zones {
+        for (field, rule) in HINTS {
             let hints = endpoint.get("hints").get(field);
             if hints.len() > 8 {
                 errors.too_many(&hints, hints.len(), 8);
