@@ -1,5 +1,6 @@
 //! A container's environment.
 
+use super::env_file;
 use super::expand::expand;
 use super::fields::{Addresses, pod_field, resource_field};
 use crate::pod::spec;
@@ -23,6 +24,8 @@ pub struct Objects {
 pub struct Sources {
     /// ConfigMaps and Secrets.
     pub objects: Objects,
+    /// The texts of files, by volume and path; what hindered their reading. Absent ones do not exist.
+    pub files: BTreeMap<(String, String), Result<String, String>>,
     /// Variables of services.
     pub services: BTreeMap<String, String>,
     /// Addresses.
@@ -164,6 +167,21 @@ fn sourced(pod: &Pod, c: &Container, source: &EnvVarSource, from: &Sources) -> R
             None => Err(format!("couldn't find key {} in Secret {ns}/{}", r.key, r.name)),
         };
     }
+    if let Some(r) = &source.file_key_ref {
+        let optional = r.optional == Some(true);
+        let Some(text) = from.files.get(&(r.volume_name.clone(), r.path.clone())) else {
+            return if optional {
+                Ok(None)
+            } else {
+                Err(format!("file {:?} not found in volume {:?}", r.path, r.volume_name))
+            };
+        };
+        let value = text.as_ref().map_err(Clone::clone).and_then(|text| env_file::value(text, &r.key));
+        return match value.map_err(|e| format!("couldn't read file {:?} of volume {:?}: {e}", r.path, r.volume_name))? {
+            None if !optional => Err(format!("environment variable key {:?} not found in file {:?}", r.key, r.path)),
+            value => Ok(value),
+        };
+    }
     Err("invalid valueFrom: no supported source is set".into())
 }
 
@@ -194,6 +212,12 @@ mod tests {
                 config_maps: [("cm".into(), Arc::new(map))].into(),
                 secrets: [("sec".into(), Arc::new(secret))].into(),
             },
+            files: [
+                (("v".into(), "a.env".into()), Ok("F='1'\n".into())),
+                (("v".into(), "bad".into()), Ok("F=1".into())),
+                (("v".into(), "dir".into()), Err("not a regular file".into())),
+            ]
+            .into(),
             services: [("DB_HOST".to_string(), "10.0.0.1".to_string()), ("X".into(), "svc".into())].into(),
             addresses: Addresses::default(),
             allocatable: BTreeMap::new(),
@@ -235,6 +259,19 @@ mod tests {
         check(&from("secretKeyRef: {name: sec, key: z, optional: true}"), Ok(&rest));
         check(&from("configMapKeyRef: {name: cm, key: z}"), Err("couldn't find key z in ConfigMap ns/cm"));
         check(&from("secretKeyRef: {name: no, key: z}"), Err("secret \"no\" not found"));
+        let file = |rest: &str| from(&format!("fileKeyRef: {{volumeName: v, {rest}}}"));
+        check(&file("path: a.env, key: F"), Ok(&["A=1", "DB_HOST=10.0.0.1", "X=svc"]));
+        check(&file("path: a.env, key: G, optional: true"), Ok(&rest));
+        check(&file("path: a.env, key: G"), Err("environment variable key \"G\" not found in file \"a.env\""));
+        check(&file("path: no, key: F, optional: true"), Ok(&rest));
+        check(&file("path: no, key: F"), Err("file \"no\" not found in volume \"v\""));
+        check(&file("path: dir, key: F"), Err("couldn't read file \"dir\" of volume \"v\": not a regular file"));
+        check(
+            &file("path: bad, key: F, optional: true"),
+            Err(
+                "couldn't read file \"bad\" of volume \"v\": invalid environment variable format at line 1: value must be enclosed in single quotes",
+            ),
+        );
         check(&from("fieldRef: {fieldPath: metadata.name}"), Ok(&["A=p", "DB_HOST=10.0.0.1", "X=svc"]));
     }
 

@@ -3,6 +3,7 @@
 pub mod atomic;
 pub mod mounts;
 pub mod payload;
+pub mod read;
 pub mod tokens;
 
 use crate::config::KubeletConfig;

@@ -17,7 +17,7 @@ use k8s_openapi::api::core::v1::{Container, Pod, Secret, Volume};
 use pintle_client::recorder::EventType;
 use pintle_runtime::{self as rt, ContainerState};
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tokio_util::sync::CancellationToken;
@@ -60,6 +60,22 @@ fn env_references(c: &Container) -> (BTreeSet<String>, BTreeSet<String>) {
         secrets.extend(s.secret_key_ref.as_ref().map(|r| r.name.clone()));
     }
     (maps, secrets)
+}
+
+/// The files that the container's environment is read from.
+async fn env_files(c: &Container, pod_dir: &Path) -> BTreeMap<(String, String), Result<String, String>> {
+    let sources = c.env.iter().flatten().filter_map(|e| e.value_from.as_ref()?.file_key_ref.as_ref());
+    let wanted: BTreeSet<(String, String)> = sources.map(|r| (r.volume_name.clone(), r.path.clone())).collect();
+    if wanted.is_empty() {
+        return BTreeMap::new();
+    }
+    let dir = pod_dir.to_owned();
+    let read = move |(volume, path): (String, String)| {
+        // The API takes no other volumes for this.
+        let text = volumes::read::text(&volumes::volume_dir(&dir, "empty-dir", &volume), &path);
+        Some(((volume, path), text.map_err(|e| e.to_string()).transpose()?))
+    };
+    tokio::task::spawn_blocking(move || wanted.into_iter().filter_map(read).collect()).await.unwrap_or_default()
 }
 
 async fn objects(
@@ -403,6 +419,7 @@ impl StartJob {
         let known = k.services().await?;
         let sources = Sources {
             objects: objects(k, &r, maps, secrets).await?,
+            files: env_files(c, &k.config.pod_dir(&r.uid)).await,
             services: services::variables(&known, &r.namespace, service_links(pod)),
             addresses: Addresses {
                 host: k.node.addresses().iter().map(ToString::to_string).collect(),
