@@ -1,9 +1,9 @@
 //! The durable store of a one-node cluster: one file, written by one thread, in pure Rust.
 //!
-//! The file is a copy-on-write B-tree (redb) with two-phase commit: whatever happens to the process or the machine,
-//! opening the file gives the state after the last durable commit, without a repair. A transaction is acknowledged
-//! after the commit that contains it is durable. The file holds the present state and some minutes of history; gets
-//! and lists are read from it, and the caches in front of the store answer most reads.
+//! The file is a copy-on-write B-tree (redb) with check sums throughout: whatever happens to the process or the machine,
+//! opening the file gives the state after the last durable commit. A transaction is acknowledged after the commit that
+//! contains it is durable. The file holds the present state and some minutes of history; gets and lists are read from
+//! it, and the caches in front of the store answer most reads.
 
 mod file;
 mod reads;
