@@ -174,8 +174,9 @@ impl Step<'_> {
             };
             if done {
                 end = Some(End::complete("CompletionsReached", "Reached expected number of succeeded pods"));
+            } else {
+                self.suspend(&mut events);
             }
-            self.suspend(&mut events);
         }
         if let (Some(p), Some(l), None) = (passed, limit, &end) {
             let left = l.saturating_sub(p) + Duration::from_millis(10);
@@ -379,6 +380,10 @@ impl Step<'_> {
 
     fn finish(&mut self, end: &End, events: &mut Vec<(&'static str, String, bool)>) {
         self.announce(end);
+        // Who is finished has started, even if a suspension took that back; but for a job that had nothing to do.
+        if !self.suspended || self.completions != Some(0) {
+            self.status.start_time.get_or_insert_with(|| time(self.now));
+        }
         if end.complete {
             self.set("Complete", "True", &end.reason, &end.message);
             self.status.completion_time = Some(time(self.now));

@@ -191,6 +191,22 @@ fn failures_delay_the_next_pod() {
 }
 
 #[test]
+fn what_is_finished_has_started() {
+    let started = "2024-01-01T00:00:00Z";
+    for (spec, status, expect) in [
+        (json!({"suspend": true, "completions": 1}), json!({"succeeded": 1, "startTime": started}), Some(started)),
+        (json!({"suspend": true, "completions": 1}), json!({"succeeded": 1}), Some("now")),
+        (json!({"suspend": true, "completions": 0}), json!({}), None),
+        (json!({"completions": 0}), json!({}), Some("now")),
+    ] {
+        let p = run(&job(spec.clone(), status), &[]);
+        assert!(kinds(&p.status).contains(&("Complete", "CompletionsReached")), "{spec}: {:?}", kinds(&p.status));
+        let expect = expect.map(|t| if t == "now" { time(now()) } else { time(t.parse().unwrap()) });
+        assert_eq!(p.status.start_time, expect, "{spec}");
+    }
+}
+
+#[test]
 fn suspends_and_resumes() {
     let p = run(&job(json!({"suspend": true}), json!({"startTime": "2024-01-01T00:00:00Z"})), &[]);
     assert_eq!(kinds(&p.status), [("Suspended", "JobSuspended")]);
