@@ -17,6 +17,9 @@ use crate::support::node_affinity;
 use crate::support::nodes::{Node, Taint, tolerates};
 use crate::support::pods::{Pod, Toleration as Bears};
 
+/// Says from which version of the template a pod is, beside the hash, which says from what text.
+const GENERATION_LABEL: &str = "pod-template-generation";
+
 /// What is decided on.
 #[derive(Debug)]
 pub struct Snapshot<'a> {
@@ -77,6 +80,11 @@ fn tolerations(spec: &PodSpec) -> Vec<Toleration> {
     all
 }
 
+/// Which version of the template it is, as the API server counts them; nothing when somebody wrote no number there.
+fn template_generation(set: &DaemonSet) -> Option<i64> {
+    set.metadata.annotations.as_ref()?.get("deprecated.daemonset.template.generation")?.parse().ok()
+}
+
 /// A pod for a node.
 pub fn pod(set: &DaemonSet, hash: &str, node: &str) -> TypedPod {
     let template = set.spec.as_ref().map(|s| s.template.clone()).unwrap_or_default();
@@ -96,6 +104,9 @@ pub fn pod(set: &DaemonSet, hash: &str, node: &str) -> TypedPod {
     let meta = template.metadata.unwrap_or_default();
     let mut labels = meta.labels.unwrap_or_default();
     labels.insert(HASH_LABEL.into(), hash.into());
+    if let Some(generation) = template_generation(set) {
+        labels.insert(GENERATION_LABEL.into(), generation.to_string());
+    }
     TypedPod {
         metadata: ObjectMeta {
             generate_name: Some(format!("{}-", set.metadata.name.as_deref().unwrap_or_default())),
@@ -349,6 +360,21 @@ mod tests {
             }))
             .unwrap(),
         )
+    }
+
+    #[test]
+    fn pods_tell_their_template() {
+        for (generation, want) in [
+            (json!({"deprecated.daemonset.template.generation": "7"}), Some("7")),
+            (json!({}), None),
+            (json!({"deprecated.daemonset.template.generation": "seven"}), None),
+        ] {
+            let mut set = set(json!({}));
+            set.metadata.annotations = serde_json::from_value(generation).unwrap();
+            let labels = pod(&set, "abc", "n1").metadata.labels.unwrap();
+            assert_eq!(labels[HASH_LABEL], "abc");
+            assert_eq!(labels.get(GENERATION_LABEL).map(String::as_str), want);
+        }
     }
 
     fn run(strategy: Value, nodes: &[&str], pods: &[&str]) -> (Vec<String>, Vec<String>, DaemonSetStatus) {

@@ -361,7 +361,7 @@ mod tests {
             &json!({"active": 0, "ready": 0, "succeeded": 5, "failed": 1, "completionTime": "2024-01-01T00:01:00Z", "conditions": conditions(&["SuccessCriteriaMet", "Complete"])}),
         );
         let check = |path: &str, to: Value, expect: &str| {
-            assert_eq!(status_errors(&changed(&done, path, to), &done), expect, "{path}")
+            assert_eq!(status_errors(&changed(&done, path, to), &done), expect, "{path}");
         };
         check("status/terminating", json!(0), "");
         check("status/failed", json!(0), "status.failed: Invalid value: 0: cannot decrease the failed counter");
