@@ -133,7 +133,7 @@ impl Object {
         Ok(Self::new(out.freeze(), ix.moved(to, by), revision, selectable))
     }
 
-    /// Whether these stored bytes, written at its revision, would be this very object.
+    /// Whether these stored bytes (without a resourceVersion), written at its revision, would be this very object.
     #[must_use]
     pub fn is_stored_as(&self, stored: &[u8]) -> bool {
         let version = format!(",\"resourceVersion\":\"{}\"", self.resource_version);
@@ -157,7 +157,8 @@ impl Object {
     }
 
     fn new(bytes: Bytes, ix: Index, resource_version: u64, selectable: &'static [SelectableField]) -> Self {
-        let mut fields = scan::find_all(&bytes, 0, selectable.iter().map(|(_, path, _)| *path));
+        let mut fields = vec![Span::default(); selectable.len()].into_boxed_slice();
+        scan::find_all(&bytes, 0, selectable, |(_, path, _)| path, &mut fields);
         fields.iter_mut().for_each(|span| *span = scan::unquoted(&bytes, *span));
         Self {
             resource_version,
@@ -440,7 +441,6 @@ mod tests {
             ] {
                 assert!(!o.is_stored_as(other.as_bytes()), "{other}");
             }
-            assert!(!o.is_stored_as(o.bytes()) || stored.len() < 30, "{stored}");
             assert!(!o.is_stored_as(b""));
         }
     }

@@ -108,8 +108,8 @@ pub fn skip_value(text: &[u8], at: usize) -> Option<usize> {
     }
 }
 
-/// Walks the members of the object that starts at `at`: `f(key, offset of the value)` answers the offset after the
-/// value, or nothing to stop. Answers where the walk stopped (the value's beginning) or the object ended.
+/// Walks the members of the object that starts at `at`: `f(key, offset of the value)` says how to go on. Answers where
+/// the walk stopped (the value's beginning) or the object ended.
 fn walk(text: &[u8], at: usize, mut f: impl FnMut(&[u8], usize) -> Step) -> Option<usize> {
     if *text.get(at)? != b'{' {
         return None;
@@ -183,43 +183,51 @@ pub fn find(text: &[u8], at: usize, path: &[&str]) -> Option<Span> {
     Span::new(start, skip_value(text, start)?)
 }
 
-/// Spans of the values at several paths below the object at `at`, found in one pass over the text; empty where there is
-/// nothing. Of a key that is there twice, the last one counts.
-pub fn find_all<'p>(text: &[u8], at: usize, paths: impl ExactSizeIterator<Item = &'p [&'p str]>) -> Box<[Span]> {
-    let paths: Vec<&[&str]> = paths.collect();
-    let mut found = vec![Span::default(); paths.len()].into_boxed_slice();
-    if !paths.is_empty() {
-        let all: Vec<usize> = (0..paths.len()).collect();
+/// Puts into `found` the spans of the values at several paths below the object at `at`, in one pass over the text; what
+/// is not there is left as it was. Of a key that is there twice, the last one counts.
+pub fn find_all<T>(text: &[u8], at: usize, all: &[T], path: fn(&T) -> &[&str], found: &mut [Span]) {
+    // A set of paths is the bits of a number.
+    let most = usize::try_from(u64::BITS).unwrap_or(1);
+    for (all, found) in all.chunks(most).zip(found.chunks_mut(most)) {
+        let those = u64::MAX >> (most - all.len());
         // Text that breaks off has no more values.
-        let _ = find_below(text, at, 0, &paths, &all, &mut found);
+        let _ = find_below(text, at, 0, &Paths { all, path }, those, found);
     }
-    found
+}
+
+/// Paths, each a part of what it belongs to.
+struct Paths<'a, T> {
+    all: &'a [T],
+    path: fn(&T) -> &[&str],
 }
 
 /// The part of [`find_all`] below one object: `those` are the paths that lead through it. Answers the object's end.
-fn find_below(
+fn find_below<T>(
     text: &[u8],
     at: usize,
     depth: usize,
-    paths: &[&[&str]],
-    those: &[usize],
+    paths: &Paths<'_, T>,
+    those: u64,
     found: &mut [Span],
 ) -> Option<usize> {
     walk(text, at, |key, i| {
-        let through = |p: &&usize| paths[**p].get(depth).is_some_and(|k| k.as_bytes() == key);
-        if those.iter().find(through).is_none() {
+        let (mut ends, mut on) = (0_u64, 0_u64);
+        for (p, segments) in paths.all.iter().map(paths.path).enumerate().filter(|(p, _)| those & (1 << p) != 0) {
+            if segments.get(depth).is_some_and(|k| k.as_bytes() == key) {
+                *(if segments.len() == depth + 1 { &mut ends } else { &mut on }) |= 1 << p;
+            }
+        }
+        if ends | on == 0 {
             return Step::Skip;
         }
-        let (ends, on): (Vec<usize>, Vec<usize>) =
-            those.iter().filter(through).partition(|p| paths[**p].len() == depth + 1);
-        let end = if on.is_empty() || text.get(i) != Some(&b'{') {
-            skip_value(text, i)
+        let end = if on != 0 && text.get(i) == Some(&b'{') {
+            find_below(text, i, depth + 1, paths, on, found)
         } else {
-            find_below(text, i, depth + 1, paths, &on, found)
+            skip_value(text, i)
         };
         let Some((end, span)) = end.and_then(|end| Some((end, Span::new(i, end)?))) else { return Step::Broken };
-        for p in ends {
-            found[p] = span;
+        for (_, found) in found.iter_mut().enumerate().filter(|(p, _)| ends & (1 << p) != 0) {
+            *found = span;
         }
         Step::On(end)
     })
@@ -247,14 +255,22 @@ mod tests {
     fn finds_several_at_once() {
         let text = br#"{"a":{"b":1,"c":{"d":"x"},"e":[{"b":2}]},"f":{},"g":"h"}"#;
         let paths: &[&[&str]] = &[&["a", "c", "d"], &["a", "b"], &["a", "c"], &["f", "z"], &["g"], &["g", "h"], &["y"]];
-        let found = find_all(text, 0, paths.iter().copied());
+        let spans = |text: &[u8], paths: &[&[&str]]| {
+            let mut found = vec![Span::default(); paths.len()];
+            find_all(text, 0, paths, |p| p, &mut found);
+            found
+        };
+        let found = spans(text, paths);
         let found: Vec<_> = found.iter().map(|s| std::str::from_utf8(s.of(text)).unwrap()).collect();
         assert_eq!(found, [r#""x""#, "1", r#"{"d":"x"}"#, "", r#""h""#, "", ""]);
         for (path, found) in paths.iter().zip(found) {
             assert_eq!(find(text, 0, path).map_or("", |s| std::str::from_utf8(s.of(text)).unwrap()), found, "{path:?}");
         }
+        // More than fit a set.
+        let many: Vec<&[&str]> = paths.iter().copied().cycle().take(150).collect();
+        assert_eq!(spans(text, &many), spans(text, paths).into_iter().cycle().take(150).collect::<Vec<_>>());
         for cut in 0..text.len() {
-            find_all(&text[..cut], 0, paths.iter().copied());
+            spans(&text[..cut], paths);
         }
     }
 

@@ -59,8 +59,29 @@ pub fn micro_time(t: Timestamp) -> MicroTime {
     MicroTime(Timestamp::from_microsecond(t.as_microsecond()).unwrap_or(t))
 }
 
+/// When so much time is over. Some delays that users ask for go further than any clock: then in 30 years.
+#[must_use]
+pub fn after(delay: std::time::Duration) -> tokio::time::Instant {
+    const FOR_EVER: std::time::Duration = std::time::Duration::from_secs(30 * 365 * 24 * 3600);
+    let now = tokio::time::Instant::now();
+    now.checked_add(delay).unwrap_or(now + FOR_EVER)
+}
+
 /// The time from `a` to `b`; zero when `b` is not after `a`.
 #[must_use]
 pub fn since(a: Timestamp, b: Timestamp) -> std::time::Duration {
     std::time::Duration::try_from(b.duration_since(a)).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[tokio::test(start_paused = true)]
+    async fn any_delay_has_an_end() {
+        let now = tokio::time::Instant::now();
+        assert_eq!(after(Duration::from_secs(30)) - now, Duration::from_secs(30));
+        assert!(after(Duration::MAX) > now + Duration::from_secs(1 << 29));
+    }
 }

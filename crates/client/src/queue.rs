@@ -14,6 +14,8 @@ use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use crate::clock::after;
+
 /// Powers of ten from a microsecond on.
 const SECONDS: Kind = Kind::Histogram(&[1e-6, 1e-5, 1e-4, 1e-3, 0.01, 0.1, 1.0, 10.0, 100.0, 1000.0]);
 static DEPTH: Family =
@@ -81,9 +83,6 @@ impl Counted {
         }
     }
 }
-
-/// As good as for ever: 30 years.
-const FOR_EVER: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
 
 /// Limits of a queue.
 #[derive(Clone, Debug)]
@@ -242,9 +241,7 @@ impl<K: Clone + Eq + Hash + Send + Sync + 'static> WorkQueue<K> {
         if state.closed {
             return;
         }
-        let now = Instant::now();
-        // No clock goes as far as some delays that users ask for.
-        let at = now.checked_add(delay).unwrap_or(now + FOR_EVER);
+        let at = after(delay);
         if let Some(old) = state.due.get(&key).copied() {
             if old.0 <= at {
                 return;

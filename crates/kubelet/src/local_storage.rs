@@ -48,7 +48,8 @@ pub async fn usage_of(k: &Shared, pod: &Pod) -> DiskUsage {
     let r = spec::PodRef::of(pod);
     let writable = writable(k, &r.uid).await;
     let (logs, volumes) = (k.config.pod_log_dir(&r), empty_dirs(pod, &k.config.pod_dir(&r.uid)));
-    tokio::task::spawn_blocking(move || total(&writable, &logs, &volumes)).await.unwrap_or_default()
+    let walk = move || total(&writable, disk_usage(&logs), volumes.iter().map(|v| disk_usage(v)));
+    tokio::task::spawn_blocking(walk).await.unwrap_or_default()
 }
 
 /// Its emptyDir volumes that are no memory.
@@ -61,10 +62,13 @@ fn on_disk(v: &Volume) -> Option<&EmptyDirVolumeSource> {
     v.empty_dir.as_ref().filter(|e| e.medium.as_deref().unwrap_or_default().is_empty())
 }
 
-fn total(writable: &BTreeMap<String, DiskUsage>, logs: &Path, volumes: &[PathBuf]) -> DiskUsage {
-    let mut used = disk_usage(logs);
-    writable.values().for_each(|w| used += *w);
-    volumes.iter().for_each(|v| used += disk_usage(v));
+fn total(
+    writable: &BTreeMap<String, DiskUsage>,
+    logs: DiskUsage,
+    volumes: impl IntoIterator<Item = DiskUsage>,
+) -> DiskUsage {
+    let mut used = logs;
+    writable.values().copied().chain(volumes).for_each(|part| used += part);
     used
 }
 
@@ -108,12 +112,18 @@ fn limits(pod: &Pod, dir: &Path) -> Limits {
 
 /// What the pod exceeds, in upstream's words; `writable` is what containers wrote to their own file systems.
 fn excess(l: &Limits, logs: &Path, writable: &BTreeMap<String, DiskUsage>) -> Option<String> {
+    // Each volume is walked once.
+    let volumes: BTreeMap<&Path, DiskUsage> = match l.total {
+        Some(_) => l.empty_dirs.iter().map(|p| (&**p, disk_usage(p))).collect(),
+        None => l.volumes.iter().map(|(.., p)| (&**p, disk_usage(p))).collect(),
+    };
     for (name, text, limit, path) in &l.volumes {
-        if disk_usage(path).bytes > *limit {
+        if volumes.get(&**path).is_some_and(|used| used.bytes > *limit) {
             return Some(format!("Usage of EmptyDir volume {name:?} exceeds the limit {text:?}. "));
         }
     }
-    if let Some(limit) = l.total.filter(|limit| total(writable, logs, &l.empty_dirs).bytes > limit.value()) {
+    let in_all = || total(writable, disk_usage(logs), volumes.values().copied());
+    if let Some(limit) = l.total.filter(|limit| in_all().bytes > limit.value()) {
         return Some(format!("Pod ephemeral local storage usage exceeds the total limit of containers {limit}. "));
     }
     for (name, (text, limit)) in &l.containers {

@@ -1,5 +1,7 @@
 //! The apiextensions group.
 
+use std::collections::HashSet;
+
 use pintle_api::names::{dns1035_label, dns1123_subdomain};
 use pintle_schema::cursor::{Cursor, Errors};
 use serde_json::{Value, json};
@@ -65,12 +67,12 @@ fn validate(_: &Ctx<'_>, definition: &Cursor<'_>, _: Option<&Cursor<'_>>, errors
             errors.required(&schema, "");
         }
     }
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen: HashSet<&str> = HashSet::new();
     let mut unique = true;
     for version in versions.items() {
         let name = version.get("name");
         unique &= !seen.contains(&name.str());
-        seen.push(name.str());
+        seen.insert(name.str());
         let wrong = dns1035_label(name.str());
         if !wrong.is_empty() {
             errors.invalid_value(&name, name.str(), wrong.join(","));

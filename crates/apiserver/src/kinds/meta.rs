@@ -1,5 +1,7 @@
 //! Checks of `metadata`, label selectors and conditions: what all kinds have in common.
 
+use std::collections::HashSet;
+
 use pintle_api::names::{dns1123_label, label_value, qualified_name};
 use pintle_schema::cursor::{Cursor, Errors};
 use pintle_schema::quote::quoted;
@@ -270,13 +272,13 @@ pub fn selects_all(selector: &Cursor<'_>) -> bool {
 
 /// A list of `metav1.Condition`.
 pub fn conditions(list: &Cursor<'_>, errors: &mut Errors) {
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen: HashSet<&str> = HashSet::new();
     for condition in list.items() {
         let kind = condition.get("type");
         if seen.contains(&kind.str()) {
             errors.duplicate(&kind, kind.str());
         } else {
-            seen.push(kind.str());
+            seen.insert(kind.str());
         }
         label_key(&kind, kind.str(), errors);
         let status = condition.get("status");

@@ -1,5 +1,7 @@
 //! The node group.
 
+use std::collections::HashSet;
+
 use pintle_api::names::dns1123_label;
 use pintle_schema::cursor::{BadValue, Cursor, ErrorKind, Errors};
 use serde_json::{Value, json};
@@ -46,7 +48,7 @@ fn tolerations(list: &Cursor<'_>, errors: &mut Errors) {
     scheduling::tolerations(list, &mut found);
     // Upstream names the list twice.
     meta::moved(found, &list.path(), &format!("{list}.tolerations"), errors);
-    let mut seen: Vec<[&str; 4]> = Vec::new();
+    let mut seen: HashSet<[&str; 4]> = HashSet::new();
     for toleration in list.items() {
         let fields @ [key, operator, value, effect] =
             ["key", "operator", "value", "effect"].map(|field| toleration.get(field).str());
@@ -63,7 +65,7 @@ fn tolerations(list: &Cursor<'_>, errors: &mut Errors) {
             );
             errors.add(ErrorKind::Duplicate, &toleration, BadValue::Omitted, detail);
         }
-        seen.push(fields);
+        seen.insert(fields);
     }
 }
 

@@ -5,6 +5,7 @@ use crate::pod::decide::KillReason;
 use crate::pod::spec::{self, Kind};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
+use pintle_client::clock::after;
 use pintle_client::recorder::EventType;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -14,12 +15,6 @@ use tokio::time::Instant;
 
 /// Every container gets this long, whatever hooks have used up.
 const MINIMUM: Duration = Duration::from_secs(2);
-
-/// When so much time is over. Users may grant more than the clock goes: then in 30 years.
-pub(super) fn after(grace: Duration) -> Instant {
-    let now = Instant::now();
-    now.checked_add(grace).unwrap_or(now + Duration::from_secs(30 * 365 * 24 * 3600))
-}
 
 /// The order in which a pod's containers end: sidecars after all that were started after them.
 pub(super) struct Turns {
@@ -130,17 +125,5 @@ impl Worker {
             id
         }
         .boxed()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn any_grace_has_an_end() {
-        let now = Instant::now();
-        assert_eq!(after(Duration::from_secs(30)) - now, Duration::from_secs(30));
-        assert!(after(Duration::from_secs(i64::MAX.unsigned_abs())) > now + Duration::from_secs(1 << 29));
     }
 }

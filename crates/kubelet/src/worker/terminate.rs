@@ -1,11 +1,12 @@
 //! The end of a pod: its containers, its sandbox, its volumes, its object, its traces.
 
-use super::kill::{Turns, after};
+use super::kill::Turns;
 use super::{Done, Stage, Worker, report};
 use crate::kubelet::Shared;
 use crate::pod::spec::{self, Kind};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
+use pintle_client::clock::after;
 use pintle_client::recorder::EventType;
 use pintle_runtime::ContainerState;
 use std::collections::BTreeSet;

@@ -1,5 +1,7 @@
 //! Validation of admission policies and their bindings. Expressions are looked at no further than that they are there.
 
+use std::collections::HashSet;
+
 use pintle_api::names::{dns1035_label, dns1123_subdomain, qualified_name};
 use pintle_schema::cursor::{Cursor, Errors};
 
@@ -145,7 +147,7 @@ fn audit_annotations(policy: &Cursor<'_>, list: &Cursor<'_>, errors: &mut Errors
     if list.len() > AUDIT_ANNOTATIONS {
         errors.invalid(list, format!("must not have more than {AUDIT_ANNOTATIONS} auditAnnotations"));
     }
-    let mut keys: Vec<&str> = Vec::new();
+    let mut keys: HashSet<&str> = HashSet::new();
     for annotation in list.items() {
         let (key, expression) = (annotation.get("key"), annotation.get("valueExpression"));
         if policy.is_empty() {
@@ -164,7 +166,7 @@ fn audit_annotations(policy: &Cursor<'_>, list: &Cursor<'_>, errors: &mut Errors
         if keys.contains(&key.str()) {
             errors.duplicate(&key, key.str());
         }
-        keys.push(key.str());
+        keys.insert(key.str());
     }
 }
 
@@ -240,7 +242,7 @@ pub(super) fn validating_binding(object: &Cursor<'_>, errors: &mut Errors) {
     let spec = object.get("spec");
     binding(&spec, errors);
     let actions = spec.get("validationActions");
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen: HashSet<&str> = HashSet::new();
     for action in actions.items() {
         if !matches!(action.str(), "Audit" | "Deny" | "Warn") {
             errors.not_supported(&action, action.str(), &["Audit", "Deny", "Warn"]);
@@ -248,7 +250,7 @@ pub(super) fn validating_binding(object: &Cursor<'_>, errors: &mut Errors) {
         if seen.contains(&action.str()) {
             errors.duplicate(&action, action.str());
         }
-        seen.push(action.str());
+        seen.insert(action.str());
     }
     if seen.contains(&"Deny") && seen.contains(&"Warn") {
         errors.invalid(&actions, "must not contain both Deny and Warn (repeating the same validation failure information in the API response and headers serves no purpose)");

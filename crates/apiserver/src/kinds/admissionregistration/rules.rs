@@ -1,5 +1,7 @@
 //! Validation of what webhooks and admission policies match: rules of resources, conditions, selectors.
 
+use std::collections::HashSet;
+
 use pintle_api::names::{path_segment, qualified_name};
 use pintle_schema::cursor::{Cursor, Errors};
 use serde_json::Value;
@@ -18,7 +20,7 @@ pub(super) fn match_conditions(list: &Cursor<'_>, errors: &mut Errors) {
     if list.len() > CONDITIONS {
         errors.too_many(list, list.len(), CONDITIONS);
     }
-    let mut names: Vec<&str> = Vec::new();
+    let mut names: HashSet<&str> = HashSet::new();
     for condition in list.items() {
         let (name, expression) = (condition.get("name"), condition.get("expression"));
         if expression.str().trim().is_empty() {
@@ -32,7 +34,7 @@ pub(super) fn match_conditions(list: &Cursor<'_>, errors: &mut Errors) {
         if names.contains(&name.str()) {
             errors.duplicate(&name, name.str());
         }
-        names.push(name.str());
+        names.insert(name.str());
     }
 }
 
@@ -67,7 +69,7 @@ fn resources(list: &Cursor<'_>, errors: &mut Errors) {
     if list.is_empty() {
         errors.required(list, "");
     }
-    let (mut of_all_parts, mut of_all_resources): (Vec<&str>, Vec<&str>) = (Vec::new(), Vec::new());
+    let (mut of_all_parts, mut of_all_resources): (HashSet<&str>, HashSet<&str>) = Default::default();
     let mut whole = false;
     for item in list.items() {
         let text = item.str();
@@ -87,10 +89,10 @@ fn resources(list: &Cursor<'_>, errors: &mut Errors) {
             errors.invalid(&item, format!("if '*/{part}' is present, must not specify {text}"));
         }
         if part == ALL {
-            of_all_parts.push(resource);
+            of_all_parts.insert(resource);
         }
         if resource == ALL {
-            of_all_resources.push(part);
+            of_all_resources.insert(part);
         }
     }
     let has = |name: &str| list.items().any(|r| r.str() == name);
@@ -124,10 +126,10 @@ pub(super) fn match_resources(resources: &Cursor<'_>, errors: &mut Errors) {
 }
 
 fn named_rule(rule: &Cursor<'_>, errors: &mut Errors) {
-    let names = rule.get("resourceNames");
-    for (i, name) in names.items().enumerate() {
+    let mut seen = HashSet::new();
+    for name in rule.get("resourceNames").items() {
         meta::invalid_each(&name, path_segment(name.str()), errors);
-        if names.list()[..i].iter().any(|earlier| Some(earlier) == name.value()) {
+        if !seen.insert(name.str()) {
             errors.duplicate(&name, name.str());
         }
     }

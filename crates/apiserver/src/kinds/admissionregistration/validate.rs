@@ -1,5 +1,7 @@
 //! Validation of webhooks.
 
+use std::collections::HashSet;
+
 use pintle_api::names::{dns1035_label, dns1123_subdomain};
 use pintle_schema::cursor::{Cursor, Errors};
 
@@ -32,11 +34,10 @@ impl Lenient {
         };
         let (now, before) = (new.get("webhooks"), old.get("webhooks"));
         let hooks = || before.items();
-        let mut found = Errors::new();
+        let (mut found, mut names) = (Errors::new(), HashSet::new());
         for (hook, field) in hooks().flat_map(|h| [(h.clone(), "namespaceSelector"), (h, "objectSelector")]) {
             meta::label_selector(&hook.get(field), false, &mut found);
         }
-        let list = before.list();
         let conditions = |hook: &Cursor<'_>| hook.get("matchConditions").value().cloned();
         Lenient {
             side_effects: !hooks().all(|h| NO_SIDE_EFFECTS.contains(&h.get("sideEffects").str())),
@@ -44,7 +45,7 @@ impl Lenient {
                 let versions = h.get("admissionReviewVersions");
                 !versions.is_empty() && !has_known_version(&versions)
             }),
-            names: list.iter().enumerate().any(|(i, h)| list[..i].iter().any(|o| o.get("name") == h.get("name"))),
+            names: hooks().any(|h| !names.insert(h.get("name").str())),
             selectors: !found.is_empty(),
             conditions: now.len() == before.len()
                 && now.items().zip(hooks()).all(|(n, o)| same(conditions(&n).as_ref(), conditions(&o).as_ref())),
@@ -55,7 +56,7 @@ impl Lenient {
 pub(super) fn webhooks(ctx: &Ctx<'_>, configuration: &Cursor<'_>, old: Option<&Cursor<'_>>, errors: &mut Errors) {
     let mutating = ctx.resource.kind.starts_with("Mutating");
     let lenient = Lenient::of(configuration, old);
-    let mut names: Vec<&str> = Vec::new();
+    let mut names: HashSet<&str> = HashSet::new();
     for hook in configuration.get("webhooks").items() {
         webhook(&hook, mutating, &lenient, errors);
         review_versions(&hook.get("admissionReviewVersions"), &lenient, errors);
@@ -63,7 +64,7 @@ pub(super) fn webhooks(ctx: &Ctx<'_>, configuration: &Cursor<'_>, old: Option<&C
         if !name.is_empty() && names.contains(&name.str()) && !lenient.names {
             errors.duplicate(&name, name.str());
         }
-        names.push(name.str());
+        names.insert(name.str());
     }
 }
 
@@ -100,13 +101,13 @@ fn review_versions(versions: &Cursor<'_>, lenient: &Lenient, errors: &mut Errors
     if versions.is_empty() {
         return errors.required(versions, "must specify one of v1, v1beta1");
     }
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen: HashSet<&str> = HashSet::new();
     for version in versions.items() {
         if seen.contains(&version.str()) {
             errors.invalid(&version, "duplicate version");
             continue;
         }
-        seen.push(version.str());
+        seen.insert(version.str());
         meta::invalid_each(&version, dns1035_label(version.str()), errors);
     }
     if !lenient.versions && !has_known_version(versions) {

@@ -1,5 +1,7 @@
 //! Validation of what a job makes of pods that fail or succeed, and of lists of indexes.
 
+use std::collections::HashSet;
+
 use pintle_api::names::qualified_name;
 use pintle_schema::cursor::{BadValue, Cursor, Errors};
 use serde_json::{Value, json};
@@ -78,11 +80,12 @@ fn exit_codes(codes: &Cursor<'_>, containers: &[&str], errors: &mut Errors) {
         _ => {}
     }
     let list: Vec<i64> = values.items().map(|v| v.int()).collect();
+    let mut seen = HashSet::new();
     for (i, code) in list.iter().enumerate() {
         if *code == 0 && operator.str() == "In" {
             errors.invalid_value(values.index(i), 0, "must not be 0 for the In operator");
         }
-        if list[..i].contains(code) {
+        if !seen.insert(*code) {
             errors.duplicate(values.index(i), *code);
         }
     }

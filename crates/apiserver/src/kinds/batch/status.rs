@@ -3,6 +3,8 @@
 //! A rule is looked at only when what it speaks of changes: a status that broke it before can still be mended bit by
 //! bit, and a change of the spec leaves the controller time to follow.
 
+use std::collections::HashSet;
+
 use pintle_api::time;
 use pintle_schema::cursor::{BadValue, Cursor, Errors};
 use serde_json::Value;
@@ -58,7 +60,7 @@ pub(super) fn job_status<'a>(_: &Ctx<'_>, new: &Cursor<'a>, old: &Cursor<'a>, er
 }
 
 fn uncounted(pods: &Cursor<'_>, errors: &mut Errors) {
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen: HashSet<&str> = HashSet::new();
     for field in ["succeeded", "failed"] {
         for uid in pods.get(field).items() {
             if uid.is_empty() {
@@ -66,7 +68,7 @@ fn uncounted(pods: &Cursor<'_>, errors: &mut Errors) {
             } else if seen.contains(&uid.str()) {
                 errors.duplicate(&uid, uid.str());
             } else {
-                seen.push(uid.str());
+                seen.insert(uid.str());
             }
         }
     }

@@ -12,7 +12,7 @@ pub(super) struct Block {
     pub contents: Vec<u8>,
 }
 
-/// The blocks of a text.
+/// The blocks of a text. Each line is looked at a few times at most, whatever the text.
 pub(super) fn blocks(data: &[u8]) -> Vec<Block> {
     let text = String::from_utf8_lossy(data);
     let lines: Vec<&str> = text.lines().map(str::trim_end).collect();
@@ -22,15 +22,18 @@ pub(super) fn blocks(data: &[u8]) -> Vec<Block> {
         let label = lines[at].strip_prefix("-----BEGIN ").and_then(|l| l.strip_suffix("-----"));
         at += 1;
         let Some(label) = label else { continue };
-        let end = format!("-----END {label}-----");
-        let Some(length) = lines[at..].iter().position(|l| *l == end) else { continue };
+        // Nothing of a block begins with a dash, so what does must end it.
+        let Some(length) = lines[at..].iter().position(|l| l.starts_with('-')) else { break };
+        if lines[at + length].strip_prefix("-----END ").and_then(|l| l.strip_suffix("-----")) != Some(label) {
+            continue;
+        }
         let inner = &lines[at..at + length];
         let headers = inner.iter().take_while(|l| l.contains(':')).count();
         let body: String = inner[headers..].concat();
         if let Ok(contents) = STANDARD.decode(body) {
             out.push(Block { label: label.to_owned(), headers: headers > 0, contents });
-            at += length + 1;
         }
+        at += length + 1;
     }
     out
 }
@@ -52,6 +55,7 @@ mod tests {
             (format!("-----BEGIN A-----\n{a}"), vec![block("A", false)]),
             ("-----BEGIN A-----\n!\n-----END A-----".to_owned(), vec![]),
             ("-----BEGIN A-----\naGVsbG8=\n-----END B-----".to_owned(), vec![]),
+            (format!("-----BEGIN A-----\naGVsbG8=\n-----END B-----\n{a}"), vec![block("A", false)]),
         ] {
             assert_eq!(blocks(text.as_bytes()), expect, "{text}");
         }

@@ -1,5 +1,7 @@
 //! Validation of certificate signing requests.
 
+use std::collections::HashSet;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use pintle_schema::cursor::{Cursor, Errors};
@@ -120,13 +122,8 @@ fn certificates(at: &Cursor<'_>) -> Result<(), String> {
 }
 
 fn repeats<'a>(values: impl Iterator<Item = &'a str>) -> bool {
-    let mut seen = Vec::new();
-    let mut values = values;
-    values.any(|v| {
-        let again = seen.contains(&v);
-        seen.push(v);
-        again
-    })
+    let (mut values, mut seen) = (values, HashSet::new());
+    values.any(|v| !seen.insert(v))
 }
 
 fn usages(list: &Cursor<'_>, stored: &Cursor<'_>, errors: &mut Errors) {
@@ -140,10 +137,9 @@ fn usages(list: &Cursor<'_>, stored: &Cursor<'_>, errors: &mut Errors) {
         }
     }
     if !repeats(stored.items().map(|u| u.str())) {
-        for (i, usage) in list.items().enumerate() {
-            if list.list()[..i].iter().any(|earlier| Some(earlier) == usage.value()) {
-                errors.duplicate(&usage, usage.str());
-            }
+        let mut seen = HashSet::new();
+        for usage in list.items().filter(|u| !seen.insert(u.str())) {
+            errors.duplicate(&usage, usage.str());
         }
     }
 }
@@ -156,7 +152,7 @@ fn has(list: &Cursor<'_>, kind: &str) -> bool {
 fn conditions(list: &Cursor<'_>, stored: &Cursor<'_>, errors: &mut Errors) {
     let both = has(stored, "Approved") && has(stored, "Denied");
     let repeated = repeats(stored.items().map(|c| c.get("type").str()));
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen: HashSet<&str> = HashSet::new();
     for condition in list.items() {
         let (kind, status) = (condition.get("type"), condition.get("status"));
         if kind.is_empty() && !has(stored, "") {
@@ -178,7 +174,7 @@ fn conditions(list: &Cursor<'_>, stored: &Cursor<'_>, errors: &mut Errors) {
         if !repeated && seen.contains(&kind.str()) {
             errors.duplicate(&kind, kind.str());
         }
-        seen.push(kind.str());
+        seen.insert(kind.str());
     }
 }
 

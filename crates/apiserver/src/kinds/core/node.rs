@@ -1,5 +1,7 @@
 //! Nodes.
 
+use std::collections::HashSet;
+
 use jiff::Timestamp;
 use pintle_api::names::label_value;
 use pintle_schema::cursor::{Cursor, Errors};
@@ -63,7 +65,7 @@ fn validate(_: &Ctx<'_>, node: &Cursor<'_>, old: Option<&Cursor<'_>>, errors: &m
 /// Upstream names the place of taints under `metadata`.
 fn taints(list: &Cursor<'_>, errors: &mut Errors) {
     let mut found = Errors::new();
-    let mut seen: Vec<(&str, &str)> = Vec::new();
+    let mut seen: HashSet<(&str, &str)> = HashSet::new();
     for taint in list.items() {
         let (key, value, effect) = (taint.get("key"), taint.get("value"), taint.get("effect"));
         meta::label_key(&key, key.str(), &mut found);
@@ -78,7 +80,7 @@ fn taints(list: &Cursor<'_>, errors: &mut Errors) {
             let detail = "taints must be unique by key and effect pair";
             found.add(pintle_schema::cursor::ErrorKind::Duplicate, &taint, shown, detail);
         }
-        seen.push(pair);
+        seen.insert(pair);
     }
     meta::moved(found, "spec.taints", "metadata.taints", errors);
 }
@@ -96,8 +98,9 @@ fn capacities(node: &Cursor<'_>, errors: &mut Errors) {
 
 fn validate_change(_: &Ctx<'_>, new: &Cursor<'_>, old: &Cursor<'_>, errors: &mut Errors) {
     let addresses = new.get("status").get("addresses");
-    for (i, address) in addresses.items().enumerate() {
-        if addresses.list()[..i].iter().any(|a| Some(a) == address.value()) {
+    let mut seen = HashSet::new();
+    for address in addresses.items() {
+        if !seen.insert(address.value()) {
             errors.duplicate(&address, address.value().cloned().unwrap_or_default());
         }
     }

@@ -1,5 +1,7 @@
 //! ResourceQuotas and LimitRanges.
 
+use std::collections::HashSet;
+
 use jiff::Timestamp;
 use pintle_api::quantity::{Format, Quantity};
 use pintle_schema::cursor::{Cursor, Errors};
@@ -186,7 +188,7 @@ fn quota_spec(spec: &Cursor<'_>, errors: &mut Errors) {
 }
 
 fn limit_range(_: &Ctx<'_>, range: &Cursor<'_>, _: Option<&Cursor<'_>>, errors: &mut Errors) {
-    let mut kinds: Vec<&str> = Vec::new();
+    let mut kinds: HashSet<&str> = HashSet::new();
     for limit in range.get("spec").get("limits").items() {
         let kind = limit.get("type");
         let before = errors.len();
@@ -200,7 +202,7 @@ fn limit_range(_: &Ctx<'_>, range: &Cursor<'_>, _: Option<&Cursor<'_>>, errors: 
         if kinds.contains(&kind.str()) {
             errors.duplicate(&kind, kind.str());
         }
-        kinds.push(kind.str());
+        kinds.insert(kind.str());
         one_limit(&limit, kind.str(), errors);
     }
 }

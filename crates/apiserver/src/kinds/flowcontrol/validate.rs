@@ -1,5 +1,7 @@
 //! Validation of the flowcontrol group.
 
+use std::collections::HashSet;
+
 use pintle_api::names::{dns1123_label, dns1123_subdomain};
 use pintle_schema::cursor::{Cursor, Errors};
 use serde_json::Value;
@@ -270,13 +272,13 @@ pub(super) fn status(_: &Ctx<'_>, new: &Cursor<'_>, _: &Cursor<'_>, errors: &mut
 }
 
 fn conditions(object: &Cursor<'_>, errors: &mut Errors) {
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen: HashSet<&str> = HashSet::new();
     for condition in object.get("status").get("conditions").items() {
         let kind = condition.get("type");
         if seen.contains(&kind.str()) {
             errors.duplicate(&kind, kind.str());
         }
-        seen.push(kind.str());
+        seen.insert(kind.str());
         if kind.is_empty() {
             errors.required(&kind, "must not be empty");
         }

@@ -1,5 +1,7 @@
 //! Validation of the networking and discovery groups.
 
+use std::collections::HashSet;
+
 use pintle_api::names::{dns1123_label, dns1123_subdomain, label_value, path_segment, qualified_name};
 use pintle_schema::cursor::{Cursor, Errors};
 use serde_json::Value;
@@ -419,12 +421,12 @@ fn endpoints(list: &Cursor<'_>, kind: &str, errors: &mut Errors) {
                 errors.too_many(&hints, hints.len(), 8);
                 break;
             }
-            let mut seen: Vec<&str> = Vec::new();
+            let mut seen: HashSet<&str> = HashSet::new();
             for name in hints.items().map(|h| h.get("name")) {
                 if seen.contains(&name.str()) {
                     errors.duplicate(&name, name.str());
                 }
-                seen.push(name.str());
+                seen.insert(name.str());
                 for message in rule(name.str()) {
                     errors.invalid_value(&name, name.str(), message);
                 }
@@ -457,7 +459,7 @@ fn slice_ports(list: &Cursor<'_>, errors: &mut Errors) {
     if list.len() > 20_000 {
         return errors.too_many(list, list.len(), 20_000);
     }
-    let mut names: Vec<&str> = Vec::new();
+    let mut names: HashSet<&str> = HashSet::new();
     for port in list.items() {
         let (name, protocol, app) = (port.get("name"), port.get("protocol"), port.get("appProtocol"));
         if !name.is_empty() {
@@ -466,7 +468,7 @@ fn slice_ports(list: &Cursor<'_>, errors: &mut Errors) {
         if names.contains(&name.str()) {
             errors.duplicate(&name, name.str());
         }
-        names.push(name.str());
+        names.insert(name.str());
         checks::one_of(&protocol, PROTOCOLS, true, errors);
         if app.is_present() {
             meta::invalid_each(&app, qualified_name(app.str()), errors);

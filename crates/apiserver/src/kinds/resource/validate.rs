@@ -1,5 +1,7 @@
 //! Validation of claims, their templates and classes. What expressions mean is checked by whoever compiles them.
 
+use std::collections::HashSet;
+
 use pintle_api::names::{dns1123_subdomain, label_value};
 use pintle_schema::cursor::{Cursor, ErrorKind, Errors};
 use serde_json::Value;
@@ -74,13 +76,13 @@ pub(super) fn few(list: &Cursor<'_>, most: usize, errors: &mut Errors) -> bool {
 
 /// Complains of the items of a list that another before has the key of.
 pub(super) fn unique<'a>(list: &Cursor<'a>, key: impl Fn(&Cursor<'a>) -> String, errors: &mut Errors) {
-    let mut seen: Vec<String> = Vec::new();
+    let mut seen: HashSet<String> = HashSet::new();
     for item in list.items() {
         let key = key(&item);
         if seen.contains(&key) {
             errors.duplicate(&item, key);
         } else {
-            seen.push(key);
+            seen.insert(key);
         }
     }
 }

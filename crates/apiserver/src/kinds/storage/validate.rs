@@ -1,6 +1,6 @@
 //! Validation of the storage group.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use pintle_api::names::{dns1123_subdomain, qualified_name};
 use pintle_schema::cursor::{BadValue, Cursor, Errors};
@@ -14,6 +14,8 @@ use crate::kinds::{Ctx, checks, meta};
 
 const PARAMETERS_SIZE: usize = 256 * 1024;
 const PARAMETERS: usize = 512;
+/// How often it is said of a topology that it was there before.
+const REPEATS: usize = 64;
 /// The longest message of an error of attaching.
 const ERROR_MESSAGE: usize = 1024;
 /// The longest name a driver may have for a node.
@@ -72,7 +74,7 @@ pub(super) fn class(_: &Ctx<'_>, class: &Cursor<'_>, old: Option<&Cursor<'_>>, e
 
 fn topologies(list: &Cursor<'_>, errors: &mut Errors) {
     // Upstream starts with as many empty terms as there are terms, so that none may be empty.
-    let mut seen: Vec<BTreeMap<&str, BTreeSet<&str>>> = vec![BTreeMap::new(); list.len()];
+    let mut seen: BTreeMap<BTreeMap<&str, BTreeSet<&str>>, usize> = BTreeMap::from([(BTreeMap::new(), list.len())]);
     for term in list.items() {
         let expressions = term.get("matchLabelExpressions");
         let mut whole = BTreeMap::new();
@@ -92,10 +94,12 @@ fn topologies(list: &Cursor<'_>, errors: &mut Errors) {
                 errors.duplicate(&key, key.str());
             }
         }
-        for _ in seen.iter().filter(|earlier| **earlier == whole) {
+        // Upstream complains for each earlier one; there is an end to it here.
+        let earlier = seen.entry(whole).or_default();
+        for _ in 0..(*earlier).min(REPEATS) {
             errors.duplicate(&expressions, "");
         }
-        seen.push(whole);
+        *earlier += 1;
     }
 }
 
@@ -167,7 +171,7 @@ fn attachment_status(status: &Cursor<'_>, errors: &mut Errors) {
 }
 
 pub(super) fn node(_: &Ctx<'_>, node: &Cursor<'_>, _: Option<&Cursor<'_>>, errors: &mut Errors) {
-    let mut names: Vec<&str> = Vec::new();
+    let mut names: HashSet<&str> = HashSet::new();
     for driver in node.get("spec").get("drivers").items() {
         let (name, id) = (driver.get("name"), driver.get("nodeID"));
         csi_driver_name(&name, errors);
@@ -181,9 +185,9 @@ pub(super) fn node(_: &Ctx<'_>, node: &Cursor<'_>, _: Option<&Cursor<'_>>, error
         if names.contains(&name.str()) {
             errors.duplicate(&name, name.str());
         }
-        names.push(name.str());
+        names.insert(name.str());
         // Upstream complains of keys at the driver.
-        let mut keys: Vec<&str> = Vec::new();
+        let mut keys: HashSet<&str> = HashSet::new();
         for key in driver.get("topologyKeys").items().map(|k| k.str()) {
             if key.is_empty() {
                 errors.required(&driver, "");
@@ -191,7 +195,7 @@ pub(super) fn node(_: &Ctx<'_>, node: &Cursor<'_>, _: Option<&Cursor<'_>>, error
             if keys.contains(&key) {
                 errors.duplicate(&driver, key);
             }
-            keys.push(key);
+            keys.insert(key);
             meta::label_key(&driver, key, errors);
         }
     }
@@ -248,14 +252,14 @@ pub(super) fn driver(_: &Ctx<'_>, driver: &Cursor<'_>, _: Option<&Cursor<'_>>, e
 }
 
 fn token_requests(list: &Cursor<'_>, errors: &mut Errors) {
-    let mut audiences: Vec<&str> = Vec::new();
+    let mut audiences: HashSet<&str> = HashSet::new();
     for token in list.items() {
         let (audience, expiration) = (token.get("audience"), token.get("expirationSeconds"));
         if audiences.contains(&audience.str()) {
             errors.duplicate(&audience, audience.str());
             continue;
         }
-        audiences.push(audience.str());
+        audiences.insert(audience.str());
         match expiration.opt_int() {
             Some(..600) => errors.invalid(&expiration, "may not specify a duration less than 10 minutes"),
             Some(seconds) if seconds > 1 << 32 => {

@@ -1,5 +1,7 @@
 //! Validation of containers, their probes and their lifecycle.
 
+use std::collections::HashSet;
+
 use pintle_schema::cursor::{Cursor, ErrorKind, Errors};
 use serde_json::Value;
 
@@ -102,14 +104,14 @@ pub(super) fn containers(list: &Cursor<'_>, volumes: &Volumes<'_>, rules: &Rules
     if list.is_empty() {
         return errors.required(list, "");
     }
-    let mut names: Vec<&str> = Vec::new();
+    let mut names: HashSet<&str> = HashSet::new();
     for container in list.items() {
         common(&container, volumes, rules, errors);
         let name = container.get("name");
         if names.contains(&name.str()) {
             errors.duplicate(&name, name.str());
         } else {
-            names.push(name.str());
+            names.insert(name.str());
         }
         runtime(&container, rules, errors);
         restart_policy(&container, errors);
@@ -119,7 +121,7 @@ pub(super) fn containers(list: &Cursor<'_>, volumes: &Volumes<'_>, rules: &Rules
 
 pub(super) fn init_containers(spec: &Cursor<'_>, volumes: &Volumes<'_>, rules: &Rules<'_>, errors: &mut Errors) {
     let list = spec.get("initContainers");
-    let mut names: Vec<&str> = spec.get("containers").items().map(|c| c.get("name").str()).collect();
+    let mut names: HashSet<&str> = spec.get("containers").items().map(|c| c.get("name").str()).collect();
     for container in list.items() {
         common(&container, volumes, rules, errors);
         let policy = container.get("restartPolicy");
@@ -138,7 +140,7 @@ pub(super) fn init_containers(spec: &Cursor<'_>, volumes: &Volumes<'_>, rules: &
         if names.contains(&name.str()) {
             errors.duplicate(&name, name.str());
         } else if !name.is_empty() {
-            names.push(name.str());
+            names.insert(name.str());
         }
         host_ports_of(&list, &container, 0, &mut Vec::new(), errors);
         if policy.str() == "Always" {
@@ -158,7 +160,7 @@ pub(super) fn init_containers(spec: &Cursor<'_>, volumes: &Volumes<'_>, rules: &
 
 pub(super) fn ephemeral_containers(spec: &Cursor<'_>, volumes: &Volumes<'_>, rules: &Rules<'_>, errors: &mut Errors) {
     let list = spec.get("ephemeralContainers");
-    let mut targets: Vec<&str> = spec.get("containers").items().map(|c| c.get("name").str()).collect();
+    let mut targets: HashSet<&str> = spec.get("containers").items().map(|c| c.get("name").str()).collect();
     targets.extend(spec.get("initContainers").items().map(|c| c.get("name").str()));
     let mut names = targets.clone();
     for container in list.items() {
@@ -168,7 +170,7 @@ pub(super) fn ephemeral_containers(spec: &Cursor<'_>, volumes: &Volumes<'_>, rul
         if names.contains(&name.str()) {
             errors.duplicate(&name, name.str());
         } else {
-            names.push(name.str());
+            names.insert(name.str());
         }
         let target = container.get("targetContainerName");
         if !target.is_empty() && !targets.contains(&target.str()) {
@@ -220,13 +222,13 @@ fn common(container: &Cursor<'_>, volumes: &Volumes<'_>, rules: &Rules<'_>, erro
 }
 
 fn resize_policy(list: &Cursor<'_>, rules: &Rules<'_>, errors: &mut Errors) {
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen: HashSet<&str> = HashSet::new();
     for policy in list.items() {
         let (resource, restart) = (policy.get("resourceName").str(), policy.get("restartPolicy").str());
         if seen.contains(&resource) {
             errors.duplicate(&policy, resource);
         }
-        seen.push(resource);
+        seen.insert(resource);
         match resource {
             "cpu" | "memory" => {}
             "" => errors.required(list, ""),

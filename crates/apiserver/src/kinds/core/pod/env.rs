@@ -1,5 +1,7 @@
 //! Validation of what a container is given: ports, environment, mounts, devices.
 
+use std::collections::HashSet;
+
 use pintle_api::names::{dns1123_subdomain, qualified_name};
 use pintle_api::quantity::Quantity;
 use pintle_schema::cursor::{Cursor, Errors};
@@ -48,7 +50,7 @@ const RESOURCE_FIELDS: &[&str] = &[
 const SIZES: &[&str] = &["1", "1k", "1M", "1G", "1T", "1P", "1E", "1Ki", "1Mi", "1Gi", "1Ti", "1Pi", "1Ei"];
 
 pub(super) fn ports(list: &Cursor<'_>, errors: &mut Errors) {
-    let mut names: Vec<&str> = Vec::new();
+    let mut names: HashSet<&str> = HashSet::new();
     for port in list.items() {
         let (name, number, host) = (port.get("name"), port.get("containerPort"), port.get("hostPort"));
         if !name.str().is_empty() {
@@ -56,7 +58,7 @@ pub(super) fn ports(list: &Cursor<'_>, errors: &mut Errors) {
             if found.is_empty() && names.contains(&name.str()) {
                 errors.duplicate(&name, name.str());
             } else if found.is_empty() {
-                names.push(name.str());
+                names.insert(name.str());
             }
             meta::invalid_each(&name, found, errors);
         }
@@ -244,7 +246,7 @@ pub(super) fn env_from(list: &Cursor<'_>, errors: &mut Errors) {
 
 pub(super) fn mounts(container: &Cursor<'_>, volumes: &[(&str, &Value)], errors: &mut Errors) {
     let (list, devices) = (container.get("volumeMounts"), container.get("volumeDevices"));
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen: HashSet<&str> = HashSet::new();
     for mount in list.items() {
         let (name, path) = (mount.get("name"), mount.get("mountPath"));
         if name.is_empty() {
@@ -259,7 +261,7 @@ pub(super) fn mounts(container: &Cursor<'_>, volumes: &[(&str, &Value)], errors:
         if seen.contains(&path.str()) {
             errors.invalid(&path, "must be unique");
         }
-        seen.push(path.str());
+        seen.insert(path.str());
         if devices.items().any(|d| d.get("name").str() == name.str()) {
             errors.invalid(&name, "must not already exist in volumeDevices");
         }
@@ -327,7 +329,7 @@ fn propagation(
 }
 
 fn block_devices(mounts: &Cursor<'_>, devices: &Cursor<'_>, volumes: &[(&str, &Value)], errors: &mut Errors) {
-    let (mut names, mut paths): (Vec<&str>, Vec<&str>) = (Vec::new(), Vec::new());
+    let (mut names, mut paths): (HashSet<&str>, HashSet<&str>) = Default::default();
     for device in devices.items() {
         let (name, path) = (device.get("name"), device.get("devicePath"));
         let volume = volumes.iter().find(|(n, _)| *n == name.str()).map(|(_, v)| *v);
@@ -352,7 +354,7 @@ fn block_devices(mounts: &Cursor<'_>, devices: &Cursor<'_>, volumes: &[(&str, &V
         if path.str().split('/').any(|part| part == "..") {
             errors.invalid(&path, "can not contain backsteps ('..')");
         } else {
-            paths.push(path.str());
+            paths.insert(path.str());
         }
         if mounts.items().any(|m| m.get("name").str() == name.str()) {
             errors.invalid(&name, "must not already exist in volumeMounts");
@@ -361,7 +363,7 @@ fn block_devices(mounts: &Cursor<'_>, devices: &Cursor<'_>, volumes: &[(&str, &V
             errors.invalid(&path, "must not already exist as a path in volumeMounts");
         }
         if !name.is_empty() {
-            names.push(name.str());
+            names.insert(name.str());
         }
     }
 }

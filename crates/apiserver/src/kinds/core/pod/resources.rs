@@ -1,5 +1,7 @@
 //! Validation of resource requests and limits.
 
+use std::collections::HashSet;
+
 use pintle_api::names::{dns1123_label, qualified_name};
 use pintle_api::quantity::Quantity;
 use pintle_schema::cursor::{Cursor, ErrorKind, Errors};
@@ -166,7 +168,7 @@ fn requirements(resources: &Cursor<'_>, name_rule: fn(&Cursor<'_>, &str, &mut Er
 }
 
 fn claim_names(claims: &Cursor<'_>, of_pod: &[&str], errors: &mut Errors) {
-    let mut names: Vec<String> = Vec::new();
+    let mut names: HashSet<String> = HashSet::new();
     for claim in claims.items() {
         let (name, request) = (claim.get("name").str(), claim.get("request"));
         if name.is_empty() {
@@ -188,7 +190,7 @@ fn claim_names(claims: &Cursor<'_>, of_pod: &[&str], errors: &mut Errors) {
                     errors.duplicate(&claim, name);
                 }
             }
-            names.push(key);
+            names.insert(key);
         }
         if !of_pod.contains(&name) {
             let mut known = of_pod.to_vec();

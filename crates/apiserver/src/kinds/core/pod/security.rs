@@ -1,5 +1,7 @@
 //! Validation of security contexts.
 
+use std::collections::HashSet;
+
 use pintle_api::names::dns1123_subdomain;
 use pintle_schema::cursor::{Cursor, Errors};
 
@@ -40,7 +42,7 @@ pub(super) fn of_pod(spec: &Cursor<'_>, errors: &mut Errors) {
 }
 
 fn sysctls(spec: &Cursor<'_>, list: &Cursor<'_>, errors: &mut Errors) {
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen: HashSet<&str> = HashSet::new();
     for sysctl in list.items() {
         let name = sysctl.get("name");
         if name.is_empty() {
@@ -50,7 +52,7 @@ fn sysctls(spec: &Cursor<'_>, list: &Cursor<'_>, errors: &mut Errors) {
         } else if seen.contains(&name.str()) {
             errors.duplicate(&name, name.str());
         }
-        seen.push(name.str());
+        seen.insert(name.str());
         let dotted = dotted(name.str());
         let of = |prefixes: &[&str]| prefixes.iter().any(|p| dotted.starts_with(p));
         let ipc_exact = matches!(dotted.as_str(), "kernel.sem" | "kernel.shmall" | "kernel.shmmax" | "kernel.shmmni");

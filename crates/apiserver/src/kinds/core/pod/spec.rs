@@ -1,5 +1,7 @@
 //! Validation of a pod's spec, alone or in a template.
 
+use std::collections::HashSet;
+
 use pintle_api::names::{dns1123_subdomain, qualified_name};
 use pintle_schema::cursor::{Cursor, Errors};
 
@@ -157,7 +159,7 @@ pub(super) fn pod_spec(pod: &Cursor<'_>, old: Option<&Cursor<'_>>, is_pod: bool,
 
 fn resource_claims(pod: &Cursor<'_>, claims: &Cursor<'_>, is_pod: bool, errors: &mut Errors) {
     let mirror = is_pod && pod.get("metadata").get("annotations").key(super::MIRROR).is_present();
-    let mut names: Vec<&str> = Vec::new();
+    let mut names: HashSet<&str> = HashSet::new();
     for claim in claims.items() {
         if mirror {
             errors.forbidden("", "static pods do not support resource claims");
@@ -171,7 +173,7 @@ fn resource_claims(pod: &Cursor<'_>, claims: &Cursor<'_>, is_pod: bool, errors: 
             errors.duplicate(&name, name.str());
         } else {
             checks::label(&name, errors);
-            names.push(name.str());
+            names.insert(name.str());
         }
         match (direct.is_present(), template.is_present()) {
             (true, true) => errors
@@ -237,7 +239,7 @@ fn dns_config(spec: &Cursor<'_>, errors: &mut Errors) {
 }
 
 fn scheduling_gates(gates: &Cursor<'_>, errors: &mut Errors) {
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen: HashSet<&str> = HashSet::new();
     for gate in gates.items() {
         let name = gate.get("name").str();
         for message in qualified_name(name) {
@@ -246,7 +248,7 @@ fn scheduling_gates(gates: &Cursor<'_>, errors: &mut Errors) {
         if seen.contains(&name) {
             errors.duplicate(&gate, name);
         }
-        seen.push(name);
+        seen.insert(name);
     }
 }
 

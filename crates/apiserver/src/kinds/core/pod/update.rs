@@ -1,5 +1,7 @@
 //! What may change of a pod, by which way.
 
+use std::collections::HashSet;
+
 use pintle_api::names::{dns1123_subdomain, qualified_name};
 use pintle_schema::cursor::{Cursor, Errors};
 use serde_json::Value;
@@ -276,7 +278,7 @@ fn restarts_itself(container: &Cursor<'_>, code: i64, restarts: &dyn Fn(&str) ->
 }
 
 fn claim_statuses(statuses: &Cursor<'_>, claims: &Cursor<'_>, errors: &mut Errors) {
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen: HashSet<&str> = HashSet::new();
     for status in statuses.items() {
         let (name, claim) = (status.get("name"), status.get("resourceClaimName"));
         if !claims.items().any(|c| c.get("name").str() == name.str()) {
@@ -285,7 +287,7 @@ fn claim_statuses(statuses: &Cursor<'_>, claims: &Cursor<'_>, errors: &mut Error
         if seen.contains(&name.str()) {
             errors.duplicate(&name, name.str());
         } else {
-            seen.push(name.str());
+            seen.insert(name.str());
         }
         if claim.is_present() {
             for message in dns1123_subdomain(claim.str()) {

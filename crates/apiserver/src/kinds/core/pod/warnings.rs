@@ -1,6 +1,6 @@
 //! What is accepted but told to the caller about pods and templates of pods.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use pintle_schema::cursor::Cursor;
 
@@ -158,23 +158,20 @@ fn placement(spec: &Cursor<'_>, out: &mut Vec<String>) {
 
 /// Entries of a list that name the same thing.
 fn twice(list: &Cursor<'_>, field: &'static str, out: &mut Vec<String>) {
-    let mut seen = Vec::new();
+    let mut seen = HashSet::new();
     for at in list.items().map(|item| item.get(field)) {
-        if seen.contains(&at.str()) {
+        if !seen.insert(at.str()) {
             out.push(format!("{at}: duplicate {field} \"{}\"", at.str()));
-        } else {
-            seen.push(at.str());
         }
     }
 }
 
 /// A variable given anew without the use of its former value.
 fn hidden_variables(container: &Cursor<'_>, out: &mut Vec<String>) {
-    let mut seen = Vec::new();
+    let mut seen = HashSet::new();
     for variable in container.get("env").items() {
         let (name, value) = (variable.get("name").str(), variable.get("value").str());
-        if !seen.contains(&name) {
-            seen.push(name);
+        if seen.insert(name) {
             continue;
         }
         let former = format!("$({name})");

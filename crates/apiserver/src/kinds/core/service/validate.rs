@@ -1,5 +1,7 @@
 //! Validation of services.
 
+use std::collections::HashSet;
+
 use pintle_api::names::{dns1123_subdomain, qualified_name};
 use pintle_schema::cursor::{Cursor, Errors};
 use serde_json::Value;
@@ -92,7 +94,7 @@ fn of_type(spec: &Cursor<'_>, headless: bool, errors: &mut Errors) {
 
 fn ports(spec: &Cursor<'_>, errors: &mut Errors) {
     let list = spec.get("ports");
-    let mut names: Vec<&str> = Vec::new();
+    let mut names: HashSet<&str> = HashSet::new();
     for port in list.items() {
         let name = port.get("name");
         if name.str().is_empty() {
@@ -104,7 +106,7 @@ fn ports(spec: &Cursor<'_>, errors: &mut Errors) {
             if names.contains(&name.str()) {
                 errors.duplicate(&name, name.str());
             } else {
-                names.push(name.str());
+                names.insert(name.str());
             }
         }
         for message in checks::port_number(port.get("port").int()) {
@@ -147,13 +149,13 @@ fn node_ports(spec: &Cursor<'_>, errors: &mut Errors) {
             errors.forbidden(port.get("nodePort"), "may not be used when `type` is 'ClusterIP'");
         }
     }
-    let (mut node_ports, mut ports) = (Vec::new(), Vec::new());
+    let (mut node_ports, mut ports) = (HashSet::new(), HashSet::new());
     for port in spec.get("ports").items() {
         let key = (port.get("protocol").str(), port.get("nodePort").int());
         if key.1 != 0 && node_ports.contains(&key) {
             errors.duplicate(port.get("nodePort"), key.1);
         }
-        node_ports.push(key);
+        node_ports.insert(key);
     }
     for port in spec.get("ports").items() {
         let key = (port.get("protocol").str(), port.get("port").int());
@@ -162,7 +164,7 @@ fn node_ports(spec: &Cursor<'_>, errors: &mut Errors) {
             let value = serde_json::json!({"protocol": key.0, "port": key.1, "targetPort": 0});
             errors.duplicate(&port, value);
         }
-        ports.push(key);
+        ports.insert(key);
     }
 }
 
@@ -247,13 +249,13 @@ pub(super) fn cluster_ip_fields(service: &Cursor<'_>, old: Option<&Cursor<'_>>, 
         (one, first) if one != first => errors.invalid(&ips, "first value must match `clusterIP`"),
         _ => {}
     }
-    let mut seen = Vec::new();
+    let mut seen = HashSet::new();
     for family in families.items() {
         checks::one_of(&family, &["IPv4", "IPv6"], false, errors);
         if seen.contains(&family.str()) {
             errors.duplicate(&family, family.str());
         }
-        seen.push(family.str());
+        seen.insert(family.str());
     }
     if policy.is_present() {
         checks::one_of(&policy, &["PreferDualStack", "RequireDualStack", "SingleStack"], false, errors);
