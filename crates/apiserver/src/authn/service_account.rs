@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use base64::Engine;
 use jiff::Timestamp;
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
 use pintle_api::Status;
 use pintle_api::object::Object;
 use pintle_api::service::UserInfo;
@@ -33,6 +35,11 @@ const LEEWAY: i64 = 60;
 /// Who tokens kept in Secrets say they are from.
 const LEGACY_ISSUER: &str = "kubernetes/serviceaccount";
 const EXTRA: &str = "authentication.kubernetes.io/";
+
+/// The day of a time, as all servers count it.
+pub(crate) fn day(now: Timestamp) -> Date {
+    now.to_zoned(TimeZone::UTC).date()
+}
 
 impl ServiceAccounts {
     /// Claims of a token of an account, as upstream makes them. `node` is the node a bound pod runs on.
@@ -180,9 +187,33 @@ impl Server {
         {
             return Ok(None);
         }
+        self.note_use(&secret).await;
         let mut user = UserInfo::service_account(namespace, name);
         user.uid = uid.to_owned();
         Ok(Some((user, good)))
+    }
+
+    /// Notes on a Secret the day on which its token was last used. Servers' clocks differ, so tomorrow will do, too.
+    async fn note_use(&self, secret: &Object) {
+        const LAST_USED: &str = "kubernetes.io/legacy-token-last-used";
+        let today = day(self.clock.now());
+        let fresh =
+            |d: &str| d.parse::<Date>().is_ok_and(|d| d == today || today.tomorrow().is_ok_and(|next| d == next));
+        if secret.label(LAST_USED).is_some_and(fresh) {
+            return;
+        }
+        let noted = async {
+            let secrets = self.registry.must("", "v1", "secrets")?;
+            let mut note = |s: &mut Value| {
+                s["metadata"]["labels"][LAST_USED] = today.to_string().into();
+                Ok(())
+            };
+            self.modify(secrets, secret.namespace(), secret.name(), false, &mut note).await
+        };
+        // Nobody is refused for that.
+        if let Err(error) = noted.await {
+            tracing::warn!(secret = %secret.key(), %error, "cannot note the use of its token");
+        }
     }
 
     /// Whether an object a token names is there, has that uid and was not deleted a while ago.

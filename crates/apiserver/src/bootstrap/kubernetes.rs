@@ -47,7 +47,22 @@ pub(super) async fn ensure(server: &Arc<Server>) -> Result<(), Status> {
     service_network(server).await?;
     service(server).await?;
     authorities(server).await?;
+    token_tracking(server).await?;
     identity(server).await
+}
+
+/// Since when it is noted which tokens kept in Secrets are used: whoever clears away the unused ones wants to know.
+async fn token_tracking(server: &Server) -> Result<(), Status> {
+    let today = crate::authn::service_account::day(server.clock.now()).to_string();
+    let object = json!({"kind": "ConfigMap", "apiVersion": "v1", "data": {"since": today},
+        "metadata": {"name": "kube-apiserver-legacy-service-account-token-tracking", "namespace": "kube-system"}});
+    let mut mend = |map: &mut Value| {
+        let since = map.pointer("/data/since").and_then(Value::as_str);
+        if since.is_none_or(|s| s.parse::<jiff::civil::Date>().is_err()) {
+            map["data"] = json!({"since": today});
+        }
+    };
+    server.put_own(("", "v1", "configmaps"), "kube-system", object, &mut mend).await
 }
 
 async fn service_network(server: &Server) -> Result<(), Status> {

@@ -33,6 +33,7 @@ const STEPS: &[&str] = &[
     "start-system-namespaces-controller",
     "start-cluster-authentication-info-controller",
     "start-kube-apiserver-identity-lease-controller",
+    "start-legacy-token-tracking-controller",
     "start-service-ip-repair-controllers",
     "rbac/bootstrap-roles",
     "scheduling/bootstrap-system-priority-classes",
@@ -120,5 +121,6 @@ pub(crate) async fn start(server: &Arc<Server>) -> Result<(), Status> {
     kubernetes::ensure(server).await?;
     hooks.done(&["start-kubernetes-service-cidr-controller", "bootstrap-controller"]);
     hooks.done(&["start-cluster-authentication-info-controller", "start-kube-apiserver-identity-lease-controller"]);
+    hooks.done(&["start-legacy-token-tracking-controller"]);
     Ok(())
 }

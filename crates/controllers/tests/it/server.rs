@@ -211,7 +211,7 @@ async fn jobs_and_budgets_on_the_real_server() {
 }
 
 #[tokio::test]
-async fn a_token_kept_in_a_secret_is_good_while_it_is_there() {
+async fn a_token_kept_in_a_secret_is_good_while_it_is_there_and_its_use_is_noted() {
     let key = rcgen::KeyPair::generate().unwrap().serialize_pem();
     let mut config = pintle_apiserver::Config::new(Arc::new(MemoryStore::new()));
     config.advertise_address = [192, 0, 2, 1].into();
@@ -243,6 +243,15 @@ async fn a_token_kept_in_a_secret_is_good_while_it_is_there() {
     let body = http_body_util::BodyExt::collect(answer.into_body()).await.unwrap().to_bytes();
     let answer: Value = serde_json::from_slice(&body).unwrap();
     assert_eq!(answer["status"]["userInfo"]["username"], "system:serviceaccount:default:sa");
+    // Its use is noted, and since when that is done.
+    let a_day = |d: &str| d.parse::<jiff::civil::Date>().is_ok();
+    let used = c.list::<Secret>("default").await;
+    let label = |key: &str| used[0].metadata.labels.as_ref().and_then(|l| l.get(key)).cloned();
+    assert!(label("kubernetes.io/legacy-token-last-used").is_some_and(|d| a_day(&d)), "{:?}", used[0].metadata);
+    let tracking = "kube-apiserver-legacy-service-account-token-tracking";
+    let since = c.list::<k8s_openapi::api::core::v1::ConfigMap>("kube-system").await;
+    let since = since.into_iter().find(|m| m.metadata.name.as_deref() == Some(tracking)).unwrap();
+    assert!(since.data.is_some_and(|d| a_day(&d["since"])));
     c.client.of::<Secret>().delete("default", "t", None).await.unwrap();
     assert_eq!(who().await.status(), 401);
 }
