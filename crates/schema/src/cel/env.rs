@@ -1,0 +1,196 @@
+//! What an expression can speak of.
+
+use std::sync::{Arc, LazyLock};
+
+use super::decls::{Overload, function, type_of_name};
+use super::types::{Fields, Object, Type};
+
+/// The variables, types and functions of an expression.
+#[derive(Clone, Debug, Default)]
+pub struct Env {
+    variables: Vec<(String, Type)>,
+    mutation: bool,
+    pub(super) bind: bool,
+}
+
+impl Env {
+    /// The language and Kubernetes' libraries, without variables.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// With this variable; one of the same name is replaced.
+    #[must_use]
+    pub fn with(mut self, name: &str, t: Type) -> Self {
+        self.declare(name, t);
+        self
+    }
+
+    /// Adds a variable.
+    pub fn declare(&mut self, name: &str, t: Type) {
+        self.variables.retain(|(n, _)| n != name);
+        self.variables.push((name.to_owned(), t));
+    }
+
+    /// With the types and functions that objects are changed with: `Object{}`, `JSONPatch{}`.
+    #[must_use]
+    pub fn with_mutation(mut self) -> Self {
+        self.mutation = true;
+        self
+    }
+
+    /// With `cel.bind`.
+    #[must_use]
+    pub fn with_bind(mut self) -> Self {
+        self.bind = true;
+        self
+    }
+
+    pub(super) fn ident(&self, name: &str) -> Option<Type> {
+        if let Some((_, t)) = self.variables.iter().find(|(n, _)| n == name) {
+            return Some(t.clone());
+        }
+        let made = if self.mutation { mutation_type(name) } else { None };
+        made.or_else(|| type_of_name(name)).map(|t| Type::Type(Some(Arc::new(t))))
+    }
+
+    pub(super) fn function(&self, name: &str) -> Option<&'static [Overload]> {
+        function(name, self.mutation)
+    }
+}
+
+/// `JSONPatch`, `Object`, `Object.spec` and so on.
+fn mutation_type(name: &str) -> Option<Type> {
+    if name == "JSONPatch" {
+        return Some(json_patch());
+    }
+    (name == "Object" || name.starts_with("Object."))
+        .then(|| Type::Object(Arc::new(Object { name: name.to_owned(), fields: Fields::Anything })))
+}
+
+/// One operation of a JSON patch.
+#[must_use]
+pub fn json_patch() -> Type {
+    let string = |name| (name, Type::String);
+    Type::object("JSONPatch", [string("op"), string("path"), string("from"), ("value", Type::Dyn)])
+}
+
+/// An object to be applied.
+#[must_use]
+pub fn apply_configuration() -> Type {
+    Type::Object(Arc::new(Object { name: "Object".to_owned(), fields: Fields::Anything }))
+}
+
+/// What an expression of an admission policy or webhook speaks of.
+#[derive(Clone, Debug, Default)]
+pub struct Admission {
+    /// The type of `object` and `oldObject`; anything when absent.
+    pub object: Option<Type>,
+    /// Whether there is `params`, and its type.
+    pub params: Option<Type>,
+    /// Whether there is `authorizer`.
+    pub authorizer: bool,
+    /// Whether there is `authorizer.requestResource`.
+    pub request_resource: bool,
+    /// Whether objects are changed.
+    pub mutation: bool,
+}
+
+/// What all expressions of admission speak of.
+static REQUEST: LazyLock<Type> = LazyLock::new(request);
+static NAMESPACE: LazyLock<Type> = LazyLock::new(namespace);
+
+impl Admission {
+    /// The environment.
+    #[must_use]
+    pub fn env(&self) -> Env {
+        let object = self.object.clone().unwrap_or(Type::Dyn);
+        let mut env = Env::new()
+            .with("object", object.clone())
+            .with("oldObject", object)
+            .with("namespaceObject", NAMESPACE.clone())
+            .with("request", REQUEST.clone());
+        if let Some(params) = &self.params {
+            env.declare("params", params.clone());
+        }
+        if self.authorizer {
+            env.declare("authorizer", Type::library("kubernetes.authorization.Authorizer"));
+        }
+        if self.request_resource {
+            env.declare("authorizer.requestResource", Type::library("kubernetes.authorization.ResourceCheck"));
+        }
+        if self.mutation { env.with_mutation() } else { env }
+    }
+}
+
+/// The type of `variables`, whose fields these are.
+#[must_use]
+pub fn variables(fields: Vec<(String, Type)>) -> Type {
+    Type::object("kubernetes.variables", fields)
+}
+
+fn strings<const N: usize>(names: [&'static str; N]) -> impl Iterator<Item = (&'static str, Type)> {
+    names.into_iter().map(|n| (n, Type::String))
+}
+
+fn request() -> Type {
+    let kind = Type::object("kubernetes.GroupVersionKind", strings(["group", "version", "kind"]));
+    let resource = Type::object("kubernetes.GroupVersionResource", strings(["group", "version", "resource"]));
+    let groups = Type::list(Type::String);
+    let extra = Type::map(Type::String, groups.clone());
+    let user = strings(["username", "uid"]).chain([("groups", groups), ("extra", extra)]);
+    let plain = strings(["subResource", "requestSubResource", "name", "namespace", "operation"]);
+    Type::object(
+        "kubernetes.AdmissionRequest",
+        plain.chain([
+            ("kind", kind.clone()),
+            ("resource", resource.clone()),
+            ("requestKind", kind),
+            ("requestResource", resource),
+            ("userInfo", Type::object("kubernetes.UserInfo", user)),
+            ("dryRun", Type::Bool),
+            ("options", Type::Dyn),
+        ]),
+    )
+}
+
+fn namespace() -> Type {
+    let finalizers = ("finalizers", Type::list(Type::String));
+    let condition = strings(["status", "type", "message", "reason"]).chain([("lastTransitionTime", Type::Timestamp)]);
+    let conditions = Type::list(Type::object("kubernetes.NamespaceCondition", condition));
+    let texts = Type::map(Type::String, Type::String);
+    let metadata = strings(["name", "generateName", "namespace", "UID", "resourceVersion"]).chain([
+        ("labels", texts.clone()),
+        ("annotations", texts),
+        ("creationTimestamp", Type::Timestamp),
+        ("deletionGracePeriodSeconds", Type::Int),
+        ("deletionTimestamp", Type::Timestamp),
+        ("generation", Type::Int),
+        finalizers.clone(),
+    ]);
+    let status = [("conditions", conditions), ("phase", Type::String)];
+    Type::object(
+        "kubernetes.Namespace",
+        [
+            ("metadata", Type::object("kubernetes.NamespaceMetadata", metadata)),
+            ("spec", Type::object("kubernetes.NamespaceSpec", [finalizers])),
+            ("status", Type::object("kubernetes.NamespaceStatus", status)),
+        ],
+    )
+}
+
+/// What a selector of devices speaks of.
+pub static DEVICE: LazyLock<Env> = LazyLock::new(|| {
+    let by_domain = |of| Type::map(Type::String, Type::map(Type::String, of));
+    let device = Type::object(
+        "kubernetes.DRADevice",
+        [
+            ("driver", Type::String),
+            ("attributes", by_domain(Type::Any)),
+            ("capacity", by_domain(Type::library("kubernetes.Quantity"))),
+            ("allowMultipleAllocations", Type::Bool),
+        ],
+    );
+    Env::new().with("device", device).with_bind()
+});

@@ -1,0 +1,55 @@
+//! Kubernetes' expressions (CEL) as of 1.36: from the text to a tree whose types are known, and what upstream says of
+//! those that are wrong.
+
+mod check;
+mod decls;
+mod env;
+mod issues;
+mod lex;
+mod literals;
+mod macros;
+mod objects;
+mod parse;
+mod syntax;
+mod types;
+mod unify;
+
+#[cfg(test)]
+mod tests;
+
+use cel::common::ast::IdedExpr;
+
+pub use env::{Admission, DEVICE, Env, apply_configuration, json_patch, variables};
+pub use issues::{Issue, Issues};
+pub use objects::of_kind;
+pub use types::{Fields, Object, Type};
+
+/// An expression that can be evaluated.
+#[derive(Debug)]
+pub struct Compiled {
+    /// Its tree.
+    pub expr: IdedExpr,
+    /// What it results in.
+    pub result: Type,
+}
+
+/// Compiles an expression that speaks of `env`.
+///
+/// # Errors
+/// All that is wrong with it, as upstream says it: `ERROR: <input>:1:8: undefined field 'spce'…`.
+pub fn compile(source: &str, env: &Env) -> Result<Compiled, Issues> {
+    let failed = |list| Issues::new(source, list);
+    let parsed = match parse::parse(source, env.bind) {
+        Ok(parsed) => parsed,
+        Err(parse::Failure::Issues(list)) => return Err(failed(list)),
+        Err(parse::Failure::Syntax) => return Err(failed(syntax::issues(source))),
+    };
+    let lines = issues::Lines::new(source);
+    let types = check::check(&parsed, &lines, env).map_err(failed)?;
+    let wrong = literals::check(&parsed, &types, &lines);
+    if !wrong.is_empty() {
+        return Err(failed(wrong));
+    }
+    let result = types.of(parsed.expr.id).clone();
+    Ok(Compiled { expr: parsed.expr, result })
+}
