@@ -130,6 +130,28 @@ pub fn variables(fields: Vec<(String, Type)>) -> Type {
     Type::object("kubernetes.variables", fields)
 }
 
+/// The type of a field of `variables` whose expression is of this type, or is wrong. Upstream forgets types of objects.
+#[must_use]
+pub fn stored(t: Option<&Type>) -> Type {
+    match t {
+        Some(Type::List(of)) => Type::list(stored(Some(of))),
+        Some(Type::Map(key, value)) => Type::map(stored(Some(key)), stored(Some(value))),
+        Some(
+            plain @ (Type::Any
+            | Type::Bool
+            | Type::Bytes
+            | Type::Double
+            | Type::Duration
+            | Type::Int
+            | Type::Null
+            | Type::String
+            | Type::Timestamp
+            | Type::Uint),
+        ) => plain.clone(),
+        _ => Type::Dyn,
+    }
+}
+
 fn strings<const N: usize>(names: [&'static str; N]) -> impl Iterator<Item = (&'static str, Type)> {
     names.into_iter().map(|n| (n, Type::String))
 }

@@ -19,7 +19,7 @@ mod tests;
 
 use cel::common::ast::IdedExpr;
 
-pub use env::{Admission, DEVICE, Env, apply_configuration, json_patch, variables};
+pub use env::{Admission, DEVICE, Env, apply_configuration, json_patch, stored, variables};
 pub use issues::{Issue, Issues};
 pub use objects::of_kind;
 pub use types::{Fields, Object, Type};
@@ -52,4 +52,18 @@ pub fn compile(source: &str, env: &Env) -> Result<Compiled, Issues> {
     }
     let result = types.of(parsed.expr.id).clone();
     Ok(Compiled { expr: parsed.expr, result })
+}
+
+/// Compiles an expression whose result has to be of one of these types.
+///
+/// # Errors
+/// What upstream says of it: `compilation failed: …`, `must evaluate to bool but got string`.
+pub fn compile_to(source: &str, env: &Env, wanted: &[Type]) -> Result<Compiled, String> {
+    let compiled = compile(source, env).map_err(|issues| format!("compilation failed: {issues}"))?;
+    if wanted.iter().any(|t| *t == Type::Any || *t == compiled.result) {
+        return Ok(compiled);
+    }
+    let names: Vec<String> = wanted.iter().map(|t| t.declared().to_string()).collect();
+    let names = if names.len() == 1 { names.concat() } else { format!("one of [{}]", names.join(" ")) };
+    Err(format!("must evaluate to {names} but got {}", compiled.result.declared()))
 }

@@ -1,5 +1,6 @@
 //! The admissionregistration group.
 
+mod expressions;
 mod policies;
 mod rules;
 mod url;

@@ -1,10 +1,12 @@
-//! Validation of admission policies and their bindings. Expressions are looked at no further than that they are there.
+//! Validation of admission policies and their bindings.
 
 use std::collections::HashSet;
 
 use pintle_api::names::{dns1035_label, dns1123_subdomain, qualified_name};
+use pintle_schema::cel::{self, Type};
 use pintle_schema::cursor::{Cursor, Errors};
 
+use super::expressions::{Expressions, Options};
 use super::rules::{match_conditions, match_resources, mutating_operations};
 use crate::kinds::value::same;
 use crate::kinds::{Ctx, checks, meta};
@@ -40,8 +42,13 @@ fn blank(text: &Cursor<'_>) -> bool {
     text.str().trim().is_empty()
 }
 
-/// What both kinds of policy have.
-fn policy<'a>(spec: &Cursor<'a>, old: Option<&Cursor<'a>>, mutating: bool, errors: &mut Errors) {
+/// What both kinds of policy have, and what their other expressions are compiled with.
+fn policy<'a>(
+    spec: &Cursor<'a>,
+    old: Option<&Cursor<'a>>,
+    mutating: bool,
+    errors: &mut Errors,
+) -> (Expressions, Options) {
     let (failure, kind, constraints) = (spec.get("failurePolicy"), spec.get("paramKind"), spec.get("matchConstraints"));
     if failure.is_absent() {
         errors.required(&failure, "");
@@ -67,9 +74,12 @@ fn policy<'a>(spec: &Cursor<'a>, old: Option<&Cursor<'a>>, mutating: bool, error
         ["paramKind", "matchConditions"].iter().all(|f| same(spec.get(f).value(), old.get(f).value()))
     });
     if !kept {
-        match_conditions(&spec.get("matchConditions"), errors);
+        match_conditions(&spec.get("matchConditions"), kind.is_present(), errors);
     }
-    for variable in spec.get("variables").items() {
+    let options = Options { params: kind.is_present(), ..Options::default() };
+    let variables = spec.get("variables");
+    let mut expressions = if variables.is_empty() { Expressions::default() } else { Expressions::composed() };
+    for variable in variables.items() {
         let (name, expression) = (variable.get("name"), variable.get("expression"));
         if blank(&name) {
             errors.required(&name, "name is not specified");
@@ -78,8 +88,11 @@ fn policy<'a>(spec: &Cursor<'a>, old: Option<&Cursor<'a>>, mutating: bool, error
         }
         if blank(&expression) {
             errors.required(&expression, "expression is not specified");
+        } else {
+            expressions.variable(name.str(), &expression, options, errors);
         }
     }
+    (expressions, options)
 }
 
 fn is_identifier(name: &str) -> bool {
@@ -117,7 +130,7 @@ fn param_kind(at: &Cursor<'_>, errors: &mut Errors) {
 
 pub(super) fn validating_policy<'a>(_: &Ctx<'_>, object: &Cursor<'a>, old: Option<&Cursor<'a>>, errors: &mut Errors) {
     let spec = object.get("spec");
-    policy(&spec, old, false, errors);
+    let (expressions, options) = policy(&spec, old, false, errors);
     let (validations, annotations) = (spec.get("validations"), spec.get("auditAnnotations"));
     if validations.is_empty() && annotations.is_empty() {
         for list in [&validations, &annotations] {
@@ -126,12 +139,18 @@ pub(super) fn validating_policy<'a>(_: &Ctx<'_>, object: &Cursor<'a>, old: Optio
     }
     for validation in validations.items() {
         let at = |field: &'static str| validation.get(field);
-        if blank(&at("expression")) {
-            errors.required(at("expression"), "expression is not specified");
+        let condition = at("expression");
+        if blank(&condition) {
+            errors.required(&condition, "expression is not specified");
+        } else {
+            expressions.check(&condition, condition.str(), condition.str(), options, &[Type::Bool], errors);
         }
         let (expression, message) = (at("messageExpression"), at("message"));
         if !expression.is_empty() && blank(&expression) {
             errors.invalid(&expression, "must be non-empty if specified");
+        } else if !expression.is_empty() {
+            let options = Options { authorizer: false, ..options };
+            expressions.check(&expression, expression.str(), expression.str(), options, &[Type::String], errors);
         }
         if !message.is_empty() && blank(&message) {
             errors.invalid(&message, "must be non-empty if specified");
@@ -140,10 +159,18 @@ pub(super) fn validating_policy<'a>(_: &Ctx<'_>, object: &Cursor<'a>, old: Optio
         }
         checks::one_of(&at("reason"), &["Forbidden", "Invalid", "RequestEntityTooLarge"], false, errors);
     }
-    audit_annotations(&object.get("metadata").get("name"), &annotations, errors);
+    let check = |at: &Cursor<'_>, errors: &mut Errors| {
+        expressions.check(at, at.str().trim(), at.str(), options, &[Type::String, Type::Null], errors);
+    };
+    audit_annotations(&object.get("metadata").get("name"), &annotations, check, errors);
 }
 
-fn audit_annotations(policy: &Cursor<'_>, list: &Cursor<'_>, errors: &mut Errors) {
+fn audit_annotations(
+    policy: &Cursor<'_>,
+    list: &Cursor<'_>,
+    check: impl Fn(&Cursor<'_>, &mut Errors),
+    errors: &mut Errors,
+) {
     if list.len() > AUDIT_ANNOTATIONS {
         errors.invalid(list, format!("must not have more than {AUDIT_ANNOTATIONS} auditAnnotations"));
     }
@@ -162,6 +189,8 @@ fn audit_annotations(policy: &Cursor<'_>, list: &Cursor<'_>, errors: &mut Errors
             errors.required(&expression, "valueExpression is not specified");
         } else if expression.str().trim().len() > AUDIT_EXPRESSION {
             errors.required(&expression, format!("must not exceed {AUDIT_EXPRESSION} bytes in length"));
+        } else {
+            check(&expression, errors);
         }
         if keys.contains(&key.str()) {
             errors.duplicate(&key, key.str());
@@ -172,29 +201,33 @@ fn audit_annotations(policy: &Cursor<'_>, list: &Cursor<'_>, errors: &mut Errors
 
 pub(super) fn mutating_policy<'a>(_: &Ctx<'_>, object: &Cursor<'a>, old: Option<&Cursor<'a>>, errors: &mut Errors) {
     let spec = object.get("spec");
-    policy(&spec, old, true, errors);
+    let (expressions, options) = policy(&spec, old, true, errors);
     let mutations = spec.get("mutations");
     if mutations.is_empty() {
         errors.required(&mutations, "mutations must contain at least one item");
     }
     for mutation in mutations.items() {
-        mutation_parts(&mutation, errors);
+        mutation_parts(&mutation, &expressions, Options { mutation: true, ..options }, errors);
     }
     checks::one_of(&spec.get("reinvocationPolicy"), &["IfNeeded", "Never"], true, errors);
 }
 
-fn mutation_parts(mutation: &Cursor<'_>, errors: &mut Errors) {
+fn mutation_parts(mutation: &Cursor<'_>, expressions: &Expressions, options: Options, errors: &mut Errors) {
     let kind = mutation.get("patchType");
-    let (wanted, other) = match kind.str() {
-        "JSONPatch" => ("jsonPatch", "applyConfiguration"),
-        "ApplyConfiguration" => ("applyConfiguration", "jsonPatch"),
+    let (wanted, other, result) = match kind.str() {
+        "JSONPatch" => ("jsonPatch", "applyConfiguration", Type::list(cel::json_patch())),
+        "ApplyConfiguration" => ("applyConfiguration", "jsonPatch", cel::apply_configuration()),
         _ => return checks::one_of(&kind, &["ApplyConfiguration", "JSONPatch"], true, errors),
     };
     let (patch, extra) = (mutation.get(wanted), mutation.get(other));
+    let expression = patch.get("expression");
+    let text = expression.str().trim();
     if patch.is_absent() {
         errors.required(&patch, format!("must be specified when patchType is {}", kind.str()));
-    } else if blank(&patch.get("expression")) {
-        errors.required(patch.get("expression"), "");
+    } else if text.is_empty() {
+        errors.required(&expression, "");
+    } else {
+        expressions.check(&expression, text, text, options, &[result], errors);
     }
     if extra.is_present() {
         let message = format!("must not be specified when patchType is {}", kind.str());
@@ -379,10 +412,109 @@ mod tests {
     }
 
     #[test]
+    fn expressions_of_validating_policies() {
+        let policy = object(
+            "ValidatingAdmissionPolicy",
+            json!({"failurePolicy": "Fail", "paramKind": {"apiVersion": "v1", "kind": "ConfigMap"}, "validations": [{"expression": "true"}]}),
+        );
+        let check = |path: &str, to: Value, expect: &str| check(&policy, path, to, expect);
+        for good in [
+            "object.spec.replicas <= params.max",
+            "request.userInfo.username == 'a'",
+            "authorizer.requestResource.check('get').allowed()",
+            "namespaceObject.metadata.name.startsWith('kube-')",
+        ] {
+            check("validations/0/expression", json!(good), "");
+        }
+        check(
+            "validations/0/expression",
+            json!("object.x <"),
+            "validations[0].expression: Invalid value: \"object.x <\": compilation failed: ERROR: <input>:1:11: Syntax error: mismatched input '<EOF>' expecting {'[', '{', '(', '.', '-', '!', 'true', 'false', 'null', NUM_FLOAT, NUM_INT, NUM_UINT, STRING, BYTES, IDENTIFIER}\n | object.x <\n | ..........^",
+        );
+        check(
+            "validations/0/expression",
+            json!("'a'"),
+            "validations[0].expression: Invalid value: \"'a'\": must evaluate to bool but got string",
+        );
+        check(
+            "validations/0/expression",
+            json!("object.x"),
+            "validations[0].expression: Invalid value: \"object.x\": must evaluate to bool but got dyn",
+        );
+        check(
+            "validations/0/messageExpression",
+            json!("1"),
+            "validations[0].messageExpression: Invalid value: \"1\": must evaluate to string but got int",
+        );
+        check(
+            "validations/0/messageExpression",
+            json!("authorizer.path('/')"),
+            "validations[0].messageExpression: Invalid value: \"authorizer.path('/')\": compilation failed: ERROR: <input>:1:1: undeclared reference to 'authorizer' (in container '')\n | authorizer.path('/')\n | ^",
+        );
+        check("paramKind", Value::Null, "");
+        let without = changed(&policy, "spec/paramKind", Value::Null);
+        assert_eq!(
+            create_errors(&changed(&without, "spec/validations/0/expression", json!("params.a"))),
+            "spec.validations[0].expression: Invalid value: \"params.a\": compilation failed: ERROR: <input>:1:1: undeclared reference to 'params' (in container '')\n | params.a\n | ^"
+        );
+        check(
+            "auditAnnotations",
+            json!([{"key": "a", "valueExpression": "true ? 'a' : null"}]),
+            "auditAnnotations[0].valueExpression: Invalid value: \"true ? 'a' : null\": compilation failed: ERROR: <input>:1:6: found no matching overload for '_?_:_' applied to '(bool, string, null)'\n | true ? 'a' : null\n | .....^",
+        );
+        check("auditAnnotations", json!([{"key": "a", "valueExpression": "null"}]), "");
+        check(
+            "auditAnnotations",
+            json!([{"key": "a", "valueExpression": "1"}]),
+            "auditAnnotations[0].valueExpression: Invalid value: \"1\": must evaluate to one of [string null_type] but got int",
+        );
+        check(
+            "matchConditions",
+            json!([{"name": "a", "expression": " object.a == 1 "}, {"name": "b", "expression": " 1 "}]),
+            "matchConditions[1].expression: Invalid value: \"1\": must evaluate to bool but got int",
+        );
+        let variables = json!([{"name": "a", "expression": "[1]"}, {"name": "b", "expression": "variables.a[0]"}]);
+        let with = changed(&policy, "spec/variables", variables);
+        let found =
+            |expression: &str| create_errors(&changed(&with, "spec/validations/0/expression", json!(expression)));
+        assert_eq!(found("variables.b == 1"), "");
+        assert_eq!(
+            found("variables.c == 1"),
+            "spec.validations[0].expression: Invalid value: \"variables.c == 1\": compilation failed: ERROR: <input>:1:10: undefined field 'c'\n | variables.c == 1\n | .........^"
+        );
+        assert_eq!(
+            found("variables.b == 'a'"),
+            "spec.validations[0].expression: Invalid value: \"variables.b == 'a'\": compilation failed: ERROR: <input>:1:13: found no matching overload for '_==_' applied to '(int, string)'\n | variables.b == 'a'\n | ............^"
+        );
+    }
+
+    #[test]
+    fn expressions_of_mutating_policies() {
+        let policy = object(
+            "MutatingAdmissionPolicy",
+            json!({"failurePolicy": "Fail", "reinvocationPolicy": "Never", "mutations": [{"patchType": "JSONPatch", "jsonPatch": {"expression": "[JSONPatch{op: 'add', path: '/' + jsonpatch.escapeKey('a'), value: object}]"}}]}),
+        );
+        let check = |path: &str, to: Value, expect: &str| check(&policy, path, to, expect);
+        check("reinvocationPolicy", json!("Never"), "");
+        check(
+            "mutations/0/jsonPatch/expression",
+            json!("Object{}"),
+            "mutations[0].jsonPatch.expression: Invalid value: \"Object{}\": must evaluate to list(JSONPatch) but got Object",
+        );
+        let apply = |expression: &str| json!({"patchType": "ApplyConfiguration", "applyConfiguration": {"expression": expression}});
+        check("mutations/0", apply("Object{spec: Object.spec{replicas: object.spec.replicas + 1}}"), "");
+        check(
+            "mutations/0",
+            apply("[]"),
+            "mutations[0].applyConfiguration.expression: Invalid value: \"[]\": must evaluate to Object but got list(dyn)",
+        );
+    }
+
+    #[test]
     fn mutating_policies() {
         let policy = object(
             "MutatingAdmissionPolicy",
-            json!({"failurePolicy": "Fail", "reinvocationPolicy": "Never", "mutations": [{"patchType": "JSONPatch", "jsonPatch": {"expression": "[]"}}]}),
+            json!({"failurePolicy": "Fail", "reinvocationPolicy": "Never", "mutations": [{"patchType": "JSONPatch", "jsonPatch": {"expression": "[JSONPatch{}]"}}]}),
         );
         let check = |path: &str, to: Value, expect: &str| check(&policy, path, to, expect);
         check("reinvocationPolicy", json!("IfNeeded"), "");

@@ -3,9 +3,11 @@
 use std::collections::HashSet;
 
 use pintle_api::names::{path_segment, qualified_name};
+use pintle_schema::cel::Type;
 use pintle_schema::cursor::{Cursor, Errors};
 use serde_json::Value;
 
+use super::expressions::{Expressions, Options};
 use crate::kinds::{checks, meta};
 
 const ALL: &str = "*";
@@ -15,16 +17,20 @@ const MUTATING_OPERATIONS: &[&str] = &["*", "CONNECT", "CREATE", "UPDATE"];
 /// The most conditions of a webhook or policy.
 const CONDITIONS: usize = 64;
 
-/// Conditions under which a webhook is called or a policy holds.
-pub(super) fn match_conditions(list: &Cursor<'_>, errors: &mut Errors) {
+/// Conditions under which a webhook is called or a policy holds. `params`: whether they may speak of parameters.
+pub(super) fn match_conditions(list: &Cursor<'_>, params: bool, errors: &mut Errors) {
     if list.len() > CONDITIONS {
         errors.too_many(list, list.len(), CONDITIONS);
     }
     let mut names: HashSet<&str> = HashSet::new();
     for condition in list.items() {
         let (name, expression) = (condition.get("name"), condition.get("expression"));
-        if expression.str().trim().is_empty() {
+        let text = expression.str().trim();
+        if text.is_empty() {
             errors.required(&expression, "");
+        } else {
+            let options = Options { params, ..Options::default() };
+            Expressions::default().check(&expression, text, text, options, &[Type::Bool], errors);
         }
         if name.is_empty() {
             errors.required(&name, "");

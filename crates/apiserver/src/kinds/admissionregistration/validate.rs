@@ -93,7 +93,7 @@ fn webhook(hook: &Cursor<'_>, mutating: bool, lenient: &Lenient, errors: &mut Er
     }
     client_config(&at("clientConfig"), errors);
     if !lenient.conditions {
-        match_conditions(&at("matchConditions"), errors);
+        match_conditions(&at("matchConditions"), false, errors);
     }
 }
 

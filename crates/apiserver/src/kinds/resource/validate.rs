@@ -1,8 +1,9 @@
-//! Validation of claims, their templates and classes. What expressions mean is checked by whoever compiles them.
+//! Validation of claims, their templates and classes.
 
 use std::collections::HashSet;
 
 use pintle_api::names::{dns1123_subdomain, label_value};
+use pintle_schema::cel::{self, Type};
 use pintle_schema::cursor::{Cursor, ErrorKind, Errors};
 use serde_json::Value;
 
@@ -215,11 +216,23 @@ fn selectors(list: &Cursor<'_>, stored: bool, errors: &mut Errors) {
         let expression = cel.get("expression");
         if cel.is_absent() {
             errors.required(&cel, "");
-        } else if !stored && expression.str().len() > LONGEST_EXPRESSION {
+        } else if stored {
+            // It was compiled when it came.
+        } else if expression.str().len() > LONGEST_EXPRESSION {
             errors.too_long(&expression, LONGEST_EXPRESSION);
-        } else if !stored && expression.is_empty() {
+        } else if expression.is_empty() {
             errors.required(&expression, "");
+        } else if let Err(detail) = selector_of_devices(expression.str()) {
+            errors.invalid(&expression, detail);
         }
+    }
+}
+
+fn selector_of_devices(expression: &str) -> Result<(), String> {
+    let compiled = cel::compile(expression, &cel::DEVICE).map_err(|issues| format!("compilation failed: {issues}"))?;
+    match compiled.result {
+        Type::Bool | Type::Any => Ok(()),
+        other => Err(format!("must evaluate to bool or the unknown type, not {}", other.declared())),
     }
 }
 
