@@ -202,6 +202,9 @@ fn on_1000_nodes() {
     let work = |name, more| Work { name, more, ..Work::default() };
     work("plain", json!({})).place();
     work("default-spread", json!({})).place_with(|e| e.set_object(&service(0), 0), |_, _| {});
+    let one_zone = json!({"nodeSelector": {ZONE: "zone-1"}});
+    Work { pods: 3000, ..work("default-spread-selector", one_zone) }
+        .place_with(|e| e.set_object(&service(0), 0), |_, _| {});
     work("spread-hard-zone", spread("DoNotSchedule", ZONE)).place();
     work("spread-hard-host", spread("DoNotSchedule", HOST)).place();
     work("spread-soft-zone", spread("ScheduleAnyway", ZONE)).place();

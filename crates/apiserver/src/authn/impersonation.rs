@@ -33,7 +33,9 @@ fn wanted(headers: &HeaderMap) -> Wanted {
         extra: Vec::new(),
     };
     for (k, v) in headers {
-        if let (Some(key), Some(v)) = (k.as_str().strip_prefix(EXTRA), text(v)) {
+        if let Some(key) = k.as_str().strip_prefix(EXTRA)
+            && let Some(v) = text(v)
+        {
             let key = percent_encoding::percent_decode_str(key).decode_utf8_lossy().to_lowercase();
             w.extra.push((key, v));
         }

@@ -72,7 +72,9 @@ impl Server {
         }
         self.count(&ctx, &response, started.elapsed());
         let headers = response.headers_mut();
-        if let Ok(v) = HeaderValue::from_str(&ctx.audit_id) {
+        if let Ok(mut v) = HeaderValue::from_str(&ctx.audit_id) {
+            // It does not come again: in HTTP/2's table of headers it would only push out those that do.
+            v.set_sensitive(true);
             headers.insert(AUDIT_ID, v);
         }
         headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache, private"));

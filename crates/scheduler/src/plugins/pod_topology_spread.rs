@@ -161,10 +161,12 @@ impl Plugin for PodTopologySpread {
             counts.resize(constraints.len(), Vec::new());
             for (node, info) in cache.iter().filter(|(_, info)| has_all_keys(&constraints, info.id, cache)) {
                 for (c, counts) in constraints.iter().zip(&mut counts) {
-                    if c.counts(pod, node)
-                        && let Some(d) = cache.index.topology(c.topology).of(info.id)
-                    {
-                        add_at(counts, d, cache.index.on_node(c.query, info.id).into());
+                    let Some(d) = cache.index.topology(c.topology).of(info.id) else { continue };
+                    let here = cache.index.on_node(c.query, info.id).into();
+                    // A node without such pods only tells that its place counts.
+                    let news = here > 0 || counts.get(d as usize).is_none_or(Option::is_none);
+                    if news && c.counts(pod, node) {
+                        add_at(counts, d, here);
                     }
                 }
             }
@@ -229,6 +231,10 @@ impl Plugin for PodTopologySpread {
         if constraints.is_empty() {
             return None;
         }
+        if feasible.is_empty() {
+            // It is only asked whether there is anything to score.
+            return Some(None);
+        }
         // By the system's defaults nodes without a zone are spread by host name all the same.
         let all_keys = !pod.spread.is_empty() || !self.system_defaults;
         let nodes = cache.nodes().len();
@@ -261,11 +267,13 @@ impl Plugin for PodTopologySpread {
                     continue;
                 }
                 for (c, counts) in constraints.iter().zip(&mut by_domain).filter(|(c, _)| !c.hostname) {
-                    if c.counts(pod, node)
+                    let here = i64::from(cache.index.on_node(c.query, info.id));
+                    if here > 0
                         && let Some(d) = cache.index.topology(c.topology).of(info.id)
+                        && c.counts(pod, node)
                     {
                         counts.resize(counts.len().max(d as usize + 1), 0);
-                        counts[d as usize] += i64::from(cache.index.on_node(c.query, info.id));
+                        counts[d as usize] += here;
                     }
                 }
             }
