@@ -1,5 +1,6 @@
 //! The filters around every request, in upstream's order.
 
+use std::collections::HashSet;
 use std::io::Read;
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
@@ -85,7 +86,7 @@ impl Server {
                 }
             }
         }
-        for text in ctx.take_warnings() {
+        for text in sent(ctx.take_warnings()) {
             if let Some(v) = warning(&text) {
                 headers.append(WARNING, v);
             }
@@ -255,6 +256,30 @@ async fn audited(
     response
 }
 
+/// The texts as they are sent: each once, and all cut short when together they are too long for headers.
+fn sent(texts: Vec<String>) -> Vec<String> {
+    const MOST_IN_ALL: usize = 4 * 1024;
+    const MOST_OF_ONE: usize = 256;
+    let mut seen = HashSet::new();
+    let mut texts: Vec<String> = texts.into_iter().filter(|t| !t.is_empty() && seen.insert(t.clone())).collect();
+    let length = |t: &String| t.chars().count();
+    if texts.iter().map(length).sum::<usize>() <= MOST_IN_ALL {
+        return texts;
+    }
+    let mut written = 0;
+    texts.retain_mut(|text| {
+        if written >= MOST_IN_ALL {
+            return false;
+        }
+        if let Some((end, _)) = text.char_indices().nth(MOST_OF_ONE) {
+            text.truncate(end);
+        }
+        written += length(text);
+        true
+    });
+    texts
+}
+
 /// The value of a `Warning` header.
 fn warning(text: &str) -> Option<HeaderValue> {
     let mut out = String::from("299 - \"");
@@ -278,6 +303,14 @@ mod tests {
 
     #[test]
     fn warnings() {
+        let long = |n: usize| format!("{n}{}", "x".repeat(400));
+        let check = |texts: Vec<String>, lengths: &[usize]| {
+            assert_eq!(sent(texts).iter().map(String::len).collect::<Vec<_>>(), lengths);
+        };
+        check(vec!["a".into(), String::new(), "a".into(), "bc".into()], &[1, 2]);
+        check((0..10).map(long).collect(), &[401; 10]);
+        check((10..21).map(long).collect(), &[256; 11]);
+        check((10..99).map(long).collect(), &[256; 16]);
         assert_eq!(warning("a \"b\"\n").unwrap(), "299 - \"a \\\"b\\\"\"");
         assert!(warning("é").is_some());
     }

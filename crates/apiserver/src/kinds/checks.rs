@@ -246,52 +246,78 @@ pub fn masked(ip: IpAddr, length: u8) -> IpAddr {
     }
 }
 
-/// An address in a field that always took what Go reads; what the stored object had passes.
+/// What is wrong with an address, be it written canonically or not.
+pub fn ip_text(text: &str) -> Option<&'static str> {
+    match (parse_ip(text), text.parse::<IpAddr>()) {
+        (None, _) => Some("must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"),
+        (Some(_), Err(_)) => Some("must not have leading 0s"),
+        (Some(_), Ok(IpAddr::V6(v6))) if v6.to_ipv4_mapped().is_some() => {
+            Some("must not be an IPv4-mapped IPv6 address")
+        }
+        _ => None,
+    }
+}
+
+/// An address in a field that once took all that Go reads; what the stored object had passes.
 pub fn legacy_ip(at: &Cursor<'_>, stored: &Cursor<'_>, errors: &mut Errors) {
-    if !stored.items().any(|old| old.str() == at.str()) && parse_ip(at.str()).is_none() {
-        errors.invalid(at, "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)");
+    if !stored.items().any(|old| old.str() == at.str()) {
+        new_ip(at, errors);
+    }
+}
+
+/// An address that need not be in its canonical form.
+pub fn new_ip(at: &Cursor<'_>, errors: &mut Errors) {
+    if let Some(wrong) = ip_text(at.str()) {
+        errors.invalid(at, wrong);
     }
 }
 
 /// An address in its one canonical form.
 pub fn strict_ip(at: &Cursor<'_>, errors: &mut Errors) {
-    let text = at.str();
-    match (parse_ip(text), text.parse::<IpAddr>()) {
-        (None, _) => errors.invalid(at, "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"),
-        (Some(_), Err(_)) => errors.invalid(at, "must not have leading 0s"),
-        (Some(_), Ok(IpAddr::V6(v6))) if v6.to_ipv4_mapped().is_some() => {
-            errors.invalid(at, "must not be an IPv4-mapped IPv6 address");
-        }
-        (Some(_), Ok(ip)) if ip.to_string() != text => {
-            errors.invalid(at, format!("must be in canonical form (\"{ip}\")"));
-        }
-        _ => {}
+    let before = errors.len();
+    new_ip(at, errors);
+    if errors.len() == before
+        && let Some(ip) = parse_ip(at.str()).map(|ip| ip.to_string()).filter(|ip| ip != at.str())
+    {
+        errors.invalid(at, format!("must be in canonical form (\"{ip}\")"));
     }
 }
 
-/// A prefix in a field that always took what Go reads.
-pub fn legacy_cidr(at: &Cursor<'_>, errors: &mut Errors) {
-    if parse_cidr(at.str()).is_none() {
-        errors.invalid(at, "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)");
+/// What is wrong with a prefix, be it written canonically or not.
+pub fn cidr_text(text: &str) -> Option<&'static str> {
+    let Some((ip, length)) = parse_cidr(text) else {
+        return Some("must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)");
+    };
+    let (address, digits) = text.split_once('/').unwrap_or_default();
+    if ip.is_ipv4() && address.contains(':') {
+        Some("must not have an IPv4-mapped IPv6 address")
+    } else if address.parse::<IpAddr>().is_err() || (digits.len() > 1 && digits.starts_with('0')) {
+        Some("must not have leading 0s in IP or prefix length")
+    } else if masked(ip, length) != ip {
+        Some("must not have bits set beyond the prefix length")
+    } else {
+        None
+    }
+}
+
+/// A prefix that need not be in its canonical form.
+pub fn new_cidr(at: &Cursor<'_>, errors: &mut Errors) {
+    if let Some(wrong) = cidr_text(at.str()) {
+        errors.invalid(at, wrong);
     }
 }
 
 /// A prefix in its one canonical form.
 pub fn strict_cidr(at: &Cursor<'_>, errors: &mut Errors) {
-    let text = at.str();
-    let Some((ip, length)) = parse_cidr(text) else {
-        return errors.invalid(at, "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)");
-    };
-    let (address, digits) = text.split_once('/').unwrap_or_default();
-    let canonical = format!("{}/{length}", masked(ip, length));
-    if ip.is_ipv4() && address.contains(':') {
-        errors.invalid(at, "must not have an IPv4-mapped IPv6 address");
-    } else if address.parse::<IpAddr>().is_err() || (digits.len() > 1 && digits.starts_with('0')) {
-        errors.invalid(at, "must not have leading 0s in IP or prefix length");
-    } else if masked(ip, length) != ip {
-        errors.invalid(at, "must not have bits set beyond the prefix length");
-    } else if canonical != text {
-        errors.invalid(at, format!("must be in canonical form (\"{canonical}\")"));
+    let before = errors.len();
+    new_cidr(at, errors);
+    if errors.len() == before
+        && let Some((ip, length)) = parse_cidr(at.str())
+    {
+        let canonical = format!("{}/{length}", masked(ip, length));
+        if canonical != at.str() {
+            errors.invalid(at, format!("must be in canonical form (\"{canonical}\")"));
+        }
     }
 }
 
@@ -343,6 +369,13 @@ mod tests {
             let got = errors.iter().map(|e| e.detail.clone()).collect::<Vec<_>>().join(";");
             assert_eq!(got, expect, "{text}");
         };
+        strict(new_ip, "2001:DB8::1", "");
+        strict(new_ip, "1.2.3", "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)");
+        strict(new_ip, "010.0.0.1", "must not have leading 0s");
+        strict(new_ip, "::ffff:1.2.3.4", "must not be an IPv4-mapped IPv6 address");
+        strict(new_cidr, "2001:DB8::/32", "");
+        strict(new_cidr, "::ffff:1.2.3.0/120", "must not have an IPv4-mapped IPv6 address");
+        strict(new_cidr, "10.0.0.0/33", "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)");
         strict(strict_ip, "10.0.0.1", "");
         strict(strict_ip, "10.0.0.01", "must not have leading 0s");
         strict(strict_ip, "::ffff:1.2.3.4", "must not be an IPv4-mapped IPv6 address");

@@ -25,6 +25,7 @@ pub mod checks;
 pub mod coordination;
 pub mod core;
 pub mod flowcontrol;
+mod gates;
 pub mod lookup;
 pub mod meta;
 pub mod names;

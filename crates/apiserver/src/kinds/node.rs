@@ -45,7 +45,7 @@ fn validate(_: &Ctx<'_>, class: &Cursor<'_>, old: Option<&Cursor<'_>>, errors: &
 
 fn tolerations(list: &Cursor<'_>, errors: &mut Errors) {
     let mut found = Errors::new();
-    scheduling::tolerations(list, &mut found);
+    scheduling::tolerations(list, false, &mut found);
     // Upstream names the list twice.
     meta::moved(found, &list.path(), &format!("{list}.tolerations"), errors);
     let mut seen: HashSet<[&str; 4]> = HashSet::new();

@@ -8,7 +8,7 @@ use pintle_schema::cursor::{Cursor, Errors};
 use serde_json::Value;
 
 use super::names::{self, NameRule};
-use super::{Column, meta, table, value};
+use super::{Column, gates, meta, table, value};
 
 /// Who asks, when, and for what.
 pub struct Ctx<'a> {
@@ -152,6 +152,7 @@ impl Strategy {
         } else {
             value::set(object, &["metadata", "generation"], 1);
         }
+        gates::drop_disabled(ctx, object, None);
         (self.on_create)(ctx, object);
     }
 
@@ -161,6 +162,7 @@ impl Strategy {
             value::copy(new, old, &["status"]);
         }
         value::copy(new, old, &["metadata", "generation"]);
+        gates::drop_disabled(ctx, new, Some(old));
         (self.on_update)(ctx, new, old);
         if self.generation.iter().any(|path| !value::same(value::at(new, path), value::at(old, path))) {
             let generation = value::int_at(old, &["metadata", "generation"]) + 1;
@@ -207,6 +209,7 @@ impl Sub {
     pub fn prepare_update(&self, ctx: &Ctx<'_>, new: &mut Value, old: &Value) {
         value::copy(new, old, &["metadata", "generation"]);
         (self.prepare)(ctx, new, old);
+        gates::drop_disabled(ctx, new, Some(old));
     }
 
     /// Checks metadata and the change.

@@ -81,10 +81,7 @@ pub fn ip(at: &Cursor<'_>, out: &mut Vec<String>) {
         IpAddr::V4(_) => address,
     };
     if strict.is_none() || mapped {
-        out.push(format!(
-            "{at}: non-standard IP address \"{}\" will be considered invalid in a future Kubernetes release: use \"{plain}\"",
-            at.str()
-        ));
+        out.push(format!("{at}: non-standard IP address \"{}\" is invalid: use \"{plain}\"", at.str()));
     } else if address.is_ipv6() && plain.to_string() != at.str() {
         out.push(format!("{at}: IPv6 address \"{}\" should be in RFC 5952 canonical format (\"{plain}\")", at.str()));
     }
@@ -105,9 +102,7 @@ pub fn cidr(at: &Cursor<'_>, out: &mut Vec<String>) {
         ));
     }
     if mapped || address.parse::<IpAddr>().is_err() || (digits.len() > 1 && digits.starts_with('0')) {
-        out.push(format!(
-            "{at}: non-standard CIDR value \"{text}\" will be considered invalid in a future Kubernetes release: use \"{prefix}\""
-        ));
+        out.push(format!("{at}: non-standard CIDR value \"{text}\" is invalid: use \"{prefix}\""));
     }
     if out.len() == before && ip.is_ipv6() && prefix != text {
         out.push(format!("{at}: IPv6 CIDR value \"{text}\" should be in RFC 5952 canonical format (\"{prefix}\")"));
@@ -128,10 +123,7 @@ mod tests {
                 "10.1.0.0/8",
                 "r: CIDR value \"10.1.0.0/8\" is ambiguous in this context (should be \"10.0.0.0/8\" or \"10.1.0.0/32\"?)",
             ),
-            (
-                "010.0.0.0/8",
-                "r: non-standard CIDR value \"010.0.0.0/8\" will be considered invalid in a future Kubernetes release: use \"10.0.0.0/8\"",
-            ),
+            ("010.0.0.0/8", "r: non-standard CIDR value \"010.0.0.0/8\" is invalid: use \"10.0.0.0/8\""),
             (
                 "2001:DB8::/64",
                 "r: IPv6 CIDR value \"2001:DB8::/64\" should be in RFC 5952 canonical format (\"2001:db8::/64\")",

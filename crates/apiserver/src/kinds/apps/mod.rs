@@ -106,12 +106,6 @@ pub static STATEFUL_SET: Strategy = Strategy {
     // It becomes part of host names.
     name: names::label,
     warnings: stateful_set_warnings,
-    on_create: |_, set| drop(value::remove(set, &MAX_UNAVAILABLE)),
-    on_update: |_, new, old| {
-        if value::at(old, &MAX_UNAVAILABLE).is_none() {
-            value::remove(new, &MAX_UNAVAILABLE);
-        }
-    },
     validate: validate::stateful_set,
     validate_change: validate::stateful_set_change,
     subresources: &[("status", Sub { validate: validate::stateful_set_status, ..Sub::STATUS })],
@@ -151,9 +145,6 @@ pub static DAEMON_SET: Strategy = Strategy {
     row: daemon_row,
     ..Strategy::DEFAULT
 };
-
-/// Upstream drops it unless a feature is on that is off by default.
-const MAX_UNAVAILABLE: [&str; 4] = ["spec", "updateStrategy", "rollingUpdate", "maxUnavailable"];
 
 /// How often the template of a daemon set has changed: a field once, kept in an annotation.
 const TEMPLATE_GENERATION: [&str; 3] = ["metadata", "annotations", "deprecated.daemonset.template.generation"];
@@ -294,24 +285,6 @@ mod tests {
             check("spec/minReadySeconds", json!(1), "1");
             check("metadata/annotations", json!({}), "1");
             check("spec/template/spec/containers/0/image", json!("k"), "2");
-        });
-    }
-
-    #[test]
-    fn stateful_sets_know_no_max_unavailable() {
-        let strategy = json!({"type": "RollingUpdate", "rollingUpdate": {"partition": 0, "maxUnavailable": 2}});
-        let asked = testing::changed(&workload("StatefulSet"), "spec/updateStrategy", strategy);
-        let kept = |o: &Value| o["spec"]["updateStrategy"]["rollingUpdate"].get("maxUnavailable").is_some();
-        with_ctx("apps/v1", "StatefulSet", |ctx| {
-            let mut made = asked.clone();
-            super::STATEFUL_SET.prepare_create(ctx, &mut made);
-            assert!(!kept(&made));
-            let mut new = asked.clone();
-            super::STATEFUL_SET.prepare_update(ctx, &mut new, &made);
-            assert!(!kept(&new));
-            let mut new = asked.clone();
-            super::STATEFUL_SET.prepare_update(ctx, &mut new, &asked);
-            assert!(kept(&new), "what is stored may stay");
         });
     }
 

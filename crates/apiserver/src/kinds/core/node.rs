@@ -24,6 +24,7 @@ pub static NODE: Strategy = Strategy {
             prepare: keep_all_but_status,
             validate: |ctx, new, old, errors| {
                 capacities(new, errors);
+                declared_features(new, errors);
                 validate_change(ctx, new, old, errors);
             },
             reset_fields: &[&["spec"]],
@@ -49,12 +50,13 @@ fn validate(_: &Ctx<'_>, node: &Cursor<'_>, old: Option<&Cursor<'_>>, errors: &m
     let spec = node.get("spec");
     taints(&spec.get("taints"), errors);
     capacities(node, errors);
+    declared_features(node, errors);
     if old.is_some() {
         return;
     }
     let cidrs = spec.get("podCIDRs");
     for cidr in cidrs.items() {
-        checks::legacy_cidr(&cidr, errors);
+        checks::new_cidr(&cidr, errors);
     }
     let v6 = |c: &Cursor<'_>| checks::parse_cidr(c.str()).is_some_and(|(ip, _)| ip.is_ipv6());
     if cidrs.len() > 2 || (cidrs.len() == 2 && v6(&cidrs.index(0)) == v6(&cidrs.index(1))) {
@@ -92,6 +94,33 @@ fn capacities(node: &Cursor<'_>, errors: &mut Errors) {
             let mut found = Errors::new();
             resources::amount(name, &amount, &mut found);
             meta::moved(found, &amount.path(), &format!("{list}.{name}"), errors);
+        }
+    }
+}
+
+/// Names of features, in order.
+fn declared_features(node: &Cursor<'_>, errors: &mut Errors) {
+    let list = node.get("status").get("declaredFeatures");
+    let mut before: Option<&str> = None;
+    for feature in list.items() {
+        let name = feature.str();
+        match before {
+            Some(b) if b == name => errors.duplicate(&feature, name),
+            Some(b) if b > name => errors.invalid(&feature, "list must be sorted alphabetically"),
+            _ => {}
+        }
+        before = Some(name);
+        if name.len() > 253 {
+            let message = format!("invalid feature name {name:?}: must be no more than 253 characters");
+            errors.invalid(&feature, message);
+            continue;
+        }
+        let word = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric());
+        if !name.starts_with(|c: char| c.is_ascii_uppercase()) || !name.split('/').all(word) {
+            let message = format!(
+                "invalid feature name {name:?}: must start with an UpperCamelCase segment, with subsequent segments separated by '/' (e.g., MyFeature or MyFeature/mySubFeature), and contain only alphanumeric characters and slashes"
+            );
+            errors.invalid(&feature, message);
         }
     }
 }
@@ -197,6 +226,27 @@ mod tests {
             ]
         );
         assert_eq!(testing::row(&testing::changed(&node, "status", json!({})), 60)[1], "Unknown,SchedulingDisabled");
+    }
+
+    #[test]
+    fn features() {
+        use crate::kinds::testing::{changed, create_errors, status_errors};
+        let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n", "resourceVersion": "1"}});
+        let check = |list: serde_json::Value, expect: &str| {
+            let told = changed(&node, "status/declaredFeatures", list);
+            assert_eq!(create_errors(&told), expect);
+            assert_eq!(status_errors(&told, &node), expect);
+        };
+        check(json!(["A", "B/c1"]), "");
+        check(
+            json!(["B", "A"]),
+            "status.declaredFeatures[1]: Invalid value: \"A\": list must be sorted alphabetically",
+        );
+        check(json!(["A", "A"]), "status.declaredFeatures[1]: Duplicate value: \"A\"");
+        check(
+            json!(["a b"]),
+            "status.declaredFeatures[0]: Invalid value: \"a b\": invalid feature name \"a b\": must start with an UpperCamelCase segment, with subsequent segments separated by '/' (e.g., MyFeature or MyFeature/mySubFeature), and contain only alphanumeric characters and slashes",
+        );
     }
 
     #[test]

@@ -63,7 +63,11 @@ pub static PERSISTENT_VOLUME_CLAIM: Strategy = Strategy {
         warn::whole_bytes(&claim.get("spec").get("resources"), &["storage"], &mut out);
         out
     },
-    on_create: |_, o| value::set(o, &["status"], json!({"phase": "Pending"})),
+    on_create: |_, o| {
+        value::set(o, &["status"], json!({"phase": "Pending"}));
+        data_sources(o, None);
+    },
+    on_update: |_, new, old| data_sources(new, Some(old)),
     full_meta_on_update: true,
     validate: |_, claim, _, errors| claim_spec(&claim.get("spec"), errors),
     validate_change: claim_change,
@@ -410,6 +414,35 @@ fn claim_change<'a>(_: &Ctx<'_>, new: &Cursor<'a>, old: &Cursor<'a>, errors: &mu
     }
 }
 
+/// The two fields that name where a claim's data comes from say the same, whichever the user wrote.
+fn data_sources(claim: &mut Value, old: Option<&Value>) {
+    const SOURCE: [&str; 2] = ["spec", "dataSource"];
+    const REFERENCE: [&str; 2] = ["spec", "dataSourceRef"];
+    let had = |path: &[&str]| old.is_some_and(|o| value::at(o, path).is_some());
+    // Those of other namespaces are a feature that is off.
+    let elsewhere = |c: &Value| !value::str_at(c, &["spec", "dataSourceRef", "namespace"]).is_empty();
+    if elsewhere(claim) && !had(&REFERENCE) {
+        value::remove(claim, &REFERENCE);
+    }
+    let (source, reference) = (value::at(claim, &SOURCE).cloned(), value::at(claim, &REFERENCE).cloned());
+    if let (Some(source), None) = (&source, &reference)
+        && !had(&SOURCE)
+        && !had(&REFERENCE)
+    {
+        // As old servers did, other sources are ignored in the old field.
+        let (group, kind) = (value::str_at(source, &["apiGroup"]), value::str_at(source, &["kind"]));
+        if !matches!((group, kind), ("", "PersistentVolumeClaim") | ("snapshot.storage.k8s.io", "VolumeSnapshot")) {
+            value::remove(claim, &SOURCE);
+            return;
+        }
+    }
+    match (source, reference) {
+        (Some(source), None) => value::set(claim, &REFERENCE, source),
+        (None, Some(reference)) if !elsewhere(claim) => value::set(claim, &SOURCE, reference),
+        _ => {}
+    }
+}
+
 fn data_source(source: &Cursor<'_>, errors: &mut Errors) {
     if source.is_absent() {
         return;
@@ -539,6 +572,33 @@ mod tests {
         assert_eq!(testing::row(&claim, 5), ["v", "Bound", "v", "1Gi", "RWO", "", "<unset>", "5s", "<unset>"]);
         let pending = testing::changed(&claim, "spec/volumeName", json!(null));
         assert_eq!(testing::row(&pending, 5)[2..5], ["", "", ""]);
+    }
+
+    #[test]
+    fn sources_of_data() {
+        let claim =
+            |spec: serde_json::Value| json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "spec": spec});
+        let check = |spec: serde_json::Value, old: Option<serde_json::Value>, expect: serde_json::Value| {
+            let mut made = claim(spec.clone());
+            testing::with_ctx("v1", "PersistentVolumeClaim", |ctx| match &old {
+                None => super::PERSISTENT_VOLUME_CLAIM.prepare_create(ctx, &mut made),
+                Some(old) => super::PERSISTENT_VOLUME_CLAIM.prepare_update(ctx, &mut made, &claim(old.clone())),
+            });
+            assert_eq!(made["spec"], expect, "{spec} {old:?}");
+        };
+        let from = json!({"kind": "PersistentVolumeClaim", "name": "a"});
+        let both = json!({"dataSource": from, "dataSourceRef": from});
+        check(json!({"dataSource": from}), None, both.clone());
+        check(json!({"dataSourceRef": from}), None, both.clone());
+        check(json!({"dataSource": from}), Some(both.clone()), both);
+        // Old clients could name nonsense in the old field.
+        let odd = json!({"apiGroup": "example.com", "kind": "Odd", "name": "a"});
+        check(json!({"dataSource": odd}), None, json!({}));
+        check(json!({"dataSourceRef": odd}), None, json!({"dataSource": odd, "dataSourceRef": odd}));
+        // Another namespace is for a feature that is off.
+        let far = json!({"kind": "PersistentVolumeClaim", "name": "a", "namespace": "b"});
+        check(json!({"dataSourceRef": far}), None, json!({}));
+        check(json!({"dataSourceRef": far}), Some(json!({"dataSourceRef": far})), json!({"dataSourceRef": far}));
     }
 
     #[test]

@@ -286,11 +286,10 @@ fn ip_block(block: &Cursor<'_>, stored: &Stored<'_>, errors: &mut Errors) {
         return errors.required(&cidr, "");
     }
     let mut parse = |at: &Cursor<'_>| {
-        let parsed = checks::parse_cidr(at.str());
-        if parsed.is_none() && !stored.cidrs.contains(&at.str()) {
-            checks::legacy_cidr(at, errors);
+        if !stored.cidrs.contains(&at.str()) {
+            checks::new_cidr(at, errors);
         }
-        parsed
+        checks::parse_cidr(at.str())
     };
     let Some((base, length)) = parse(&cidr) else { return };
     let inside =

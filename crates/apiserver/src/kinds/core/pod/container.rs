@@ -1,6 +1,6 @@
 //! Validation of containers, their probes and their lifecycle.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use pintle_schema::cursor::{Cursor, ErrorKind, Errors};
 use serde_json::Value;
@@ -9,7 +9,7 @@ use super::spec::Rules;
 use super::{env, resources, security};
 use crate::kinds::{checks, meta};
 
-type Volumes<'a> = [(&'a str, &'a Value)];
+type Volumes<'a> = HashMap<&'a str, &'a Value>;
 
 const SIGNALS: &[&str] = &[
     "SIGABRT",
@@ -125,16 +125,10 @@ pub(super) fn init_containers(spec: &Cursor<'_>, volumes: &Volumes<'_>, rules: &
     for container in list.items() {
         common(&container, volumes, rules, errors);
         let policy = container.get("restartPolicy");
-        let rules_given = container.get("restartPolicyRules");
-        if policy.str() == "Always" {
-            if !rules_given.is_empty() {
-                errors.forbidden(
-                    &rules_given,
-                    "restartPolicyRules are not allowed for init containers with restart policy Always",
-                );
-            }
-        } else if policy.is_present() {
+        if policy.is_present() {
             restart_policy(&container, errors);
+        } else if !container.get("restartPolicyRules").is_empty() {
+            errors.required(&policy, RULES_NEED_A_POLICY);
         }
         let name = container.get("name");
         if names.contains(&name.str()) {
@@ -142,7 +136,7 @@ pub(super) fn init_containers(spec: &Cursor<'_>, volumes: &Volumes<'_>, rules: &
         } else if !name.is_empty() {
             names.insert(name.str());
         }
-        host_ports_of(&list, &container, 0, &mut Vec::new(), errors);
+        host_ports_of(&list, &container, 0, &mut HashSet::new(), errors);
         if policy.str() == "Always" {
             runtime(&container, rules, errors);
         } else {
@@ -152,6 +146,12 @@ pub(super) fn init_containers(spec: &Cursor<'_>, volumes: &Volumes<'_>, rules: &
                         container.get(field),
                         "may not be set for init containers without restartPolicy=Always",
                     );
+                }
+            }
+            for policy in container.get("resizePolicy").items().filter(|_| !rules.kept.init_restarts) {
+                let restart = policy.get("restartPolicy");
+                if restart.str() == "RestartContainer" {
+                    errors.invalid(&restart, "must not be set to 'RestartContainer' for non-sidecar initContainers");
                 }
             }
         }
@@ -240,27 +240,29 @@ fn resize_policy(list: &Cursor<'_>, rules: &Rules<'_>, errors: &mut Errors) {
             other => errors.not_supported(list, other, &["NotRequired", "RestartContainer"]),
         }
         if rules.restart_policy == "Never" && restart != "NotRequired" {
-            errors.invalid_value(list, restart, "must be 'NotRequired' when `restartPolicy` is 'Never'");
+            errors.invalid_value(list, restart, "must be 'NotRequired' when pod `restartPolicy` is 'Never'");
         }
     }
 }
+
+const RULES_NEED_A_POLICY: &str = "must specify restartPolicy when restart rules are used";
 
 fn restart_policy(container: &Cursor<'_>, errors: &mut Errors) {
     let (policy, rules) = (container.get("restartPolicy"), container.get("restartPolicyRules"));
     if policy.is_absent() {
         if !rules.is_empty() {
-            errors.required(&policy, "must specify restartPolicy when restart rules are used");
+            errors.required(&policy, RULES_NEED_A_POLICY);
         }
     } else {
         checks::one_of(&policy, &["Always", "Never", "OnFailure"], false, errors);
     }
     if rules.len() > 20 {
-        errors.too_long(&rules, 20);
+        errors.too_many(&rules, rules.len(), 20);
     }
     for rule in rules.items() {
         let (action, codes) = (rule.get("action"), rule.get("exitCodes"));
-        if action.str() != "Restart" {
-            errors.not_supported(&action, action.str(), &["Restart"]);
+        if !matches!(action.str(), "Restart" | "RestartAllContainers") {
+            errors.not_supported(&action, action.str(), &["Restart", "RestartAllContainers"]);
         }
         if codes.is_absent() {
             errors.required(&codes, "must be specified");
@@ -270,8 +272,9 @@ fn restart_policy(container: &Cursor<'_>, errors: &mut Errors) {
         if !matches!(operator.str(), "In" | "NotIn") {
             errors.not_supported(&operator, operator.str(), &["In", "NotIn"]);
         }
-        if codes.get("values").len() > 255 {
-            errors.too_long(codes.get("values"), 255);
+        let values = codes.get("values");
+        if values.len() > 255 {
+            errors.too_many(&values, values.len(), 255);
         }
     }
 }
@@ -375,7 +378,7 @@ fn http_get(action: &Cursor<'_>, errors: &mut Errors) {
 
 /// No two containers may have one host port.
 fn host_ports(list: &Cursor<'_>, at: &Cursor<'_>, errors: &mut Errors) {
-    let mut taken = Vec::new();
+    let mut taken = HashSet::new();
     for (i, container) in list.items().enumerate() {
         host_ports_of(at, &container, i, &mut taken, errors);
     }
@@ -386,7 +389,7 @@ fn host_ports_of(
     list: &Cursor<'_>,
     container: &Cursor<'_>,
     index: usize,
-    taken: &mut Vec<String>,
+    taken: &mut HashSet<String>,
     errors: &mut Errors,
 ) {
     for (i, port) in container.get("ports").items().enumerate() {
@@ -398,7 +401,7 @@ fn host_ports_of(
         if taken.contains(&key) {
             errors.add(ErrorKind::Duplicate, format!("{list}[{index}].ports[{i}].hostPort"), key, "");
         } else {
-            taken.push(key);
+            taken.insert(key);
         }
     }
 }

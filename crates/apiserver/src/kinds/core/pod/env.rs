@@ -1,6 +1,6 @@
 //! Validation of what a container is given: ports, environment, mounts, devices.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use pintle_api::names::{dns1123_subdomain, qualified_name};
 use pintle_api::quantity::Quantity;
@@ -244,15 +244,16 @@ pub(super) fn env_from(list: &Cursor<'_>, errors: &mut Errors) {
     }
 }
 
-pub(super) fn mounts(container: &Cursor<'_>, volumes: &[(&str, &Value)], errors: &mut Errors) {
+pub(super) fn mounts(container: &Cursor<'_>, volumes: &HashMap<&str, &Value>, errors: &mut Errors) {
     let (list, devices) = (container.get("volumeMounts"), container.get("volumeDevices"));
+    let (device_names, device_paths) = (each(&devices, "name"), each(&devices, "devicePath"));
     let mut seen: HashSet<&str> = HashSet::new();
     for mount in list.items() {
         let (name, path) = (mount.get("name"), mount.get("mountPath"));
         if name.is_empty() {
             errors.required(&name, "");
         }
-        if !volumes.iter().any(|(n, _)| *n == name.str()) {
+        if !volumes.contains_key(name.str()) {
             errors.not_found(&name, name.str());
         }
         if path.is_empty() {
@@ -262,10 +263,10 @@ pub(super) fn mounts(container: &Cursor<'_>, volumes: &[(&str, &Value)], errors:
             errors.invalid(&path, "must be unique");
         }
         seen.insert(path.str());
-        if devices.items().any(|d| d.get("name").str() == name.str()) {
+        if device_names.contains(name.str()) {
             errors.invalid(&name, "must not already exist in volumeDevices");
         }
-        if devices.items().any(|d| d.get("devicePath").str() == path.str()) {
+        if device_paths.contains(path.str()) {
             errors.invalid(&path, "must not already exist as a path in volumeDevices");
         }
         // Upstream reports these at the list.
@@ -328,11 +329,17 @@ fn propagation(
     }
 }
 
-fn block_devices(mounts: &Cursor<'_>, devices: &Cursor<'_>, volumes: &[(&str, &Value)], errors: &mut Errors) {
+/// A string field of every item.
+fn each<'a>(list: &Cursor<'a>, field: &'static str) -> HashSet<&'a str> {
+    list.items().map(|item| item.get(field).str()).collect()
+}
+
+fn block_devices(mounts: &Cursor<'_>, devices: &Cursor<'_>, volumes: &HashMap<&str, &Value>, errors: &mut Errors) {
+    let (mounted, mount_paths) = (each(mounts, "name"), each(mounts, "mountPath"));
     let (mut names, mut paths): (HashSet<&str>, HashSet<&str>) = Default::default();
     for device in devices.items() {
         let (name, path) = (device.get("name"), device.get("devicePath"));
-        let volume = volumes.iter().find(|(n, _)| *n == name.str()).map(|(_, v)| *v);
+        let volume = volumes.get(name.str()).copied();
         if name.is_empty() {
             errors.required(&name, "");
         }
@@ -356,10 +363,10 @@ fn block_devices(mounts: &Cursor<'_>, devices: &Cursor<'_>, volumes: &[(&str, &V
         } else {
             paths.insert(path.str());
         }
-        if mounts.items().any(|m| m.get("name").str() == name.str()) {
+        if mounted.contains(name.str()) {
             errors.invalid(&name, "must not already exist in volumeMounts");
         }
-        if mounts.items().any(|m| m.get("mountPath").str() == path.str()) {
+        if mount_paths.contains(path.str()) {
             errors.invalid(&path, "must not already exist as a path in volumeMounts");
         }
         if !name.is_empty() {

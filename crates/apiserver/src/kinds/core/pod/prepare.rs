@@ -176,7 +176,7 @@ pub(super) fn ephemeral(ctx: &Ctx<'_>, new: &mut Value, old: &Value) {
     raise_generation(new, old);
 }
 
-/// `resize` writes the containers' resources and resize policies.
+/// `resize` writes the resources of the containers and of the pod, and resize policies.
 pub(super) fn resize(ctx: &Ctx<'_>, new: &mut Value, old: &Value) {
     keep_all_but_spec(ctx, new, old);
     value::copy(new, old, &["metadata", "labels"]);
@@ -189,6 +189,10 @@ pub(super) fn resize(ctx: &Ctx<'_>, new: &mut Value, old: &Value) {
     if lists.iter().all(|list| names(new, list) == names(old, list)) {
         let wanted = new.get_mut("spec").map(Value::take).unwrap_or_default();
         value::copy(new, old, &["spec"]);
+        match value::at(&wanted, &["resources"]) {
+            Some(resources) => value::set(new, &["spec", "resources"], resources.clone()),
+            None => drop(value::remove(new, &["spec", "resources"])),
+        }
         for list in lists {
             let kept = new.get_mut("spec").and_then(|s| s.get_mut(list)).and_then(Value::as_array_mut);
             for (kept, wanted) in kept.into_iter().flatten().zip(value::items_at(&wanted, &[list])) {

@@ -137,8 +137,8 @@ fn match_keys(term: &Cursor<'_>, errors: &mut Errors) {
     }
 }
 
-/// Tolerations of taints.
-pub fn tolerations(list: &Cursor<'_>, errors: &mut Errors) {
+/// Tolerations of taints; with `comparisons`, also those that compare numbers, a feature that is off.
+pub fn tolerations(list: &Cursor<'_>, comparisons: bool, errors: &mut Errors) {
     for toleration in list.items() {
         let at = |field: &'static str| toleration.get(field);
         let (key, operator, value, effect) = (at("key"), at("operator"), at("value"), at("effect"));
@@ -168,6 +168,15 @@ pub fn tolerations(list: &Cursor<'_>, errors: &mut Errors) {
                 errors.invalid_value(&operator, value.str(), "value must be empty when `operator` is 'Exists'");
             }
             "Exists" => {}
+            "Lt" | "Gt" if comparisons => {
+                let decimal = value.str().strip_prefix('-').unwrap_or(value.str());
+                let plain =
+                    decimal == "0" || (!decimal.starts_with('0') && decimal.bytes().all(|b| b.is_ascii_digit()));
+                if !plain || value.str().parse::<i64>().is_err() {
+                    errors.invalid(&value, "must be a valid decimal integer in canonical form");
+                }
+            }
+            other @ ("Lt" | "Gt") => errors.not_supported(&operator, other, &["Equal", "Exists", "Lt", "Gt"]),
             other => errors.not_supported(&operator, other, &["Equal", "Exists"]),
         }
         if !effect.is_empty() {

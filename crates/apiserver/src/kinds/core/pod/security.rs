@@ -18,7 +18,7 @@ fn ids(context: &Cursor<'_>, fields: &[&'static str], errors: &mut Errors) {
 }
 
 /// The security context of a pod.
-pub(super) fn of_pod(spec: &Cursor<'_>, errors: &mut Errors) {
+pub(super) fn of_pod(spec: &Cursor<'_>, rules: &Rules<'_>, errors: &mut Errors) {
     let context = spec.get("securityContext");
     ids(&context, &["fsGroup", "runAsUser", "runAsGroup"], errors);
     for group in context.get("supplementalGroups").items() {
@@ -38,7 +38,9 @@ pub(super) fn of_pod(spec: &Cursor<'_>, errors: &mut Errors) {
     windows_options(&context.get("windowsOptions"), errors);
     app_armor(&context.get("appArmorProfile"), errors);
     checks::one_of(&context.get("supplementalGroupsPolicy"), &["Merge", "Strict"], false, errors);
-    checks::one_of(&context.get("seLinuxChangePolicy"), &["MountOption", "Recursive"], false, errors);
+    // Mounting with the label is a feature that is off.
+    let policies: &[&str] = if rules.kept.se_linux_policy { &["MountOption", "Recursive"] } else { &["Recursive"] };
+    checks::one_of(&context.get("seLinuxChangePolicy"), policies, false, errors);
 }
 
 fn sysctls(spec: &Cursor<'_>, list: &Cursor<'_>, errors: &mut Errors) {

@@ -1,9 +1,10 @@
 //! Validation of a pod's spec, alone or in a template.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use pintle_api::names::{dns1123_subdomain, qualified_name};
 use pintle_schema::cursor::{Cursor, Errors};
+use serde_json::Value;
 
 use super::{container, resources, scheduling, security, volumes};
 use crate::kinds::{checks, meta};
@@ -23,6 +24,38 @@ pub(super) struct Rules<'a> {
     pub grace: Option<i64>,
     /// The names of its resource claims.
     pub claims: Vec<&'a str>,
+    /// What the stored object has already and may keep.
+    pub kept: Kept,
+}
+
+/// Habits of a stored spec that newer ones may not take up.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Kept {
+    /// Init containers that end have the resize policy `RestartContainer`.
+    pub init_restarts: bool,
+    /// It has a `seLinuxChangePolicy`.
+    pub se_linux_policy: bool,
+    /// Block devices in a pod with users of its own.
+    pub user_namespace_devices: bool,
+    /// Tolerations compare numbers.
+    pub comparisons: bool,
+}
+
+impl Kept {
+    fn of(spec: &Cursor<'_>) -> Kept {
+        let restarts =
+            |c: &Cursor<'_>| c.get("resizePolicy").items().any(|p| p.get("restartPolicy").str() == "RestartContainer");
+        let own_users = spec.get("hostUsers").opt_bool() == Some(false);
+        Kept {
+            init_restarts: spec
+                .get("initContainers")
+                .items()
+                .any(|c| c.get("restartPolicy").str() != "Always" && restarts(&c)),
+            se_linux_policy: spec.get("securityContext").get("seLinuxChangePolicy").is_present(),
+            user_namespace_devices: own_users && containers(spec).any(|c| !c.get("volumeDevices").is_empty()),
+            comparisons: spec.get("tolerations").items().any(|t| matches!(t.get("operator").str(), "Lt" | "Gt")),
+        }
+    }
 }
 
 /// All containers of a spec: init, regular, ephemeral.
@@ -45,6 +78,7 @@ fn has_odd_selectors(spec: &Cursor<'_>) -> bool {
         os: "",
         grace: None,
         claims: vec![],
+        kept: Kept::default(),
     };
     let mut errors = Errors::new();
     scheduling::affinity(&spec.get("affinity"), &rules, &mut errors);
@@ -93,6 +127,7 @@ pub(super) fn pod_spec(pod: &Cursor<'_>, old: Option<&Cursor<'_>>, is_pod: bool,
         os: at("os").get("name").str(),
         grace: grace.opt_int(),
         claims: claims.items().map(|c| c.get("name").str()).filter(|n| !n.is_empty()).collect(),
+        kept: old.map(|o| Kept::of(&o.get("spec"))).unwrap_or_default(),
     };
     let mounted = volumes::volumes(&at("volumes"), &rules, errors);
     resource_claims(pod, &claims, is_pod, errors);
@@ -105,7 +140,7 @@ pub(super) fn pod_spec(pod: &Cursor<'_>, old: Option<&Cursor<'_>>, is_pod: bool,
     let policies = ["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"];
     checks::one_of(&at("dnsPolicy"), &policies, true, errors);
     meta::labels(&at("nodeSelector"), errors);
-    security::of_pod(&spec, errors);
+    security::of_pod(&spec, &rules, errors);
     scheduling::affinity(&at("affinity"), &rules, errors);
     dns_config(&spec, errors);
     for gate in at("readinessGates").items() {
@@ -120,12 +155,9 @@ pub(super) fn pod_spec(pod: &Cursor<'_>, old: Option<&Cursor<'_>>, is_pod: bool,
     host_users(&spec, &rules, errors);
     host_name(&spec, errors);
     names(&spec, errors);
-    scheduling::tolerations(&at("tolerations"), errors);
+    scheduling::tolerations(&at("tolerations"), rules.kept.comparisons, errors);
     for alias in at("hostAliases").items() {
-        let ip = alias.get("ip");
-        if checks::parse_ip(ip.str()).is_none() {
-            errors.invalid(&ip, "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)");
-        }
+        checks::new_ip(&alias.get("ip"), errors);
         for name in alias.get("hostnames").items() {
             checks::subdomain(&name, errors);
         }
@@ -152,6 +184,15 @@ pub(super) fn pod_spec(pod: &Cursor<'_>, old: Option<&Cursor<'_>>, is_pod: bool,
             "" => errors.required(os.get("name"), ""),
             "linux" | "windows" => security::of_os(&spec, errors),
             other => errors.not_supported(&os, other, &["linux", "windows"]),
+        }
+    }
+    let group = at("schedulingGroup");
+    if group.is_present() {
+        let name = group.get("podGroupName");
+        if name.is_present() {
+            checks::subdomain(&name, errors);
+        } else {
+            errors.invalid_value(&name, Value::Null, "must specify one of: `podGroupName`");
         }
     }
     file_keys(&spec, errors);
@@ -217,8 +258,8 @@ fn dns_config(spec: &Cursor<'_>, errors: &mut Errors) {
     if servers.len() > 3 {
         errors.invalid(&servers, "must not have more than 3 nameservers");
     }
-    for server in servers.items().filter(|s| checks::parse_ip(s.str()).is_none()) {
-        errors.invalid(&server, "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)");
+    for server in servers.items() {
+        checks::new_ip(&server, errors);
     }
     if searches.len() > 32 {
         errors.invalid(&searches, "must not have more than 32 search paths");
@@ -261,6 +302,9 @@ fn host_users(spec: &Cursor<'_>, rules: &Rules<'_>, errors: &mut Errors) {
         if spec.get(field).bool() {
             errors.forbidden(format!("{spec}.{shown}"), "when `hostUsers` is false");
         }
+    }
+    if rules.kept.user_namespace_devices {
+        return;
     }
     for container in containers(spec).filter(|c| !c.get("volumeDevices").is_empty()) {
         errors.forbidden(container.get("volumeDevices"), "when `hostUsers` is false");
@@ -305,15 +349,15 @@ fn names(spec: &Cursor<'_>, errors: &mut Errors) {
 
 /// Environment variables from files name an emptyDir.
 fn file_keys(spec: &Cursor<'_>, errors: &mut Errors) {
+    let volumes = spec.get("volumes");
+    let volumes: HashMap<&str, Cursor<'_>> = volumes.items().map(|v| (v.get("name").str(), v)).collect();
     for container in containers(spec) {
         for variable in container.get("env").items() {
             let name = variable.get("valueFrom").get("fileKeyRef").get("volumeName");
             if variable.get("valueFrom").get("fileKeyRef").is_absent() {
                 continue;
             }
-            let volumes = spec.get("volumes");
-            let volume = volumes.items().find(|v| v.get("name").str() == name.str());
-            match volume {
+            match volumes.get(name.str()) {
                 None => errors.not_found(&name, name.str()),
                 Some(v) if v.get("emptyDir").is_absent() => {
                     errors.invalid(&name, "referenced volume must be of type emptyDir");

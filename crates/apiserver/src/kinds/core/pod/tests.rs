@@ -320,3 +320,134 @@ fn what_the_server_writes() {
         json!([{"key": "app", "operator": "In", "values": ["x"]}])
     );
 }
+
+/// What 1.36 says of restart rules, resize policies, groups, tolerations and addresses.
+#[test]
+fn newer_features() {
+    let rules = |action: &str| json!([{"action": action, "exitCodes": {"operator": "In", "values": [42]}}]);
+    let with = |fields: Value| {
+        let mut container = pod()["spec"]["containers"][0].clone();
+        container.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+        json!([container])
+    };
+    let regular = |fields: Value, expect: &str| creates("spec/containers", with(fields), expect);
+    let init = |mut fields: Value, expect: &str| {
+        fields["name"] = "init".into();
+        creates("spec/initContainers", with(fields), expect);
+    };
+    for action in ["Restart", "RestartAllContainers"] {
+        regular(json!({"restartPolicy": "Never", "restartPolicyRules": rules(action)}), "");
+        init(json!({"restartPolicy": "Always", "restartPolicyRules": rules(action)}), "");
+        init(json!({"restartPolicy": "Never", "restartPolicyRules": rules(action)}), "");
+    }
+    regular(
+        json!({"restartPolicy": "Never", "restartPolicyRules": rules("Stop")}),
+        "spec.containers[0].restartPolicyRules[0].action: Unsupported value: \"Stop\": supported values: \"Restart\", \"RestartAllContainers\"",
+    );
+    let need = "must specify restartPolicy when restart rules are used";
+    init(
+        json!({"restartPolicyRules": rules("Restart")}),
+        &format!("spec.initContainers[0].restartPolicy: Required value: {need}"),
+    );
+    let many = vec![rules("Restart")[0].clone(); 21];
+    regular(
+        json!({"restartPolicy": "Never", "restartPolicyRules": many}),
+        "spec.containers[0].restartPolicyRules: Too many: 21: must have at most 20 items",
+    );
+    let resize = json!([{"resourceName": "cpu", "restartPolicy": "RestartContainer"}]);
+    regular(json!({"resizePolicy": resize}), "");
+    init(json!({"resizePolicy": resize, "restartPolicy": "Always"}), "");
+    let refused = "spec.initContainers[0].resizePolicy[0].restartPolicy: Invalid value: \"RestartContainer\": must not be set to 'RestartContainer' for non-sidecar initContainers";
+    init(json!({"resizePolicy": resize}), refused);
+    let stored = changed(&pod(), "spec/initContainers", with(json!({"name": "init", "resizePolicy": resize})));
+    assert_eq!(update_errors(&stored, &stored), "");
+    creates(
+        "spec/schedulingGroup",
+        json!({}),
+        "spec.schedulingGroup.podGroupName: Invalid value: null: must specify one of: `podGroupName`",
+    );
+    creates("spec/schedulingGroup", json!({"podGroupName": "g"}), "");
+    let toleration = json!([{"key": "k", "operator": "Gt", "value": "5"}]);
+    creates(
+        "spec/tolerations",
+        toleration.clone(),
+        "spec.tolerations[0].operator: Unsupported value: \"Gt\": supported values: \"Equal\", \"Exists\", \"Lt\", \"Gt\"",
+    );
+    let stored = changed(&pod(), "spec/tolerations", toleration);
+    assert_eq!(update_errors(&stored, &stored), "");
+    creates(
+        "spec/securityContext",
+        json!({"seLinuxChangePolicy": "MountOption"}),
+        "spec.securityContext.seLinuxChangePolicy: Unsupported value: \"MountOption\": supported values: \"Recursive\"",
+    );
+    creates(
+        "spec/hostAliases",
+        json!([{"ip": "10.0.0.01"}, {"ip": "::ffff:1.2.3.4"}, {"ip": "FD00::1"}]),
+        "spec.hostAliases[0].ip: Invalid value: \"10.0.0.01\": must not have leading 0s\nspec.hostAliases[1].ip: Invalid value: \"::ffff:1.2.3.4\": must not be an IPv4-mapped IPv6 address",
+    );
+    creates(
+        "spec/dnsConfig",
+        json!({"nameservers": ["1.2.3.04"]}),
+        "spec.dnsConfig.nameservers[0]: Invalid value: \"1.2.3.04\": must not have leading 0s",
+    );
+}
+
+/// Which containers may run again after they ended, as the status tells it.
+#[test]
+fn restarts() {
+    let check = |of_pod: &str, container: Value, code: i64, allowed: bool| {
+        let mut old = changed(&pod(), "spec/restartPolicy", json!(of_pod));
+        old["spec"]["containers"][0].as_object_mut().unwrap().extend(container.as_object().unwrap().clone());
+        old["status"] = json!({"containerStatuses": [{"name": "c", "state": {"terminated": {"exitCode": code}}}]});
+        let again = changed(&old, "status/containerStatuses/0/state", json!({"running": {}}));
+        assert_eq!(sub_errors("status", &again, &old).is_empty(), allowed, "{of_pod} {container} {code}");
+    };
+    check("Always", json!({}), 0, true);
+    check("OnFailure", json!({}), 0, false);
+    check("OnFailure", json!({}), 1, true);
+    check("Never", json!({}), 1, false);
+    check("Always", json!({"restartPolicy": "Never"}), 1, false);
+    check("Never", json!({"restartPolicy": "OnFailure"}), 1, true);
+    let rules = |action: &str| json!({"restartPolicy": "Never", "restartPolicyRules": [{"action": action, "exitCodes": {"operator": "In", "values": [42]}}]});
+    check("Always", rules("Restart"), 1, false);
+    check("Never", rules("Restart"), 42, true);
+    check("Never", rules("RestartAllContainers"), 0, true);
+}
+
+#[test]
+fn resizes() {
+    let requests = |cpu: &str| json!({"requests": {"cpu": cpu}});
+    let whole = |cpu: &str| changed(&pod(), "spec/resources", requests(cpu));
+    assert_eq!(sub_errors("resize", &whole("2"), &whole("1")), "");
+    assert_eq!(
+        sub_errors("resize", &changed(&whole("1"), "spec/resources", Value::Null), &whole("1")),
+        "spec: Invalid value: \"\": Pod QOS Class may not change as a result of resizing\nspec.resources: Forbidden: pod-level resources cannot be removed"
+    );
+    let two = changed(&whole("1"), "spec/resources/requests/memory", json!("1Gi"));
+    assert_eq!(
+        sub_errors("resize", &whole("2"), &two),
+        "spec.resources.requests: Forbidden: pod-level resource requests cannot be removed"
+    );
+    let huge = json!({"requests": {"cpu": "1", "hugepages-2Mi": "2Mi"}, "limits": {"hugepages-2Mi": "2Mi"}});
+    assert_eq!(
+        sub_errors("resize", &changed(&pod(), "spec/resources", huge), &whole("1")),
+        "spec: Forbidden: only cpu and memory resources are mutable at pod-level"
+    );
+    let small = changed(&whole("1"), "spec/containers/0/resources", requests("1"));
+    assert_eq!(
+        sub_errors("resize", &changed(&small, "spec/containers/0/resources", requests("2")), &small),
+        "spec.resources.requests[cpu]: Invalid value: \"1\": must be greater than or equal to aggregate container requests of 2"
+    );
+    // Init containers that end can be resized too.
+    let mut container = pod()["spec"]["containers"][0].clone();
+    container["name"] = "init".into();
+    container["resources"] = requests("1");
+    let init = changed(&pod(), "spec/initContainers", json!([container]));
+    assert_eq!(sub_errors("resize", &changed(&init, "spec/initContainers/0/resources", requests("2")), &init), "");
+    let policy = json!([{"resourceName": "cpu", "restartPolicy": "RestartContainer"}]);
+    let old = changed(&init, "spec/initContainers/0/resizePolicy", policy);
+    assert_eq!(
+        sub_errors("resize", &changed(&old, "spec/initContainers/0/resources", requests("2")), &old),
+        "spec.initContainers[0]: Forbidden: non-sidecar init containers with a resize policy of RestartContainer cannot be resized"
+    );
+}

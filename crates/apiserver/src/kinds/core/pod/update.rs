@@ -236,9 +236,11 @@ fn observed_generation(at: &Cursor<'_>, errors: &mut Errors) {
     }
 }
 
-/// A container that has ended may run again only where its policy says so.
+/// A container that has ended may run again only where its policy says so, or where one may restart all.
 fn transitions(new: &Cursor<'_>, old: &Cursor<'_>, spec: &Cursor<'_>, errors: &mut Errors) {
     let policy = spec.get("restartPolicy").str();
+    let all = spec::containers(spec)
+        .any(|c| c.get("restartPolicyRules").items().any(|r| r.get("action").str() == "RestartAllContainers"));
     for field in ["containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses"] {
         for (i, was) in old.get(field).items().enumerate() {
             let ended = was.get("state").get("terminated");
@@ -254,10 +256,11 @@ fn transitions(new: &Cursor<'_>, old: &Cursor<'_>, spec: &Cursor<'_>, errors: &m
             let restarts = |policy: &str| policy == "Always" || (policy == "OnFailure" && code != 0);
             let allowed = match field {
                 "ephemeralContainerStatuses" => false,
+                _ if all => true,
                 _ => {
                     let list = if field == "containerStatuses" { "containers" } else { "initContainers" };
                     let own = spec.get(list).items().find(|c| c.get("name").str() == name);
-                    restarts(policy) || own.is_some_and(|c| restarts_itself(&c, code, &restarts))
+                    own.is_some_and(|c| restarts_itself(&c, code, policy, &restarts))
                 }
             };
             if !allowed {
@@ -268,13 +271,14 @@ fn transitions(new: &Cursor<'_>, old: &Cursor<'_>, spec: &Cursor<'_>, errors: &m
     }
 }
 
-fn restarts_itself(container: &Cursor<'_>, code: i64, restarts: &dyn Fn(&str) -> bool) -> bool {
+/// Its rules come first, then its own policy, then the pod's.
+fn restarts_itself(container: &Cursor<'_>, code: i64, of_pod: &str, restarts: &dyn Fn(&str) -> bool) -> bool {
     let by_rule = container.get("restartPolicyRules").items().any(|rule| {
         let codes = rule.get("exitCodes");
         let listed = codes.get("values").items().any(|v| v.int() == code);
         listed == (codes.get("operator").str() == "In")
     });
-    by_rule || restarts(container.get("restartPolicy").str())
+    by_rule || restarts(container.get("restartPolicy").opt_str().unwrap_or(of_pod))
 }
 
 fn claim_statuses(statuses: &Cursor<'_>, claims: &Cursor<'_>, errors: &mut Errors) {
@@ -306,8 +310,8 @@ fn addresses(new: &Cursor<'_>, old: &Cursor<'_>, field: &'static str, one: &'sta
     for entry in list.items() {
         let ip = entry.get("ip").str();
         let kept = old.get(field).items().any(|o| o.get("ip").str() == ip);
-        if !kept && checks::parse_ip(ip).is_none() {
-            errors.invalid_value(&entry, ip, "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)");
+        if let Some(wrong) = checks::ip_text(ip).filter(|_| !kept) {
+            errors.invalid_value(&entry, ip, wrong);
         }
     }
     let v6 = |e: &Cursor<'_>| checks::parse_ip(e.get("ip").str()).is_some_and(|ip| ip.is_ipv6());
@@ -340,13 +344,7 @@ pub(super) fn ephemeral(_: &Ctx<'_>, new: &Cursor<'_>, old: &Cursor<'_>, errors:
 /// The `resize` sub-resource.
 pub(super) fn resize<'a>(_: &Ctx<'_>, new: &Cursor<'a>, old: &Cursor<'a>, errors: &mut Errors) {
     let (n, o) = (new.get("spec"), old.get("spec"));
-    let whole = |spec: &Cursor<'_>| {
-        let resources = spec.get("resources");
-        !resources.get("requests").is_empty() || !resources.get("limits").is_empty()
-    };
-    let refusal = if whole(&n) || whole(&o) {
-        Some("pods with pod-level resources cannot be resized")
-    } else if old.get("metadata").get("annotations").key(MIRROR).is_present() {
+    let refusal = if old.get("metadata").get("annotations").key(MIRROR).is_present() {
         Some("static pods cannot be resized")
     } else if o.get("os").get("name").str() == "windows" {
         Some("windows pods cannot be resized")
@@ -367,6 +365,7 @@ pub(super) fn resize<'a>(_: &Ctx<'_>, new: &Cursor<'a>, old: &Cursor<'a>, errors
     if running.is_some_and(|s| s.get("resources").is_absent()) {
         errors.forbidden(&n, "Pod running on node without support for resize");
     }
+    let whole = resized_pod(&n, &o, errors);
     let before = errors.len();
     for field in ["containers", "initContainers"] {
         let (list, was) = (n.get(field), o.get(field));
@@ -384,57 +383,101 @@ pub(super) fn resize<'a>(_: &Ctx<'_>, new: &Cursor<'a>, old: &Cursor<'a>, errors
         return;
     }
     resized_containers(&n, &o, errors);
-    if errors.is_empty()
-        && !same(n.value().map(without_containers).as_ref(), o.value().map(without_containers).as_ref())
-    {
+    if !same(n.get("volumes").value(), o.get("volumes").value()) {
+        let message = "volumes are immutable on resize when InPlacePodVerticalScalingMemoryBackedVolumes feature gate is disabled";
+        errors.forbidden(n.get("volumes"), message);
+    }
+    let rest = |spec: &Cursor<'_>| spec.value().map(|spec| without_resized(spec, whole));
+    if errors.is_empty() && !same(rest(&n).as_ref(), rest(&o).as_ref()) {
         errors.forbidden(&n, "only cpu and memory resources are mutable");
     }
 }
 
-fn without_containers(spec: &Value) -> Value {
+/// What a resize may not change, `whole` telling whether what the pod as a whole asks for was checked already.
+fn without_resized(spec: &Value, whole: bool) -> Value {
     let mut out = spec.clone();
     value::remove(&mut out, &["containers"]);
     value::remove(&mut out, &["initContainers"]);
+    if whole {
+        value::remove(&mut out, &["resources"]);
+    }
+    out
+}
+
+/// What the pod as a whole asks for, if it does; says whether it does.
+fn resized_pod<'a>(new: &Cursor<'a>, old: &Cursor<'a>, errors: &mut Errors) -> bool {
+    let (now, before) = (new.get("resources"), old.get("resources"));
+    let given = |r: &Cursor<'_>| !r.get("requests").is_empty() || !r.get("limits").is_empty();
+    if !given(&now) && !given(&before) {
+        return false;
+    }
+    if before.is_present() && now.is_absent() {
+        errors.forbidden(&now, "pod-level resources cannot be removed");
+        return true;
+    }
+    for kind in ["requests", "limits"] {
+        let (now, before) = (now.get(kind), before.get(kind));
+        if before.entries().any(|(name, _)| now.key(name).is_absent()) {
+            errors.forbidden(&now, format!("pod-level resource {kind} cannot be removed"));
+        }
+    }
+    let empty = Value::Object(serde_json::Map::new());
+    let put_back = now.value().map(|now| with_old_amounts(now, before.value().unwrap_or(&empty), &[]));
+    let put_back = put_back.filter(|r| before.is_present() || r.as_object().is_some_and(|r| !r.is_empty()));
+    if !same(put_back.as_ref(), before.value()) {
+        errors.forbidden(new, "only cpu and memory resources are mutable at pod-level");
+    }
+    true
+}
+
+/// `now` with the amounts of processor time and memory of `before` in what is at `path`.
+fn with_old_amounts(now: &Value, before: &Value, path: &[&str]) -> Value {
+    let mut out = now.clone();
+    for kind in ["requests", "limits"] {
+        let list: Vec<&str> = path.iter().copied().chain([kind]).collect();
+        for name in ["cpu", "memory"] {
+            let amount: Vec<&str> = list.iter().copied().chain([name]).collect();
+            value::copy(&mut out, before, &amount);
+        }
+        let empty = value::at(&out, &list).and_then(Value::as_object).is_some_and(serde_json::Map::is_empty);
+        if empty && value::at(before, &list).is_none() {
+            value::remove(&mut out, &list);
+        }
+    }
     out
 }
 
 fn resized_containers<'a>(new: &Cursor<'a>, old: &Cursor<'a>, errors: &mut Errors) {
     for field in ["initContainers", "containers"] {
         for (container, was) in new.get(field).items().zip(old.get(field).items()) {
-            let sidecar = container.get("restartPolicy").str() == "Always";
-            if field == "initContainers" && !sidecar {
-                if !same(container.value(), was.value()) {
-                    errors.forbidden(new, "resources for non-sidecar init containers are immutable");
-                }
-                continue;
-            }
             for kind in ["requests", "limits"] {
                 let (now, before) = (container.get("resources").get(kind), was.get("resources").get(kind));
                 if before.entries().any(|(name, _)| now.key(name).is_absent()) {
-                    let one = kind.trim_end_matches('s');
-                    errors.forbidden(&now, format!("resource {one}s cannot be removed"));
+                    errors.forbidden(&now, format!("resource {kind} cannot be removed"));
                 }
             }
+        }
+    }
+    for field in ["containers", "initContainers"] {
+        for (container, was) in new.get(field).items().zip(old.get(field).items()) {
             let (Some(now), Some(before)) = (container.value(), was.value()) else { continue };
-            let mut put_back = now.clone();
-            for kind in ["requests", "limits"] {
-                for name in ["cpu", "memory"] {
-                    value::copy(&mut put_back, before, &["resources", kind, name]);
-                }
-                let path = ["resources", kind];
-                let empty =
-                    value::at(&put_back, &path).and_then(Value::as_object).is_some_and(serde_json::Map::is_empty);
-                if empty && value::at(before, &path).is_none() {
-                    value::remove(&mut put_back, &path);
+            let init = field == "initContainers";
+            if !same(Some(&with_old_amounts(now, before, &["resources"])), Some(before)) {
+                if init {
+                    let message = "only cpu and memory resources for init or sidecar containers are mutable";
+                    errors.forbidden(&container, message);
+                } else {
+                    errors.forbidden(new, "only cpu and memory resources are mutable");
                 }
             }
-            if !same(Some(&put_back), Some(before)) {
-                let what = if field == "initContainers" {
-                    "only cpu and memory resources for sidecar containers are mutable"
-                } else {
-                    "only cpu and memory resources are mutable"
-                };
-                errors.forbidden(new, what);
+            let ends = init && container.get("restartPolicy").str() != "Always";
+            if ends && !same(Some(now), Some(before)) {
+                let restarts = |p: &Cursor<'_>| p.get("restartPolicy").str() == "RestartContainer";
+                for _ in container.get("resizePolicy").items().filter(restarts) {
+                    let message =
+                        "non-sidecar init containers with a resize policy of RestartContainer cannot be resized";
+                    errors.forbidden(&container, message);
+                }
             }
         }
     }

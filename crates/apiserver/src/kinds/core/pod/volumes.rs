@@ -1,5 +1,7 @@
 //! Validation of volumes.
 
+use std::collections::{HashMap, HashSet};
+
 use pintle_api::names::dns1123_subdomain;
 use pintle_schema::cursor::{Cursor, Errors};
 use serde_json::Value;
@@ -66,10 +68,10 @@ const SOURCES: &[(&str, &str, &[&str], Check)] = &[
 ];
 
 /// Checks the volumes; those without an error can be mounted.
-pub(super) fn volumes<'a>(list: &Cursor<'a>, rules: &Rules<'_>, errors: &mut Errors) -> Vec<(&'a str, &'a Value)> {
-    let mut good: Vec<(&str, &Value)> = Vec::new();
+pub(super) fn volumes<'a>(list: &Cursor<'a>, rules: &Rules<'_>, errors: &mut Errors) -> HashMap<&'a str, &'a Value> {
+    let mut good: HashMap<&str, &Value> = HashMap::new();
     let pod = rules.pod_name;
-    let made: Vec<String> = list
+    let made: HashSet<String> = list
         .items()
         .filter(|v| !pod.is_empty() && v.get("ephemeral").is_present())
         .map(|v| format!("{pod}-{}", v.get("name").str()))
@@ -83,14 +85,14 @@ pub(super) fn volumes<'a>(list: &Cursor<'a>, rules: &Rules<'_>, errors: &mut Err
         } else {
             checks::label(&name, errors);
         }
-        if good.iter().any(|(n, _)| *n == name.str()) {
+        if good.contains_key(name.str()) {
             errors.duplicate(&name, name.str());
         }
         if errors.len() == before {
-            good.push((name.str(), volume.value().unwrap_or(&Value::Null)));
+            good.insert(name.str(), volume.value().unwrap_or(&Value::Null));
         }
         let claim = volume.get("persistentVolumeClaim").get("claimName");
-        if made.iter().any(|m| m == claim.str()) {
+        if made.contains(claim.str()) {
             errors.invalid(&claim, "must not reference a PVC that gets created for an ephemeral volume");
         }
     }

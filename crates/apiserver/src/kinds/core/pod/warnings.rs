@@ -1,6 +1,6 @@
 //! What is accepted but told to the caller about pods and templates of pods.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use pintle_schema::cursor::Cursor;
 
@@ -27,6 +27,8 @@ const VOLUMES: [(&str, &str); 9] = [
     ("cephfs", "deprecated in v1.28, non-functional in v1.31+"),
     ("rbd", "deprecated in v1.28, non-functional in v1.31+"),
 ];
+/// No answer carries as many warnings of one sort; what is sent is cut off long before.
+const MOST: usize = 256;
 const LISTS: [&str; 3] = ["initContainers", "containers", "ephemeralContainers"];
 const NO_SELECTOR: &str = "a null labelSelector results in matching no pod";
 const SECCOMP: &str = r#"non-functional in v1.27+; use the "seccompProfile" field instead"#;
@@ -85,16 +87,17 @@ fn of_pods(pod: &Cursor<'_>, out: &mut Vec<String>) {
     for name in ["memory", "ephemeral-storage"] {
         whole(&spec.get("overhead").key(name), out);
     }
-    let seccomp = |at: &Cursor<'_>, key: String, out: &mut Vec<String>| {
+    let annotations: HashMap<&str, Cursor<'_>> = annotations.entries().collect();
+    let seccomp = |at: &Cursor<'_>, key: &str, out: &mut Vec<String>| {
         let unset = at.get("securityContext").get("seccompProfile").is_absent();
-        if let Some(at) = keyed(&annotations, &key).filter(|_| unset) {
+        if let Some(at) = annotations.get(key).filter(|_| unset) {
             out.push(format!("{at}: {SECCOMP}"));
         }
     };
-    seccomp(&spec, "seccomp.security.alpha.kubernetes.io/pod".into(), out);
+    seccomp(&spec, "seccomp.security.alpha.kubernetes.io/pod", out);
     for container in containers(&spec) {
         let name = container.get("name").str();
-        seccomp(&container, format!("container.seccomp.security.alpha.kubernetes.io/{name}"), out);
+        seccomp(&container, &format!("container.seccomp.security.alpha.kubernetes.io/{name}"), out);
         whole_bytes(&container.get("resources"), &["memory", "ephemeral-storage"], out);
         hidden_variables(&container, out);
     }
@@ -120,11 +123,6 @@ fn of_pods(pod: &Cursor<'_>, out: &mut Vec<String>) {
     for alias in spec.get("hostAliases").items() {
         ip(&alias.get("ip"), out);
     }
-}
-
-/// The entry of a map under a key made here.
-fn keyed<'a>(map: &Cursor<'a>, key: &str) -> Option<Cursor<'a>> {
-    map.entries().find(|(k, _)| *k == key).map(|(_, at)| at)
 }
 
 fn containers<'a>(spec: &Cursor<'a>) -> Vec<Cursor<'a>> {
@@ -186,8 +184,10 @@ fn hidden_variables(container: &Cursor<'_>, out: &mut Vec<String>) {
 fn ports(spec: &Cursor<'_>, out: &mut Vec<String>) {
     let all: Vec<Cursor<'_>> =
         containers(spec).iter().flat_map(|c| c.get("ports").items().collect::<Vec<_>>()).collect();
-    let mut taken: HashMap<(i64, &str), Vec<&Cursor<'_>>> = HashMap::new();
-    for port in &all {
+    // Where the ports before are: of one number and protocol, of one host port, of one address.
+    let (mut same, mut of_host, mut of_ip): (HashMap<_, Vec<usize>>, HashMap<_, Vec<usize>>, HashMap<_, Vec<usize>>) =
+        Default::default();
+    for (i, port) in all.iter().enumerate() {
         let (number, protocol) = (port.get("containerPort").int(), port.get("protocol").str());
         let (host, ip) = (port.get("hostPort").int(), port.get("hostIP").str());
         if !ip.is_empty() && host == 0 {
@@ -196,21 +196,32 @@ fn ports(spec: &Cursor<'_>, out: &mut Vec<String>) {
                 port.get("name").str()
             ));
         }
-        let others = taken.entry((number, protocol)).or_default();
-        for other in others.iter() {
+        let key = (number, protocol);
+        let at = |list: Option<&Vec<usize>>| list.cloned().unwrap_or_default();
+        let mut others: Vec<usize> = match (host, ip) {
+            _ if out.len() >= MOST => Vec::new(),
+            (0, _) => at(same.get(&key)),
+            (_, "") => [at(of_host.get(&(key, 0))), at(of_host.get(&(key, host)))].concat(),
+            _ => {
+                [at(of_host.get(&(key, 0))), at(of_ip.get(&(key, host, ip))), at(of_ip.get(&(key, host, "")))].concat()
+            }
+        };
+        others.sort_unstable();
+        for other in others {
+            let other = &all[other];
             let (their_host, their_ip) = (other.get("hostPort").int(), other.get("hostIP").str());
             let how = if ip == their_ip && host == their_host {
                 "duplicate"
             } else if host == 0 || their_host == 0 {
                 "overlapping"
-            } else if host == their_host && ip.is_empty() != their_ip.is_empty() {
-                "dangerously ambiguous"
             } else {
-                continue;
+                "dangerously ambiguous"
             };
             out.push(format!("{port}: {how} port definition with {other}"));
         }
-        others.push(port);
+        same.entry(key).or_default().push(i);
+        of_host.entry((key, host)).or_default().push(i);
+        of_ip.entry((key, host, ip)).or_default().push(i);
     }
     let mut names: HashMap<&str, &Cursor<'_>> = HashMap::new();
     for port in &all {
@@ -231,11 +242,11 @@ fn ports(spec: &Cursor<'_>, out: &mut Vec<String>) {
 fn apparmor(template: &Cursor<'_>, out: &mut Vec<String>) {
     let spec = template.get("spec");
     let whole = spec.get("securityContext").get("appArmorProfile");
+    let annotations: HashMap<&str, Cursor<'_>> = template.get("metadata").get("annotations").entries().collect();
     for container in containers(&spec) {
         let key = format!("container.apparmor.security.beta.kubernetes.io/{}", container.get("name").str());
-        let annotations = template.get("metadata").get("annotations");
         let own = container.get("securityContext").get("appArmorProfile");
-        let Some(at) = keyed(&annotations, &key).filter(|_| own.is_absent()) else { continue };
+        let Some(at) = annotations.get(key.as_str()).filter(|_| own.is_absent()) else { continue };
         let (kind, local) = (whole.get("type").str(), whole.get("localhostProfile").str());
         let agrees = match at.str() {
             "runtime/default" => kind == "RuntimeDefault",
@@ -296,21 +307,30 @@ fn paths<'a>(source: &Cursor<'a>, from: &str) -> Vec<(&'a str, String)> {
     source.get("items").items().map(|item| (item.get("path").str(), from.to_owned())).collect()
 }
 
+/// Each path with those before it that are the same, hold it or lie within it.
 fn clashes(paths: Vec<(&str, String)>) -> Vec<String> {
     let show = |(path, from): &(&str, String)| {
+        let path = path.trim_end_matches('/');
         if from.is_empty() { format!("\"{path}\"") } else { format!("\"{path}\" ({from})") }
     };
     let mut out = Vec::new();
-    let mut seen: Vec<(&str, String)> = Vec::new();
-    for (path, from) in paths {
-        let entry = (path.trim_end_matches('/'), from);
-        let within = |a: &str, b: &str| format!("{a}/").starts_with(&format!("{b}/"));
-        for other in seen.iter().filter(|_| !entry.0.is_empty()) {
-            if !other.0.is_empty() && (within(other.0, entry.0) || within(entry.0, other.0)) {
-                out.push(format!("{} with {}", show(&entry), show(other)));
-            }
+    // Where the paths before are, in an order in which what lies within a path follows it.
+    let mut seen: BTreeMap<Vec<&str>, Vec<usize>> = BTreeMap::new();
+    for (i, entry) in paths.iter().enumerate() {
+        let path = entry.0.trim_end_matches('/');
+        if path.is_empty() {
+            continue;
         }
-        seen.push(entry);
+        let parts: Vec<&str> = path.split('/').collect();
+        let above = (1..parts.len()).filter_map(|n| seen.get(&parts[..n]));
+        let within = seen.range(parts.clone()..).take_while(|(other, _)| other.starts_with(&parts)).map(|(_, at)| at);
+        let mut others: Vec<usize> = above.chain(within).flatten().copied().take(MOST).collect();
+        others.sort_unstable();
+        out.extend(others.into_iter().map(|other| format!("{} with {}", show(entry), show(&paths[other]))));
+        if out.len() >= MOST {
+            break;
+        }
+        seen.entry(parts).or_default().push(i);
     }
     out
 }
@@ -390,8 +410,8 @@ mod tests {
             (
                 json!({"spec": {"dnsConfig": {"nameservers": ["1.2.3.4", "01.2.3.4", "::ffff:1.2.3.4", "2001:DB8::1"]}}}),
                 vec![
-                    "spec.template.spec.dnsConfig.nameservers[1]: non-standard IP address \"01.2.3.4\" will be considered invalid in a future Kubernetes release: use \"1.2.3.4\"",
-                    "spec.template.spec.dnsConfig.nameservers[2]: non-standard IP address \"::ffff:1.2.3.4\" will be considered invalid in a future Kubernetes release: use \"1.2.3.4\"",
+                    "spec.template.spec.dnsConfig.nameservers[1]: non-standard IP address \"01.2.3.4\" is invalid: use \"1.2.3.4\"",
+                    "spec.template.spec.dnsConfig.nameservers[2]: non-standard IP address \"::ffff:1.2.3.4\" is invalid: use \"1.2.3.4\"",
                     "spec.template.spec.dnsConfig.nameservers[3]: IPv6 address \"2001:DB8::1\" should be in RFC 5952 canonical format (\"2001:db8::1\")",
                 ],
             ),
@@ -407,5 +427,25 @@ mod tests {
             json!({"metadata": {"generation": 1}, "template": {"spec": {"terminationGracePeriodSeconds": -1}}});
         let object = Cursor::root(&object);
         assert!(template(&object, &object.get("template"), Some(&object)).is_empty());
+    }
+
+    #[test]
+    fn paths_that_clash() {
+        let check = |paths: &[&str], expect: &[&str]| {
+            assert_eq!(clashes(paths.iter().map(|p| (*p, String::new())).collect()), expect, "{paths:?}");
+        };
+        check(&["a", "b", "a-b", "a/", "", "/"], &["\"a\" with \"a\""]);
+        check(&["a/b/c", "a/b.c", "x", "a"], &["\"a\" with \"a/b/c\"", "\"a\" with \"a/b.c\""]);
+        check(&["a/b/c", "a", "a/b"], &["\"a\" with \"a/b/c\"", "\"a/b\" with \"a/b/c\"", "\"a/b\" with \"a\""]);
+        check(&["a//b", "a/"], &["\"a\" with \"a//b\""]);
+        let many = vec![("x", "m".to_owned()); 20_000];
+        assert!((MOST..2 * MOST).contains(&clashes(many).len()));
+    }
+
+    #[test]
+    fn ports_without_end_are_told_of_to_a_limit() {
+        let ports = vec![json!({"containerPort": 1, "protocol": "TCP"}); 5_000];
+        let told = warned(json!({"spec": {"containers": [{"name": "c", "ports": ports}]}}));
+        assert!((MOST..2 * MOST).contains(&told.len()), "{}", told.len());
     }
 }

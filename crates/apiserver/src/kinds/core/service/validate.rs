@@ -173,7 +173,6 @@ fn source_ranges(service: &Cursor<'_>, old: Option<&Cursor<'_>>, errors: &mut Er
     let balancer = spec.get("type").str() == "LoadBalancer";
     let ranges = spec.get("loadBalancerSourceRanges");
     let annotation = service.get("metadata").get("annotations").key(SOURCE_RANGES);
-    let invalid = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
     if !ranges.is_empty() {
         // Upstream spells this path with a capital.
         let path = "spec.LoadBalancerSourceRanges";
@@ -184,8 +183,8 @@ fn source_ranges(service: &Cursor<'_>, old: Option<&Cursor<'_>>, errors: &mut Er
         for (i, range) in ranges.items().enumerate() {
             let text = range.str().trim();
             let kept = stored.as_ref().is_some_and(|s| s.items().any(|r| r.str().trim() == text));
-            if !kept && checks::parse_cidr(text).is_none() {
-                errors.invalid_value(format!("{path}[{i}]"), text, invalid);
+            if let Some(wrong) = checks::cidr_text(text).filter(|_| !kept) {
+                errors.invalid_value(format!("{path}[{i}]"), text, wrong);
             }
         }
     } else if annotation.is_present() {
@@ -197,8 +196,8 @@ fn source_ranges(service: &Cursor<'_>, old: Option<&Cursor<'_>>, errors: &mut Er
             return;
         }
         for text in annotation.str().trim().split(',').map(str::trim) {
-            if checks::parse_cidr(text).is_none() {
-                errors.invalid_value(&annotation, text, invalid);
+            if let Some(wrong) = checks::cidr_text(text) {
+                errors.invalid_value(&annotation, text, wrong);
             }
         }
     }
@@ -409,8 +408,8 @@ pub(super) fn validate_status(_: &Ctx<'_>, new: &Cursor<'_>, old: &Cursor<'_>, e
 pub fn ingress_ip(point: &Cursor<'_>, stored: &Cursor<'_>, errors: &mut Errors) {
     let ip = point.get("ip");
     let kept = stored.items().any(|s| s.get("ip").str() == ip.str());
-    if !ip.is_empty() && !kept && checks::parse_ip(ip.str()).is_none() {
-        errors.invalid(&ip, "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)");
+    if !ip.is_empty() && !kept {
+        checks::new_ip(&ip, errors);
     }
 }
 
