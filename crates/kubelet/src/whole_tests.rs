@@ -475,6 +475,53 @@ async fn resources_change_in_place() {
 }
 
 #[tokio::test]
+async fn resources_of_the_whole_pod_change_in_place() {
+    let c = Cluster::start().await;
+    c.create("{metadata: {name: a}, spec: {resources: {requests: {cpu: 500m}, limits: {cpu: '1'}}, containers: [{name: c}]}}")
+        .await;
+    c.phase("a", "Running").await;
+    let id = c.runtime.find("a", "c").unwrap().id;
+    let wish = r#"{"spec": {"resources": {"requests": {"cpu": "1"}, "limits": {"cpu": "2"}}}}"#;
+    c.client.of::<Pod>().patch("ns", "a", pintle_client::Patch::Merge(wish.into())).await.unwrap();
+    let changed = c.runtime.wait(|rt| rt.find("a", "c").filter(|c| c.resources.cpu_quota == 200_000));
+    let now = tokio::time::timeout(LIMIT, changed).await.expect("the container has the limit of its pod");
+    assert_eq!((now.id, now.metadata.attempt), (id, 0), "without a restart");
+    let told = |p: &Pod| {
+        let status = p.status.as_ref().unwrap();
+        let limits = status.resources.as_ref().and_then(|r| r.limits.as_ref());
+        status.allocated_resources.as_ref().is_some_and(|r| r["cpu"].0 == "1")
+            && limits.is_some_and(|l| l["cpu"].0 == "2")
+    };
+    c.until("a", "told", told).await;
+}
+
+#[tokio::test]
+async fn one_container_restarts_all() {
+    let c = Cluster::start().await;
+    for _ in 0..2 {
+        c.runtime.exit_on_start("i", 0);
+    }
+    c.create(
+        "{metadata: {name: a}, spec: {restartPolicy: Never, initContainers: [{name: i}], containers: [{name: c, restartPolicy: Never, restartPolicyRules: [{action: RestartAllContainers, exitCodes: {operator: In, values: [42]}}]}, {name: d}]}}",
+    )
+    .await;
+    c.phase("a", "Running").await;
+    let (first, other) = (c.runtime.find("a", "c").unwrap().id, c.runtime.find("a", "d").unwrap().id);
+    c.runtime.exit(&first, 42);
+    let again = |p: &Pod| {
+        let all = p.status.iter().flat_map(|s| s.container_statuses.iter().flatten());
+        all.filter(|s| s.restart_count == 1 && s.ready).count() == 2
+    };
+    let p = c.until("a", "restarted", again).await;
+    let init = p.status.as_ref().unwrap().init_container_statuses.as_ref().unwrap()[0].clone();
+    assert_eq!((init.restart_count, init.ready), (1, true), "init containers run again");
+    assert_ne!(c.runtime.find("a", "d").unwrap().id, other);
+    let ended = container(&p, 0).unwrap().last_state.unwrap().terminated.unwrap();
+    assert_eq!(ended.exit_code, 42);
+    assert_eq!(c.event("a", "Killing").await, "Container d is restarted with all containers of the pod");
+}
+
+#[tokio::test]
 async fn exec_by_websocket() {
     use futures::{SinkExt as _, StreamExt as _};
     use tokio_tungstenite::tungstenite::Message;

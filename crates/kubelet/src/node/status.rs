@@ -143,6 +143,9 @@ pub fn node(k: &Shared, status: NodeStatus) -> Node {
     }
 }
 
+/// What the node says it can do, of what others ask for by name; in order.
+const DECLARED_FEATURES: [&str; 1] = ["RestartAllContainersOnContainerExits"];
+
 /// The status now; transition times are kept from `old`.
 pub async fn current(k: &Shared, port: u16, old: Option<&NodeStatus>) -> NodeStatus {
     let m = k.node.machine();
@@ -216,6 +219,7 @@ pub async fn current(k: &Shared, port: u16, old: Option<&NodeStatus>) -> NodeSta
         daemon_endpoints: Some(NodeDaemonEndpoints {
             kubelet_endpoint: Some(DaemonEndpoint { port: i32::from(port) }),
         }),
+        declared_features: Some(DECLARED_FEATURES.map(str::to_owned).to_vec()),
         features: Some(NodeFeatures { supplemental_groups_policy: Some(features.supplemental_groups_policy) }),
         images: images(k).await,
         node_info: Some(NodeSystemInfo {

@@ -1,6 +1,7 @@
 //! A pod's conditions.
 
 use super::phase::{any_regular_started, find};
+use super::restart;
 use super::spec::{self, is_sidecar};
 use super::state::{RuntimeState, sandbox_needed};
 use jiff::Timestamp;
@@ -8,7 +9,7 @@ use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodCondition};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 /// The condition types that the node agent alone writes.
-const OWN: [&str; 7] = [
+const OWN: [&str; 8] = [
     "PodReadyToStartContainers",
     "Initialized",
     "Ready",
@@ -16,6 +17,7 @@ const OWN: [&str; 7] = [
     "PodScheduled",
     "PodResizePending",
     "PodResizeInProgress",
+    "AllContainersRestarting",
 ];
 
 /// Whether the node agent owns a condition type.
@@ -116,6 +118,20 @@ fn initialized(pod: &Pod, statuses: &[ContainerStatus], phase: &str) -> PodCondi
     }
 }
 
+/// Whether all containers are being restarted, of pods in which that may happen.
+fn restarting(pod: &Pod, runtime: &RuntimeState, phase: &str) -> Option<PodCondition> {
+    let kind = "AllContainersRestarting";
+    restart::may_restart_all(pod).then(|| match phase {
+        "Succeeded" => condition(pod, kind, false, "PodCompleted", String::new()),
+        "Failed" => condition(pod, kind, false, "PodFailed", String::new()),
+        _ if restart::restarts_all(pod, runtime) => {
+            let message = "container exited with restart policy rule";
+            condition(pod, kind, true, "RestartAllContainersStarted", message.into())
+        }
+        _ => condition(pod, kind, false, "", String::new()),
+    })
+}
+
 /// All conditions: others' as they are, then the node agent's own. Transition times are kept from `old` where the status
 /// is the same.
 #[must_use]
@@ -136,7 +152,7 @@ pub fn conditions(
         containers_ready(pod, "ContainersReady", statuses, phase),
         condition(pod, "PodScheduled", true, "", String::new()),
     ];
-    for mut c in own {
+    for mut c in own.into_iter().chain(restarting(pod, runtime, phase)) {
         let before = old.iter().find(|o| o.type_ == c.type_ && o.status == c.status);
         c.last_transition_time = before.and_then(|o| o.last_transition_time.clone()).or(Some(Time(now)));
         all.push(c);

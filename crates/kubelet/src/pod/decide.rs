@@ -16,6 +16,8 @@ pub enum KillReason {
     StartupProbe,
     /// The liveness probe failed.
     LivenessProbe,
+    /// Another container's end restarts all.
+    RestartAll,
 }
 
 /// A container to kill.
@@ -73,6 +75,30 @@ pub struct View<'a> {
 /// What to do next.
 #[must_use]
 pub fn decide(v: &View<'_>) -> Decision {
+    if restart::restarts_all(v.pod, v.runtime) {
+        let mut d = Decision::default();
+        let mut alive = false;
+        for (kind, c) in spec::containers(v.pod).filter(|(kind, _)| *kind != Kind::Ephemeral) {
+            let Some(s) = v.runtime.latest(&c.name) else { continue };
+            if matches!(s.state, ContainerState::Running | ContainerState::Unknown) {
+                alive = true;
+                if !v.killing.contains(&s.id) {
+                    let message = format!("Container {} is restarted with all containers of the pod", c.name);
+                    kill(&mut d, kind, s, message, KillReason::RestartAll);
+                }
+            }
+        }
+        if alive {
+            return d;
+        }
+    }
+    match restart::present(v.pod, v.runtime) {
+        Some(present) => decide_present(&View { runtime: &present, ..*v }),
+        None => decide_present(v),
+    }
+}
+
+fn decide_present(v: &View<'_>) -> Decision {
     if let Some(attempt) = sandbox_needed(spec::host_network(v.pod), v.runtime) {
         return with_new_sandbox(v, attempt);
     }

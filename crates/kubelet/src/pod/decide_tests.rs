@@ -120,3 +120,46 @@ fn probes_and_changes() {
     check(eph, &state(&sb(), &[ran("a", "running")]), &["start e"]);
     check(eph, &state(&sb(), &[ran("a", "running"), ran("e", "exit 1")]), &[]);
 }
+
+/// A container of a round.
+fn of_round(name: &str, state: &str, round: u32) -> pintle_runtime::ContainerStatus {
+    let mut c = ran(name, state);
+    c.id = format!("{name}-{round}");
+    c.created_at += i64::from(round);
+    c.annotations.insert(labels::ROUND.into(), round.to_string());
+    c
+}
+
+#[test]
+fn one_end_restarts_all() {
+    const RULES: &str = "restartPolicyRules: [{action: RestartAllContainers, exitCodes: {operator: In, values: [42]}}]";
+    let spec = format!(
+        "spec: {{restartPolicy: Never, initContainers: [{{name: i}}, {{name: s, restartPolicy: Always, {RULES}}}], containers: [{{name: a, restartPolicy: Never, {RULES}}}, {{name: b}}], ephemeralContainers: [{{name: e}}]}}"
+    );
+    let sb = [sandbox(0)];
+    let run = |containers: &[pintle_runtime::ContainerStatus], want: &[&str]| {
+        check(&spec, &state(&sb, containers), want);
+    };
+    let (i, e) = (ran("i", "exit 0"), ran("e", "exit 0"));
+    // Another exit code does not.
+    run(&[i.clone(), ran("s", "running"), ran("a", "exit 1"), ran("b", "running"), e.clone()], &[]);
+    // What runs is killed first, whatever its policy, but not what is being killed.
+    let first = [i.clone(), ran("s", "running"), ran("a", "exit 42"), ran("b", "running"), e.clone()];
+    run(&first, &["kill s", "kill b"]);
+    check_with(&spec, &state(&sb, &first), &Verdicts::default(), &["b-0"], &["kill s"]);
+    // Then all starts over, ended ones too, but ephemeral containers.
+    let dead = [i.clone(), ran("s", "exit 137"), ran("a", "exit 42"), ran("b", "exit 0"), e.clone()];
+    run(&dead, &["start i"]);
+    // A sidecar may be the reason as well.
+    run(&[i, ran("s", "exit 42"), ran("a", "running"), ran("b", "exit 0"), e], &["kill a"]);
+    let with = |more: &[pintle_runtime::ContainerStatus]| [&dead[..], more].concat();
+    run(&with(&[of_round("i", "running", 1)]), &[]);
+    run(&with(&[of_round("i", "exit 1", 1)]), &["kill-pod"]);
+    run(&with(&[of_round("i", "exit 0", 1)]), &["start s"]);
+    let started = [of_round("i", "exit 0", 1), of_round("s", "running", 1)];
+    run(&with(&started), &["start a", "start b"]);
+    let all = [&started[..], &[of_round("a", "exit 42", 1), of_round("b", "running", 1)]].concat();
+    run(&with(&all), &["kill s", "kill b"]);
+    let over = [&started[..1], &[of_round("s", "running", 1), of_round("a", "exit 0", 1), of_round("b", "exit 0", 1)]];
+    run(&with(&over.concat()), &["kill-pod"]);
+}

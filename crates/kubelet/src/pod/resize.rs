@@ -1,7 +1,7 @@
 //! Changing the resources of a pod that runs: what is granted, what must wait, and what cannot be. Pure.
 
 use super::admit::{NodeView, Rejection, admit_resources};
-use super::spec::{self, is_sidecar};
+use super::spec;
 use k8s_openapi::api::core::v1::{Container, Pod, PodCondition, PodStatus};
 use pintle_runtime::LinuxResources;
 
@@ -14,11 +14,10 @@ pub struct Outcome {
     pub pending: Option<PodCondition>,
 }
 
-/// The containers whose resources can change: regular ones and sidecars.
+/// The containers whose resources can change: all but ephemeral ones.
 fn resizable(pod: &mut Pod) -> impl Iterator<Item = &mut Container> {
     let spec = pod.spec.get_or_insert_default();
-    let sidecars = spec.init_containers.iter_mut().flatten().filter(|c| is_sidecar(c));
-    spec.containers.iter_mut().chain(sidecars)
+    spec.containers.iter_mut().chain(spec.init_containers.iter_mut().flatten())
 }
 
 /// `wanted` with the resources that `from` has.
@@ -76,6 +75,9 @@ pub fn restored(pod: &Pod, status: &PodStatus) -> Pod {
             own.requests = Some(requests.clone());
             own.limits.clone_from(&actual.limits);
         }
+    }
+    if let (Some(told), Some(whole)) = (&status.resources, out.spec.as_mut().and_then(|s| s.resources.as_mut())) {
+        whole.clone_from(told);
     }
     out
 }

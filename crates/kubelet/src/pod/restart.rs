@@ -1,6 +1,7 @@
 //! Whether a container that ended is to be started again.
 
 use super::spec::{self, is_sidecar};
+use super::state::{RuntimeState, round};
 use k8s_openapi::api::core::v1::{Container, ContainerRestartRule, Pod};
 use pintle_runtime::{ContainerState, ContainerStatus};
 
@@ -20,13 +21,59 @@ fn rule_matches(rule: &ContainerRestartRule, exit_code: i32) -> bool {
     }
 }
 
+/// The action by which one container's end restarts all.
+const RESTART_ALL: &str = "RestartAllContainers";
+
+/// The first of the container's rules that speaks of this exit code.
+fn rule(c: &Container, exit_code: i32) -> Option<&ContainerRestartRule> {
+    c.restart_policy_rules.iter().flatten().find(|r| rule_matches(r, exit_code))
+}
+
+/// The containers that are restarted when all are: all but the ephemeral ones.
+fn all(pod: &Pod) -> impl Iterator<Item = &Container> {
+    spec::init_containers(pod).iter().chain(&spec::spec(pod).containers)
+}
+
+/// Whether some end of a container may restart all.
+#[must_use]
+pub fn may_restart_all(pod: &Pod) -> bool {
+    all(pod).any(|c| c.restart_policy_rules.iter().flatten().any(|r| r.action == RESTART_ALL))
+}
+
+/// Whether a container ended in a way that restarts all, and none has been started anew since.
+#[must_use]
+pub fn restarts_all(pod: &Pod, runtime: &RuntimeState) -> bool {
+    if !may_restart_all(pod) || pod.metadata.deletion_timestamp.is_some() {
+        return false;
+    }
+    let now = runtime.round();
+    all(pod).any(|c| {
+        runtime.latest(&c.name).is_some_and(|s| {
+            s.state == ContainerState::Exited
+                && round(s) == now
+                && rule(c, s.exit_code).is_some_and(|r| r.action == RESTART_ALL)
+        })
+    })
+}
+
+/// What of the runtime's state tells how the pod stands: without what ran before all containers were restarted, but
+/// with ephemeral containers, which are not. `None` where that is all of it.
+#[must_use]
+pub fn present(pod: &Pod, runtime: &RuntimeState) -> Option<RuntimeState> {
+    let least = runtime.round() + u32::from(restarts_all(pod, runtime));
+    (least > 0).then(|| {
+        let mut out = runtime.clone();
+        out.containers.retain(|s| round(s) >= least || !all(pod).any(|c| c.name == s.metadata.name));
+        out
+    })
+}
+
 /// Whether a container that ended with `exit_code` is to be started again: its own rules first, then its own policy,
 /// then the pod's.
 #[must_use]
 pub fn after_exit(pod: &Pod, c: &Container, exit_code: i32) -> bool {
-    let rules = c.restart_policy_rules.iter().flatten();
-    if let Some(rule) = rules.into_iter().find(|r| rule_matches(r, exit_code)) {
-        return rule.action == "Restart";
+    if let Some(rule) = rule(c, exit_code) {
+        return matches!(rule.action.as_str(), "Restart" | RESTART_ALL);
     }
     match c.restart_policy.as_deref().unwrap_or_else(|| spec::restart_policy(pod)) {
         "Never" => false,
@@ -81,5 +128,8 @@ mod tests {
             "restartPolicy: Never, restartPolicyRules: [{action: Restart, exitCodes: {operator: NotIn, values: [42]}}]";
         check("Never", rules, 42, false);
         check("Never", rules, 1, true);
+        let rules = "restartPolicy: Never, restartPolicyRules: [{action: RestartAllContainers, exitCodes: {operator: In, values: [42]}}]";
+        check("Never", rules, 42, true);
+        check("Never", rules, 1, false);
     }
 }

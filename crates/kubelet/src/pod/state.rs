@@ -18,6 +18,8 @@ pub mod labels {
     pub const CONTAINER_HASH: &str = "io.kubernetes.container.hash";
     /// Annotation: how often the container was restarted.
     pub const RESTART_COUNT: &str = "io.kubernetes.container.restartCount";
+    /// Annotation: how often all of the pod's containers had been restarted together when this one was made.
+    pub const ROUND: &str = "io.pintle.pod.round";
     /// Annotation: the container's `terminationMessagePath`.
     pub const TERMINATION_MESSAGE_PATH: &str = "io.kubernetes.container.terminationMessagePath";
     /// Annotation: the container's `terminationMessagePolicy`.
@@ -43,7 +45,19 @@ pub fn restart_count(c: &ContainerStatus) -> u32 {
     c.annotations.get(labels::RESTART_COUNT).and_then(|n| n.parse().ok()).unwrap_or(c.metadata.attempt)
 }
 
+/// How often all of the pod's containers had been restarted together when this one was made.
+#[must_use]
+pub fn round(c: &ContainerStatus) -> u32 {
+    c.annotations.get(labels::ROUND).and_then(|n| n.parse().ok()).unwrap_or(0)
+}
+
 impl RuntimeState {
+    /// How often all containers have been restarted together.
+    #[must_use]
+    pub fn round(&self) -> u32 {
+        self.containers.iter().map(round).max().unwrap_or(0)
+    }
+
     /// A state of these parts.
     #[must_use]
     pub fn new(sandboxes: Vec<SandboxStatus>, containers: Vec<ContainerStatus>) -> Self {

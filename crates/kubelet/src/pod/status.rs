@@ -4,16 +4,17 @@ use super::conditions::conditions;
 use super::phase::{find, now as state_of, phase};
 use super::restart;
 use super::spec::{self, Kind, is_sidecar};
-use super::state::{RuntimeState, Verdict, Verdicts, restart_count};
+use super::state::{RuntimeState, Verdict, Verdicts, restart_count, round};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
     Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus,
     ContainerUser, HostIP, LinuxContainerUser, Pod, PodCondition, PodIP, PodStatus, ResourceRequirements,
     VolumeMountStatus,
 };
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use pintle_runtime as rt;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 /// Why a container does not run although it should.
@@ -164,13 +165,20 @@ fn container_status(v: &View<'_>, kind: Kind, c: &Container, has_init: bool) -> 
     if newest.state == rt::ContainerState::Created {
         out.state = Some(waiting(default_reason, ""));
     }
+    // It ran before all were restarted, and has yet to be started anew.
+    let past = kind != Kind::Ephemeral && round(newest) < v.runtime.round();
+    if past {
+        out.last_state = out.state.replace(waiting(default_reason, ""));
+    }
     out.restart_count = i32::try_from(restart_count(newest)).unwrap_or(i32::MAX);
     out.container_id = Some(container_id(&newest.id));
     out.image_id = newest.image_ref.clone();
     if !newest.image.is_empty() {
         out.image = newest.image.clone();
     }
-    if let Some(before) = runs.find(|s| s.state == rt::ContainerState::Exited) {
+    if past {
+        // What it was is its last state.
+    } else if let Some(before) = runs.find(|s| s.state == rt::ContainerState::Exited) {
         out.last_state = Some(ContainerState { terminated: Some(terminated(v, before)), ..Default::default() });
     } else if out.restart_count > 0 {
         // The container before is gone from the runtime; what was reported of it stays.
@@ -290,6 +298,31 @@ fn close_waiting(list: &mut [ContainerStatus]) {
     }
 }
 
+/// Whether all are being restarted, and some regular container is still to be.
+fn restarted_in_part(v: &View<'_>) -> bool {
+    let now = v.runtime.round();
+    now > 0 && spec::spec(v.pod).containers.iter().any(|c| v.runtime.latest(&c.name).is_none_or(|s| round(s) < now))
+}
+
+/// What the pod as a whole has: all that was granted, and, where it asks as a whole, that.
+fn of_pod(pod: &Pod) -> (Option<BTreeMap<String, Quantity>>, Option<ResourceRequirements>) {
+    let mut names: BTreeSet<String> = BTreeSet::new();
+    for (_, c) in spec::containers(pod).filter(|(kind, _)| *kind != Kind::Ephemeral) {
+        names.extend(c.resources.iter().filter_map(|r| r.requests.as_ref()).flat_map(|r| r.keys().cloned()));
+    }
+    let own = spec::spec(pod).resources.as_ref();
+    names.extend(own.and_then(|r| r.requests.as_ref()).into_iter().flat_map(|r| r.keys().cloned()));
+    let granted = names
+        .into_iter()
+        .filter_map(|name| {
+            let total = spec::pod_total(pod, &name, false)?.to_string();
+            Some((name, Quantity(total)))
+        })
+        .collect::<BTreeMap<_, _>>();
+    let whole = own.cloned().filter(|r| r.requests.is_some() || r.limits.is_some());
+    (Some(granted).filter(|g| !g.is_empty()), whole)
+}
+
 /// The status.
 #[must_use]
 pub fn status(v: &View<'_>) -> PodStatus {
@@ -314,6 +347,10 @@ pub fn status(v: &View<'_>) -> PodStatus {
         Some(_) => "Failed",
         None => phase(v.pod, &all, v.terminal),
     };
+    let anew = restart::restarts_all(v.pod, v.runtime) || restarted_in_part(v);
+    if anew && v.ended.is_none() && matches!(phase, "Succeeded" | "Failed") {
+        phase = "Pending";
+    }
     // A final phase is never left again.
     if let Some(last @ ("Succeeded" | "Failed")) = v.old.phase.as_deref() {
         phase = if last == "Failed" { "Failed" } else { "Succeeded" };
@@ -340,7 +377,10 @@ pub fn status(v: &View<'_>) -> PodStatus {
         None => (None, None),
     };
     let ips = ips(v);
+    let (allocated_resources, resources) = of_pod(v.pod);
     PodStatus {
+        allocated_resources,
+        resources,
         conditions: Some(conditions),
         container_statuses: Some(regular),
         ephemeral_container_statuses: Some(ephemeral).filter(|l| !l.is_empty()),

@@ -184,3 +184,61 @@ fn gates_and_others_conditions() {
     assert_eq!(conditions(&s)[0], "example.com/x=True");
     assert_eq!(conditions(&s)[3], "Ready=True");
 }
+
+#[test]
+fn all_containers_are_restarted() {
+    const POD: &str = "spec: {restartPolicy: Never, initContainers: [{name: i}], containers: [{name: b}, {name: a, restartPolicy: Never, restartPolicyRules: [{action: RestartAllContainers, exitCodes: {operator: In, values: [42]}}]}]}";
+    let of_round = |name: &str, state: &str| {
+        let mut c = ran(name, state);
+        c.id = format!("{name}-1");
+        c.created_at += 1;
+        c.annotations = [("io.pintle.pod.round", "1"), ("io.kubernetes.container.restartCount", "1")]
+            .map(|(k, v)| (k.to_owned(), v.to_owned()))
+            .into();
+        c
+    };
+    let check = |containers: &[rt::ContainerStatus], phase: &str, restarting: &str| {
+        let case = Case { pod: POD, runtime: state(&[sandbox(0)], containers), ..Default::default() };
+        let s = case.json();
+        assert_eq!((s["phase"].as_str(), conditions(&s)[5].as_str()), (Some(phase), restarting));
+        s
+    };
+    let (no, yes) = (
+        "AllContainersRestarting=False",
+        "AllContainersRestarting=True RestartAllContainersStarted container exited with restart policy rule",
+    );
+    let before = [ran("i", "exit 0"), ran("b", "running"), ran("a", "running")];
+    check(&before, "Running", no);
+    check(&[ran("i", "exit 0"), ran("b", "running"), ran("a", "exit 42")], "Running", yes);
+    let dead = [ran("i", "exit 0"), ran("b", "exit 137"), ran("a", "exit 42")];
+    check(&dead, "Running", yes);
+    let s = check(&[&dead[..], &[of_round("i", "running")]].concat(), "Pending", no);
+    let a = &s["containerStatuses"][1];
+    assert_eq!(a["state"]["waiting"]["reason"], "PodInitializing");
+    assert_eq!((&a["lastState"]["terminated"]["exitCode"], &a["restartCount"]), (&json!(42), &json!(0)));
+    let anew = [of_round("i", "exit 0"), of_round("b", "running"), of_round("a", "running")];
+    let s = check(&[&dead[..], &anew].concat(), "Running", no);
+    let a = &s["containerStatuses"][1];
+    assert_eq!((&a["lastState"]["terminated"]["exitCode"], &a["restartCount"]), (&json!(42), &json!(1)));
+    let over = [of_round("i", "exit 0"), of_round("b", "exit 0"), of_round("a", "exit 0")];
+    check(&[&dead[..], &over].concat(), "Succeeded", "AllContainersRestarting=False PodCompleted");
+}
+
+#[test]
+fn resources_of_the_pod() {
+    let of = |spec: &str| {
+        let s = Case { pod: spec, ..Default::default() }.json();
+        (s["allocatedResources"].clone(), s["resources"].clone())
+    };
+    assert_eq!(of("spec: {containers: [{name: a}]}"), (Value::Null, Value::Null));
+    assert_eq!(
+        of(
+            "spec: {containers: [{name: a, resources: {requests: {cpu: 100m}}}, {name: b, resources: {requests: {cpu: 200m, memory: 1Gi}}}]}"
+        ),
+        (json!({"cpu": "300m", "memory": "1Gi"}), Value::Null)
+    );
+    assert_eq!(
+        of("spec: {resources: {requests: {cpu: '1'}}, containers: [{name: a, resources: {requests: {cpu: 100m}}}]}"),
+        (json!({"cpu": "1"}), json!({"requests": {"cpu": "1"}}))
+    );
+}

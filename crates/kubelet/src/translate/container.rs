@@ -14,6 +14,8 @@ use pintle_runtime::{ContainerConfig, ContainerMetadata, Device, Mount};
 pub struct Prepared {
     /// How often it was restarted before.
     pub attempt: u32,
+    /// How often all of the pod's containers have been restarted together.
+    pub round: u32,
     /// The image's id.
     pub image_id: String,
     /// Who the image runs as.
@@ -54,6 +56,9 @@ pub fn of(pod: &Pod, c: &Container, p: Prepared, config: &KubeletConfig) -> Resu
     ]
     .map(|(k, v)| (k.to_string(), v))
     .into();
+    if p.round > 0 {
+        annotations.insert(labels::ROUND.into(), p.round.to_string());
+    }
     if let Some(grace) = spec::spec(pod).termination_grace_period_seconds {
         annotations.insert(labels::GRACE_PERIOD.into(), grace.to_string());
     }

@@ -73,9 +73,12 @@ fn limits(c: &Container) -> impl Iterator<Item = (String, i64)> {
 /// A container's cgroup.
 #[must_use]
 pub fn of_container(pod: &Pod, c: &Container, config: &KubeletConfig, memory_capacity: i64) -> LinuxResources {
-    let cpu_limit = spec::limit(c, "cpu").map_or(0, |a| a.milli_value());
+    // A container without a limit has its pod's.
+    let whole = spec::spec(pod).resources.as_ref().and_then(|r| r.limits.as_ref());
+    let limit = |name| spec::limit(c, name).filter(|l| !l.is_zero()).or_else(|| spec::amount(whole, name));
+    let cpu_limit = limit("cpu").map_or(0, |a| a.milli_value());
     let cpu_request = spec::request(c, "cpu").map_or(cpu_limit, |a| a.milli_value());
-    let memory = spec::limit(c, "memory").map_or(0, |a| a.value());
+    let memory = limit("memory").map_or(0, |a| a.value());
     let period = period(config);
     LinuxResources {
         cpu_shares: shares(cpu_request),

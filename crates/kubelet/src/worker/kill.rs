@@ -47,11 +47,15 @@ impl Turns {
 impl Worker {
     /// How long a container gets that is killed while its pod goes on.
     pub(super) fn grace_for(&self, name: &str, reason: KillReason) -> Duration {
+        if reason == KillReason::RestartAll {
+            // Neither hooks nor the pod's own time: it is to be quick.
+            return Duration::ZERO;
+        }
         let own = spec::container(&self.pod, name).and_then(|(_, c)| {
             let probe = match reason {
                 KillReason::StartupProbe => c.startup_probe.as_ref(),
                 KillReason::LivenessProbe => c.liveness_probe.as_ref(),
-                KillReason::Other => None,
+                KillReason::Other | KillReason::RestartAll => None,
             };
             probe?.termination_grace_period_seconds
         });

@@ -93,7 +93,7 @@ enum Stage {
 /// The outcome of the one thing a worker is doing.
 enum Done {
     Volumes(ops::VolumesReady),
-    Resized(Vec<resizing::Resized>),
+    Resized(Vec<resizing::Resized>, Option<rt::LinuxResources>),
     Sandbox(Result<Box<rt::SandboxStatus>, String>),
     Started(Start, Result<(), ops::NotStarted>),
     Stopped,
@@ -147,6 +147,8 @@ struct Worker {
     report: report::Reporter,
     /// What running containers were told last, by id: a runtime that tells it in other words is not told again.
     told_resources: BTreeMap<String, rt::LinuxResources>,
+    /// What the pod as a whole was given.
+    told_around: Option<rt::LinuxResources>,
     /// The pod with resources it was not granted.
     asked: Option<Arc<Pod>>,
     /// Why a wish for other resources is not granted.
@@ -207,6 +209,7 @@ pub fn start(k: Arc<Shared>, pod: Arc<Pod>, runtime: RuntimeState, ending: Optio
         report,
         active_deadline: None,
         told_resources: BTreeMap::new(),
+        told_around: None,
         asked: None,
         resize_pending: None,
         resize_not_before: None,
@@ -548,7 +551,7 @@ impl Worker {
     async fn finished(&mut self, done: Done) {
         match done {
             Done::Volumes(v) => self.volumes_done(v),
-            Done::Resized(all) => self.resized(all).await,
+            Done::Resized(all, around) => self.resized(all, around).await,
             Done::Sandbox(Ok(s)) => {
                 self.sandbox_tries = 0;
                 // Everything starts over in it; what older sandboxes held is gone or of the past.

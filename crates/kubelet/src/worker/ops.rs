@@ -4,6 +4,7 @@ use super::{Done, Worker};
 use crate::images::NoImage;
 use crate::kubelet::Shared;
 use crate::pod::decide::Start;
+use crate::pod::restart;
 use crate::pod::spec::{self, Kind, PodRef};
 use crate::pod::state::restart_count;
 use crate::translate::env::{Objects, Sources, environment, service_links};
@@ -163,11 +164,13 @@ impl Worker {
             .skip(self.k.config.max_dead_containers_per_container.max(1))
             .map(|c| c.id.clone())
             .collect();
+        let round = self.runtime.round() + u32::from(restart::restarts_all(&self.pod, &self.runtime));
         let job = StartJob {
             k: self.k.clone(),
             pod: self.pod.clone(),
             start: start.clone(),
             attempt,
+            round,
             sandbox,
             target,
             volumes: self.volumes.clone().unwrap_or_default(),
@@ -350,6 +353,7 @@ struct StartJob {
     pod: Arc<Pod>,
     start: Start,
     attempt: u32,
+    round: u32,
     sandbox: rt::SandboxStatus,
     target: Option<String>,
     volumes: ReadyVolumes,
@@ -450,6 +454,7 @@ impl StartJob {
         let mounts = mounts.await.map_err(|e| e.to_string())??;
         let prepared = container::Prepared {
             attempt: self.attempt,
+            round: self.round,
             image_id: image.id,
             image_user: image.user,
             env,

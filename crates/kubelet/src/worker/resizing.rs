@@ -57,7 +57,7 @@ impl Worker {
     fn changes(&self) -> Vec<Change> {
         let memory = self.k.node.memory_capacity();
         spec::containers(&self.pod)
-            .filter(|(kind, c)| *kind == Kind::Regular || (*kind == Kind::Init && spec::is_sidecar(c)))
+            .filter(|(kind, _)| *kind != Kind::Ephemeral)
             .filter_map(|(kind, c)| {
                 let s = self.runtime.latest(&c.name).filter(|s| s.state == ContainerState::Running)?;
                 let should = resources::of_container(&self.pod, &c, &self.k.config, memory);
@@ -91,12 +91,14 @@ impl Worker {
         }
         self.resize_not_before = None;
         let changes = self.changes();
-        if changes.is_empty() {
+        let around = resources::of_pod(&self.pod, &self.k.config);
+        // What it was made with needs no telling.
+        let told = self.told_around.get_or_insert_with(|| around.clone());
+        if changes.is_empty() && *told == around {
             return None;
         }
         let k = self.k.clone();
         let sandbox = self.runtime.ready_sandbox().map(|s| s.id.clone());
-        let around = resources::of_pod(&self.pod, &self.k.config);
         // What grows inside must first grow around it, what shrinks the other way round; a pod without a limit has none
         // in the way.
         Some(
@@ -106,19 +108,25 @@ impl Worker {
                     && let Err(e) = k.runtime.update_pod_sandbox_resources(&id, &around).await
                 {
                     tracing::warn!(sandbox = id, error = %e, "cannot change the resources of a pod");
+                    return Done::Resized(out, None);
                 }
                 for c in changes {
                     let wanted = resize::update(&c.has, &c.should);
                     let outcome = k.runtime.update_container_resources(&c.id, &wanted).await;
                     out.push(Resized { id: c.id, name: c.container.name, should: c.should, outcome });
                 }
-                Done::Resized(out)
+                Done::Resized(out, Some(around))
             }
             .boxed(),
         )
     }
 
-    pub(super) async fn resized(&mut self, all: Vec<Resized>) {
+    /// Takes in what became of the containers, and what the pod as a whole now has; `None` where that failed.
+    pub(super) async fn resized(&mut self, all: Vec<Resized>, around: Option<LinuxResources>) {
+        match around {
+            Some(around) => self.told_around = Some(around),
+            None => self.resize_not_before = self.k.clock.now().saturating_add(RETRY).ok(),
+        }
         for r in all {
             if let Err(e) = r.outcome {
                 let kind = spec::container(&self.pod, &r.name).map_or(Kind::Regular, |(k, _)| k);

@@ -185,8 +185,9 @@ fn ports(spec: &Cursor<'_>, out: &mut Vec<String>) {
     let all: Vec<Cursor<'_>> =
         containers(spec).iter().flat_map(|c| c.get("ports").items().collect::<Vec<_>>()).collect();
     // Where the ports before are: of one number and protocol, of one host port, of one address.
-    let (mut same, mut of_host, mut of_ip): (HashMap<_, Vec<usize>>, HashMap<_, Vec<usize>>, HashMap<_, Vec<usize>>) =
-        Default::default();
+    let mut same: HashMap<_, Vec<usize>> = HashMap::new();
+    let mut of_host: HashMap<_, Vec<usize>> = HashMap::new();
+    let mut of_ip: HashMap<_, Vec<usize>> = HashMap::new();
     for (i, port) in all.iter().enumerate() {
         let (number, protocol) = (port.get("containerPort").int(), port.get("protocol").str());
         let (host, ip) = (port.get("hostPort").int(), port.get("hostIP").str());
