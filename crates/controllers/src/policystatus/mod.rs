@@ -1,4 +1,6 @@
-//! Status of validating admission policies: which generation was looked at.
+//! Status of validating admission policies: what is odd about their expressions, by the types of what they match.
+
+mod typecheck;
 
 use std::sync::Arc;
 
@@ -13,8 +15,8 @@ use crate::support::status;
 
 const WORKERS: usize = 5;
 
-/// The controller. Expressions are compiled when a policy is written, so those that are there have no errors; warnings
-/// of types are left to the API server.
+/// The controller. Expressions are compiled when a policy is written, then without the types of objects; what those
+/// types have against them are warnings.
 pub async fn run(cx: Context) {
     let queue = cx.queue("validatingadmissionpolicy-status");
     let policies = cx.informers.of::<ValidatingAdmissionPolicy>();
@@ -40,7 +42,7 @@ fn seen(policy: &ValidatingAdmissionPolicy) -> Option<ValidatingAdmissionPolicyS
     }
     Some(ValidatingAdmissionPolicyStatus {
         observed_generation: policy.metadata.generation,
-        type_checking: Some(TypeChecking::default()),
+        type_checking: Some(TypeChecking { expression_warnings: typecheck::warnings(policy) }),
         conditions: old.conditions,
     })
 }
@@ -59,5 +61,24 @@ mod tests {
         assert_eq!(seen(&p), None);
         p.metadata.generation = Some(3);
         assert!(seen(&p).is_some());
+    }
+
+    #[test]
+    fn warnings_go_with_what_they_warned_of() {
+        let with = |expression: &str, generation: i64, status: Option<ValidatingAdmissionPolicyStatus>| {
+            let rule = json!({"apiGroups": ["apps"], "apiVersions": ["v1"], "operations": ["*"], "resources": ["deployments"]});
+            let spec =
+                json!({"validations": [{"expression": expression}], "matchConstraints": {"resourceRules": [rule]}});
+            let metadata = json!({"name": "p", "generation": generation});
+            let mut p: ValidatingAdmissionPolicy =
+                serde_json::from_value(json!({"metadata": metadata, "spec": spec})).unwrap();
+            p.status = status;
+            seen(&p)
+        };
+        let wrong = with("object.spce.replicas > 1", 1, None);
+        let warnings = wrong.as_ref().unwrap().type_checking.clone().unwrap().expression_warnings.unwrap();
+        assert_eq!(warnings[0].field_ref, "spec.validations[0].expression");
+        let right = with("object.spec.replicas > 1", 2, wrong);
+        assert_eq!(right.unwrap().type_checking, Some(TypeChecking::default()));
     }
 }

@@ -6,7 +6,9 @@ mod decls;
 mod env;
 mod issues;
 mod lex;
+pub mod library;
 mod literals;
+mod lower;
 mod macros;
 mod objects;
 mod parse;
@@ -51,7 +53,9 @@ pub fn compile(source: &str, env: &Env) -> Result<Compiled, Issues> {
         return Err(failed(wrong));
     }
     let result = types.of(parsed.expr.id).clone();
-    Ok(Compiled { expr: parsed.expr, result })
+    let mut expr = parsed.expr;
+    lower::lower(&mut expr);
+    Ok(Compiled { expr, result })
 }
 
 /// Compiles an expression whose result has to be of one of these types.

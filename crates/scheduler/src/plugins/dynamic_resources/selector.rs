@@ -1,161 +1,14 @@
-//! CEL selectors of devices, with Kubernetes' quantities and versions.
+//! CEL selectors of devices.
 
-use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use cel::extractors::This;
-use cel::objects::{Key, Map, Opaque, Value};
-use cel::{Context, ExecutionError, Program};
+use cel::objects::{Key, Map, Value};
 use pintle_api::quantity::Quantity;
+use pintle_schema::cel::library::{self, CelQuantity, Semver, opaque};
+use pintle_schema::cel::{self as expressions, Compiled};
 
 use crate::model::devices::Device;
-
-/// A quantity within an expression.
-#[derive(Debug, PartialEq, Eq)]
-struct CelQuantity(Quantity);
-
-impl Opaque for CelQuantity {
-    fn runtime_type_name(&self) -> &str {
-        "kubernetes.Quantity"
-    }
-}
-
-/// A semantic version within an expression.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Semver {
-    numbers: [u64; 3],
-    pre: String,
-}
-
-impl Opaque for Semver {
-    fn runtime_type_name(&self) -> &str {
-        "kubernetes.Semver"
-    }
-}
-
-impl Semver {
-    fn parse(text: &str) -> Option<Self> {
-        let text = text.split('+').next()?;
-        let (core, pre) = text.split_once('-').unwrap_or((text, ""));
-        let mut parts = core.split('.');
-        let mut next = || {
-            let part = parts.next()?;
-            let plain = part.bytes().all(|b| b.is_ascii_digit()) && (part == "0" || !part.starts_with('0'));
-            if plain { part.parse().ok() } else { None }
-        };
-        let numbers = [next()?, next()?, next()?];
-        parts.next().is_none().then(|| Self { numbers, pre: pre.to_owned() })
-    }
-}
-
-impl Ord for Semver {
-    fn cmp(&self, other: &Self) -> Ordering {
-        let by_pre = || match (self.pre.is_empty(), other.pre.is_empty()) {
-            (true, true) => Ordering::Equal,
-            // A release comes after what leads up to it.
-            (true, false) => Ordering::Greater,
-            (false, true) => Ordering::Less,
-            (false, false) => pre_release(&self.pre).cmp(&pre_release(&other.pre)),
-        };
-        self.numbers.cmp(&other.numbers).then_with(by_pre)
-    }
-}
-
-impl PartialOrd for Semver {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-/// Identifiers of a pre-release in the order they compare: numbers below words.
-fn pre_release(text: &str) -> Vec<(bool, u64, &str)> {
-    let one = |id| match str::parse::<u64>(id) {
-        Ok(n) => (false, n, ""),
-        Err(_) => (true, 0, id),
-    };
-    text.split('.').map(one).collect()
-}
-
-fn fail(function: &str, why: &str) -> ExecutionError {
-    ExecutionError::function_error(function, why)
-}
-
-/// The order of two quantities or two versions.
-fn order(a: &Value, b: &Value) -> Result<Ordering, ExecutionError> {
-    if let (Value::Opaque(a), Value::Opaque(b)) = (a, b) {
-        if let (Some(a), Some(b)) = (a.downcast_ref::<CelQuantity>(), b.downcast_ref::<CelQuantity>()) {
-            return Ok(a.0.cmp(&b.0));
-        }
-        if let (Some(a), Some(b)) = (a.downcast_ref::<Semver>(), b.downcast_ref::<Semver>()) {
-            return Ok(a.cmp(b));
-        }
-    }
-    Err(fail("compareTo", "no such overload"))
-}
-
-fn quantity_of(v: &Value) -> Result<Quantity, ExecutionError> {
-    match v {
-        Value::Opaque(o) => o.downcast_ref::<CelQuantity>().map(|q| q.0),
-        _ => None,
-    }
-    .ok_or_else(|| fail("quantity", "no such overload"))
-}
-
-fn version_part(v: &Value, part: usize) -> Result<i64, ExecutionError> {
-    let version = match v {
-        Value::Opaque(o) => o.downcast_ref::<Semver>(),
-        _ => None,
-    };
-    let version = version.ok_or_else(|| fail("semver", "no such overload"))?;
-    i64::try_from(version.numbers[part]).map_err(|_| fail("semver", "out of range"))
-}
-
-fn opaque(v: impl Opaque) -> Value {
-    Value::Opaque(Arc::new(v))
-}
-
-/// A context with Kubernetes' functions.
-fn context<'v>() -> Result<Context<'static, 'v>, String> {
-    let mut c = Context::default();
-    let mut declare = || -> Result<(), cel::DeclarationError> {
-        c.add_function("quantity", |text: Arc<String>| -> Result<Value, ExecutionError> {
-            Quantity::parse(&text).map(|q| opaque(CelQuantity(q))).map_err(|e| fail("quantity", &e.to_string()))
-        })?;
-        c.add_function("isQuantity", |text: Arc<String>| -> bool { Quantity::parse(&text).is_ok() })?;
-        c.add_function("semver", |text: Arc<String>| -> Result<Value, ExecutionError> {
-            Semver::parse(&text).map(opaque).ok_or_else(|| fail("semver", "not a version"))
-        })?;
-        c.add_function("isSemver", |text: Arc<String>| -> bool { Semver::parse(&text).is_some() })?;
-        c.add_function("compareTo", |This(a): This<Value>, b: Value| -> Result<i64, ExecutionError> {
-            Ok(order(&a, &b)? as i64)
-        })?;
-        c.add_function("isGreaterThan", |This(a): This<Value>, b: Value| -> Result<bool, ExecutionError> {
-            Ok(order(&a, &b)?.is_gt())
-        })?;
-        c.add_function("isLessThan", |This(a): This<Value>, b: Value| -> Result<bool, ExecutionError> {
-            Ok(order(&a, &b)?.is_lt())
-        })?;
-        c.add_function("sign", |This(q): This<Value>| -> Result<i64, ExecutionError> {
-            Ok(quantity_of(&q)?.sign().into())
-        })?;
-        c.add_function("isInteger", |This(q): This<Value>| -> Result<bool, ExecutionError> {
-            Ok(quantity_of(&q)?.as_i64().is_some())
-        })?;
-        c.add_function("asInteger", |This(q): This<Value>| -> Result<i64, ExecutionError> {
-            quantity_of(&q)?.as_i64().ok_or_else(|| fail("asInteger", "cannot convert value to integer"))
-        })?;
-        c.add_function("asApproximateFloat", |This(q): This<Value>| -> Result<f64, ExecutionError> {
-            Ok(quantity_of(&q)?.as_f64())
-        })?;
-        c.add_function("major", |This(v): This<Value>| version_part(&v, 0))?;
-        c.add_function("minor", |This(v): This<Value>| version_part(&v, 1))?;
-        c.add_function("patch", |This(v): This<Value>| version_part(&v, 2))?;
-        Ok(())
-    };
-    declare().map_err(|e| e.to_string())?;
-    Ok(c)
-}
 
 fn string(s: &str) -> Value {
     Value::String(Arc::new(s.to_owned()))
@@ -187,7 +40,7 @@ fn by_domain<'a, T: 'a>(
 
 /// A compiled selector.
 pub struct Selector {
-    program: Program,
+    program: Compiled,
     /// Text literals of the expression: among them are the domains it speaks of.
     literals: Vec<String>,
 }
@@ -198,7 +51,7 @@ impl Selector {
     /// # Errors
     /// Why it does not compile.
     pub fn new(expression: &str) -> Result<Self, String> {
-        let program = Program::compile(expression).map_err(|e| e.to_string())?;
+        let program = expressions::compile(expression, &expressions::DEVICE).map_err(|e| e.to_string())?;
         let mut literals = Vec::new();
         for quote in ['"', '\''] {
             literals.extend(expression.split(quote).skip(1).step_by(2).map(str::to_owned));
@@ -219,7 +72,7 @@ impl Selector {
         let capacity = by_domain(driver, &self.literals, device.capacity.iter(), |c| {
             Quantity::parse(&c.value).ok().map(|q| opaque(CelQuantity(q)))
         });
-        let mut c = context()?;
+        let mut c = library::context();
         c.add_variable_from_value(
             "device",
             map([
@@ -232,10 +85,9 @@ impl Selector {
                 ),
             ]),
         );
-        match self.program.execute(&c) {
-            Ok(Value::Bool(b)) => Ok(b),
-            Ok(other) => Err(format!("unexpected result type {}", other.type_of())),
-            Err(e) => Err(e.to_string()),
+        match library::evaluate(&self.program, &c)? {
+            Value::Bool(b) => Ok(b),
+            other => Err(format!("unexpected result type {}", other.type_of())),
         }
     }
 }
@@ -263,6 +115,8 @@ mod tests {
             ("device.capacity['gpu.example.com'].memory.isLessThan(quantity('20Gi'))", Ok(false)),
             ("device.attributes['gpu.example.com'].driverVersion.isGreaterThan(semver('1.9.3'))", Ok(true)),
             ("device.attributes['gpu.example.com'].driverVersion.minor() == 10", Ok(true)),
+            ("cel.bind(a, device.attributes['gpu.example.com'], a.model == 'a100' && a.index in [1, 3])", Ok(true)),
+            ("device.attributes['gpu.example.com'].?nothing.orValue('none') == 'none'", Ok(true)),
             ("device.attributes['gpu.example.com'].missing == 'x'", Err(())),
             ("1", Err(())),
         ] {
@@ -270,15 +124,6 @@ mod tests {
             assert_eq!(got.clone().map_err(drop), want, "{expression}: {got:?}");
         }
         assert!(Selector::new("device.").is_err());
-    }
-
-    #[test]
-    fn versions() {
-        let v = |s: &str| Semver::parse(s).unwrap();
-        let order = ["1.0.0-alpha", "1.0.0-alpha.1", "1.0.0-beta.2", "1.0.0-beta.11", "1.0.0", "1.2.0", "1.10.0"];
-        assert!(order.windows(2).all(|w| v(w[0]) < v(w[1])));
-        for bad in ["1", "1.2", "1.02.3", "a.b.c", "1.2.3.4"] {
-            assert_eq!(Semver::parse(bad), None, "{bad}");
-        }
+        assert!(Selector::new("device.nothing").is_err());
     }
 }
