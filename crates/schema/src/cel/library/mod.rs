@@ -4,6 +4,8 @@ mod addresses;
 mod lists;
 mod quantities;
 mod texts;
+mod times;
+mod urls;
 mod versions;
 
 use std::cmp::Ordering;
@@ -15,6 +17,7 @@ use cel::objects::{Opaque, OptionalValue, Value};
 use cel::{Context, DeclarationError, ExecutionError, extensions};
 
 pub use quantities::CelQuantity;
+pub use times::{CelSpan, CelTime};
 pub use versions::Semver;
 
 /// What a function gets and what it says.
@@ -54,7 +57,9 @@ fn declare(env: &mut cel::Env) -> Result<(), DeclarationError> {
     versions::declare(env)?;
     addresses::declare(env)?;
     lists::declare(env)?;
-    texts::declare(env)
+    texts::declare(env)?;
+    times::declare(env)?;
+    urls::declare(env)
 }
 
 /// Declares functions: `g` global, `m` with the first argument before the dot.
@@ -224,6 +229,26 @@ mod tests {
             "!format.named('nothing').hasValue() && format.byte().validate('#').hasValue()",
             "[1, 2].map(x, x > 1, x * 2) == [4] && [1, 2].filter(x, x > 1) == [2]",
             "!has({'a': 1}.b) && has({'a': 1}.a)",
+            "duration('1h30m') > duration('0.5s') && duration('1h') + duration('30m') == duration('90m')",
+            "duration('90m').getHours() == 1 && duration('90m').getMinutes() == 90 && duration('1.5s').getMilliseconds() == 1500",
+            "string(duration('90m')) == '5400s' && string(duration('-0.5s')) == '-0.5s'",
+            "timestamp('2024-02-29T23:30:15.5Z').getFullYear() == 2024 && timestamp('2024-02-29T23:30:15Z').getMonth() == 1",
+            "timestamp('2024-02-29T23:30:15Z').getDate() == 29 && timestamp('2024-02-29T23:30:15Z').getDayOfMonth() == 28",
+            "timestamp('2024-03-01T00:00:00Z').getDayOfYear() == 60 && timestamp('2024-03-01T00:00:00Z').getDayOfWeek() == 5",
+            "timestamp('2024-02-29T23:30:15Z').getHours('+01:00') == 0 && timestamp('2024-02-29T23:30:15Z').getMinutes() == 30",
+            "timestamp('2024-02-29T23:30:15.25Z').getMilliseconds() == 250 && timestamp('1969-12-31T23:59:59Z').getSeconds('UTC') == 59",
+            "timestamp('2024-01-01T01:00:00Z') - timestamp('2024-01-01T00:00:00Z') == duration('1h')",
+            "timestamp('2024-01-01T00:00:00Z') + duration('24h') == timestamp('2024-01-02T00:00:00Z')",
+            "timestamp('2024-01-01T00:00:00Z') - duration('1s') < timestamp('2024-01-01T00:00:00Z')",
+            "int(timestamp('1970-01-01T00:01:00Z')) == 60 && timestamp(60) == timestamp('1970-01-01T00:01:00Z')",
+            "string(timestamp('2024-01-01T02:00:00.50+02:00')) == '2024-01-01T00:00:00.5Z'",
+            "url('https://user:pass@example.com:80/path with spaces/').getEscapedPath() == '/path%20with%20spaces/'",
+            "url('https://example.com:80/').getHost() == 'example.com:80' && url('https://[::1]:80/').getHostname() == '::1'",
+            "url('https://example.com:80/').getPort() == '80' && url('https://example.com/').getPort() == ''",
+            "url('/absolute/path').getScheme() == '' && url('HTTPS://a/').getScheme() == 'https'",
+            "url('https://a/?k1=a&k2=b&k2=c%20d').getQuery() == {'k1': ['a'], 'k2': ['b', 'c d']}",
+            "isURL('https://user:pass@example.com:80/path?query=val#fragment') && isURL('/absolute-path')",
+            "!isURL('https://a:b:c/') && !isURL('../relative-path') && !isURL('') && !isURL('example.com')",
         ] {
             if result(source) != "Bool(true)" {
                 wrong.push(format!("{source}: {}", result(source)));
@@ -243,6 +268,9 @@ mod tests {
             ("[1].slice(0, 0).min()", "min called on empty list"),
             ("[9223372036854775807, 1].sum()", "integer overflow"),
             ("'a'.find('[')", "Illegal regex"),
+            ("timestamp('9999-12-31T23:59:59Z') + duration('1s') == timestamp(0)", "overflow"),
+            ("timestamp(0).getHours('Moon/Base')", "unknown time zone Moon/Base"),
+            ("url('../x')", "invalid URI for request"),
             ("[1, 1].transformMapEntry(i, v, {v: i})", "already exists"),
         ] {
             let found = result(source);
