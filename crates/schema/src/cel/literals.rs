@@ -3,6 +3,7 @@
 use cel::common::ast::{CallExpr, EntryExpr, Expr, IdedExpr, LiteralValue};
 
 use super::check::Types;
+use super::formats;
 use super::issues::{Issue, Lines};
 use super::parse::Parsed;
 use super::types::Type;
@@ -31,6 +32,7 @@ impl Walk<'_> {
         match &e.expr {
             Expr::Call(call) => {
                 self.call(call);
+                self.format(e.id, call);
                 let formats = formats || call.func_name == "format";
                 for part in call.target.as_deref().into_iter().chain(&call.args) {
                     self.visit(part, formats);
@@ -86,6 +88,18 @@ impl Walk<'_> {
 
     fn differs(&mut self, id: u64, first: &Type, t: &Type) {
         self.wrong(id, format!("expected type '{first}' but found '{t}'"));
+    }
+
+    /// The arguments of a text that is filled in.
+    fn format(&mut self, id: u64, call: &CallExpr) {
+        let (Some(target), [IdedExpr { expr: Expr::List(list), .. }]) = (&call.target, call.args.as_slice()) else {
+            return;
+        };
+        if let (Expr::Literal(LiteralValue::String(text)), "format") = (&target.expr, call.func_name.as_str())
+            && let Some((arg, message)) = formats::check(text.inner(), &list.elements, self.types)
+        {
+            self.wrong(arg.unwrap_or(id), message);
+        }
     }
 
     fn call(&mut self, call: &CallExpr) {

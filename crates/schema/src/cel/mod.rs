@@ -4,6 +4,7 @@
 mod check;
 mod decls;
 mod env;
+mod formats;
 mod issues;
 mod lex;
 pub mod library;

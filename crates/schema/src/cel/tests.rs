@@ -75,6 +75,7 @@ fn types_of_results() {
             ("format.dns1123Label().validate('a')", "optional_type(list(string))"),
             ("'a b'.split(' ').join('-').upperAscii()", "string"),
             ("'%s is %d'.format(['a', 1])", "string"),
+            ("'%% %.2f %x %s'.format([1.0, b'a', params.x])", "string"),
             ("'abc'.find('b') + 'a1'.findAll('[0-9]')[0]", "string"),
             ("sets.contains([1], [2])", "bool"),
             ("[3, 1].sort().reverse().max()", "int"),

@@ -13,7 +13,7 @@ use std::sync::{Arc, LazyLock};
 
 use cel::common::types::{BOOL_TYPE, DYN_TYPE, INT_TYPE, LIST_TYPE, MAP_TYPE, STRING_TYPE, Type as Runtime};
 use cel::common::value::{CowVal, Val};
-use cel::objects::{Opaque, OptionalValue, Value};
+use cel::objects::{Key, Map, Opaque, OptionalValue, Value};
 use cel::{Context, DeclarationError, ExecutionError, extensions};
 
 pub use quantities::CelQuantity;
@@ -48,6 +48,25 @@ pub fn evaluate(compiled: &super::Compiled, context: &Context<'_, '_>) -> Result
 /// A value of a library.
 pub fn opaque(value: impl Opaque) -> Value {
     Value::Opaque(Arc::new(value))
+}
+
+/// A JSON value as expressions see it where nothing is known of its type.
+#[must_use]
+pub fn from_json(value: &serde_json::Value) -> Value {
+    match value {
+        serde_json::Value::Null => Value::Null,
+        serde_json::Value::Bool(b) => Value::Bool(*b),
+        serde_json::Value::Number(n) => match n.as_i64() {
+            Some(n) => Value::Int(n),
+            None => Value::Float(n.as_f64().unwrap_or(f64::NAN)),
+        },
+        serde_json::Value::String(s) => string(s.as_str()),
+        serde_json::Value::Array(list) => Value::List(Arc::new(list.iter().map(from_json).collect())),
+        serde_json::Value::Object(object) => {
+            let entry = |(k, v): (&String, &serde_json::Value)| (Key::String(Arc::new(k.clone())), from_json(v));
+            Value::Map(Map { map: Arc::new(object.iter().map(entry).collect()) })
+        }
+    }
 }
 
 fn declare(env: &mut cel::Env) -> Result<(), DeclarationError> {
@@ -255,6 +274,23 @@ mod tests {
             }
         }
         assert!(wrong.is_empty(), "{wrong:#?}");
+    }
+
+    #[test]
+    fn objects_of_the_api() {
+        let env = crate::cel::Admission::default().env();
+        let object =
+            serde_json::json!({"spec": {"replicas": 3, "ratio": 0.5, "names": ["a"], "none": null, "on": true}});
+        let mut context = context();
+        context.add_variable_from_value("object", from_json(&object));
+        for source in [
+            "object.spec.replicas == 3 && object.spec.ratio < 1.0 && object.spec.on && object.spec.none == null",
+            "object.spec.names.all(n, n.size() == 1) && !has(object.spec.missing)",
+            "object.?spec.?missing.orValue('x') == 'x' && object.spec.names.exists(i, n, i == 0 && n == 'a')",
+        ] {
+            let compiled = compile(source, &env).unwrap();
+            assert_eq!(evaluate(&compiled, &context), Ok(Value::Bool(true)), "{source}");
+        }
     }
 
     #[test]
