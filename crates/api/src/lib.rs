@@ -2,6 +2,7 @@
 //!
 //! No sockets, files, threads or clock here.
 
+pub mod cron;
 pub mod duration;
 pub mod metrics;
 pub mod names;

@@ -1,9 +1,12 @@
 //! The coordination group.
 
+use std::cmp::Ordering;
+
 use pintle_schema::cursor::{Cursor, Errors};
 
+use super::resource::semver;
 use super::table::{self, Column, text};
-use super::{Ctx, Strategy, meta};
+use super::{Ctx, Strategy, checks, meta};
 
 /// The strategy of leases.
 pub static LEASE: Strategy = Strategy {
@@ -15,6 +18,82 @@ pub static LEASE: Strategy = Strategy {
     ..Strategy::DEFAULT
 };
 
+/// The strategy of lease candidates, a kind that is off unless it is asked for.
+pub static LEASE_CANDIDATE: Strategy = Strategy {
+    create_on_update: true,
+    unconditional_update: false,
+    name: |name, _| checks::config_key(name),
+    validate: candidate,
+    validate_change: |_, new, old, errors| {
+        let (new, old) = (new.get("spec").get("leaseName"), old.get("spec").get("leaseName"));
+        meta::immutable(&new, &old, errors);
+    },
+    columns: &[
+        Column::NAME,
+        text("LeaseName", "@LeaseCandidateSpec.leaseName"),
+        text("BinaryVersion", "@LeaseCandidateSpec.binaryVersion"),
+        text("EmulationVersion", "@LeaseCandidateSpec.emulationVersion"),
+        text("PreferredStrategies", "@LeaseCandidateSpec.strategy"),
+        Column::AGE,
+    ],
+    row: |o, now| {
+        let spec = o.get("spec");
+        let field = |name| spec.get(name).str().into();
+        let mut row = vec![table::name(o)];
+        row.extend(["leaseName", "binaryVersion", "emulationVersion", "strategy"].map(field));
+        row.push(table::age(o, now));
+        row
+    },
+    ..Strategy::DEFAULT
+};
+
+fn candidate(_: &Ctx<'_>, candidate: &Cursor<'_>, _: Option<&Cursor<'_>>, errors: &mut Errors) {
+    const NO_VERSION: &str = "must be a valid semantic version";
+    let spec = candidate.get("spec");
+    let (lease, strategy) = (spec.get("leaseName"), spec.get("strategy"));
+    let (emulated, binary) = (spec.get("emulationVersion"), spec.get("binaryVersion"));
+    if lease.is_empty() {
+        errors.required(&lease, "");
+    }
+    for version in [&emulated, &binary] {
+        if version.is_empty() {
+            if version.path() == binary.path() {
+                errors.required(&binary, "");
+            }
+        } else if !semver::is_version(version.str()) {
+            errors.invalid(version, NO_VERSION);
+        }
+    }
+    // What is no version counts as 0.0.0.
+    let compared = |a: &Cursor<'_>, b: &str| {
+        let text = if semver::is_version(a.str()) { a.str() } else { "0.0.0" };
+        semver::compare(text, if semver::is_version(b) { b } else { "0.0.0" })
+    };
+    if !binary.is_empty() && !emulated.is_empty() && compared(&binary, emulated.str()) == Ordering::Less {
+        errors.invalid(&binary, "must be greater than or equal to `emulationVersion`");
+    }
+    if strategy.is_empty() {
+        return errors.required(&strategy, "");
+    }
+    if strategy.str() == OLDEST && compared(&emulated, "0.0.0") == Ordering::Equal {
+        errors.required(&emulated, "must be specified when `strategy` is 'OldestEmulationVersion'");
+    }
+    coordination(&strategy, errors);
+}
+
+const OLDEST: &str = "OldestEmulationVersion";
+
+/// How the holder of a lease is chosen.
+fn coordination(strategy: &Cursor<'_>, errors: &mut Errors) {
+    // Upstream names the field twice.
+    let at = strategy.at("strategy");
+    if strategy.str().contains('/') {
+        meta::label_key(&at, strategy.str(), errors);
+    } else if strategy.str() != OLDEST {
+        errors.not_supported(&at, strategy.str(), &[OLDEST]);
+    }
+}
+
 fn validate(_: &Ctx<'_>, lease: &Cursor<'_>, _: Option<&Cursor<'_>>, errors: &mut Errors) {
     let spec = lease.get("spec");
     let duration = spec.get("leaseDurationSeconds");
@@ -24,13 +103,7 @@ fn validate(_: &Ctx<'_>, lease: &Cursor<'_>, _: Option<&Cursor<'_>>, errors: &mu
     meta::not_negative(&spec.get("leaseTransitions"), errors);
     let (strategy, preferred) = (spec.get("strategy"), spec.get("preferredHolder"));
     if strategy.is_present() {
-        // Upstream names the field twice.
-        let at = strategy.at("strategy");
-        if strategy.str().contains('/') {
-            meta::label_key(&at, strategy.str(), errors);
-        } else if strategy.str() != "OldestEmulationVersion" {
-            errors.not_supported(&at, strategy.str(), &["OldestEmulationVersion"]);
-        }
+        coordination(&strategy, errors);
     }
     if !preferred.is_empty() && strategy.is_empty() {
         errors.forbidden(&preferred, "may only be specified if `strategy` is defined");
@@ -77,6 +150,40 @@ mod tests {
             "spec/preferredHolder",
             json!("h"),
             "spec.preferredHolder: Forbidden: may only be specified if `strategy` is defined",
+        );
+    }
+
+    #[test]
+    fn candidates() {
+        use crate::kinds::testing::update_errors;
+        let candidate = json!({"apiVersion": "coordination.k8s.io/v1beta1", "kind": "LeaseCandidate",
+            "metadata": {"name": "C_1", "namespace": "ns", "resourceVersion": "1"},
+            "spec": {"leaseName": "l", "binaryVersion": "1.36.0", "emulationVersion": "1.35.0", "strategy": "OldestEmulationVersion"}});
+        let check = |path: &str, to: Value, expect: &str| {
+            assert_eq!(create_errors(&changed(&candidate, path, to)), expect, "{path}");
+        };
+        check("spec/strategy", json!("a.b/c"), "");
+        check("spec/leaseName", json!(""), "spec.leaseName: Required value");
+        check("spec/binaryVersion", json!(""), "spec.binaryVersion: Required value");
+        check(
+            "spec/binaryVersion",
+            json!("1.36"),
+            "spec.binaryVersion: Invalid value: \"1.36\": must be a valid semantic version\nspec.binaryVersion: Invalid value: \"1.36\": must be greater than or equal to `emulationVersion`",
+        );
+        check(
+            "spec/emulationVersion",
+            json!("1.37.0"),
+            "spec.binaryVersion: Invalid value: \"1.36.0\": must be greater than or equal to `emulationVersion`",
+        );
+        check(
+            "spec/emulationVersion",
+            json!(""),
+            "spec.emulationVersion: Required value: must be specified when `strategy` is 'OldestEmulationVersion'",
+        );
+        check("spec/strategy", json!(""), "spec.strategy: Required value");
+        assert_eq!(
+            update_errors(&changed(&candidate, "spec/leaseName", json!("m")), &candidate),
+            "spec.leaseName: Invalid value: \"m\": field is immutable"
         );
     }
 }

@@ -54,6 +54,16 @@ const POD_STATUS: &[Feature] = &[
 /// CoordinatedLeaderElection; each stays by itself.
 const LEASE: &[Feature] = &[feature(&[&["strategy"]]), feature(&[&["preferredHolder"]])];
 
+/// DRAWorkloadResourceClaims
+const WORKLOAD: &[Feature] = &[feature(&[&["podGroupTemplates", EACH, "resourceClaims"]])];
+
+const POD_GROUP: &[Feature] = &[
+    // DRAWorkloadResourceClaims
+    feature(&[&["resourceClaims"]]),
+    // WorkloadAwarePreemption, of which this has a default
+    feature(&[&["disruptionMode"]]),
+];
+
 /// MaxUnavailableStatefulSet
 const STATEFUL_SET: &[Feature] = &[feature(&[&["updateStrategy", "rollingUpdate", "maxUnavailable"]])];
 
@@ -84,6 +94,8 @@ fn gated(group: &str, resource: &str) -> &'static [(Path, &'static [Feature])] {
         ("batch", "cronjobs") => &[(&["spec", "jobTemplate", "spec", "template", "spec"], POD_SPEC)],
         ("coordination.k8s.io", "leases") => &[(&["spec"], LEASE)],
         ("resource.k8s.io", "resourceslices") => &[(&["spec"], RESOURCE_SLICE)],
+        ("scheduling.k8s.io", "podgroups") => &[(&["spec"], POD_GROUP)],
+        ("scheduling.k8s.io", "workloads") => &[(&["spec"], WORKLOAD)],
         ("storage.k8s.io", "csidrivers") => &[(&["spec"], CSI_DRIVER)],
         _ => &[],
     }

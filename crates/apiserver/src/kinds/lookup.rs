@@ -3,7 +3,7 @@
 use super::strategy::Strategy;
 use super::{
     admissionregistration as admission, apiextensions, apiregistration, apps, autoscaling, batch, certificates,
-    coordination, core, flowcontrol, networking, node, policy, rbac, resource, scheduling, storage,
+    coordination, core, flowcontrol, groups, networking, node, policy, rbac, resource, scheduling, storage,
 };
 use pintle_api::resources::Resource;
 
@@ -55,6 +55,8 @@ pub fn strategy(resource: &Resource) -> &'static Strategy {
         ("batch", "cronjobs") => &batch::CRON_JOB,
         ("batch", "jobs") => &batch::JOB,
         ("certificates.k8s.io", "certificatesigningrequests") => &certificates::CERTIFICATE_SIGNING_REQUEST,
+        ("certificates.k8s.io", "clustertrustbundles") => &certificates::CLUSTER_TRUST_BUNDLE,
+        ("coordination.k8s.io", "leasecandidates") => &coordination::LEASE_CANDIDATE,
         ("coordination.k8s.io", "leases") => &coordination::LEASE,
         ("discovery.k8s.io", "endpointslices") => &networking::ENDPOINT_SLICE,
         ("flowcontrol.apiserver.k8s.io", "flowschemas") => &flowcontrol::FLOW_SCHEMA,
@@ -83,7 +85,9 @@ pub fn strategy(resource: &Resource) -> &'static Strategy {
             "resourceslices" => &resource::RESOURCE_SLICE,
             _ => &DEFAULT,
         },
+        ("scheduling.k8s.io", "podgroups") => &groups::POD_GROUP,
         ("scheduling.k8s.io", "priorityclasses") => &scheduling::PRIORITY_CLASS,
+        ("scheduling.k8s.io", "workloads") => &groups::WORKLOAD,
         ("storage.k8s.io", kind) => match kind {
             "csidrivers" => &storage::CSI_DRIVER,
             "csinodes" => &storage::CSI_NODE,

@@ -26,6 +26,7 @@ pub mod coordination;
 pub mod core;
 pub mod flowcontrol;
 mod gates;
+pub mod groups;
 pub mod lookup;
 pub mod meta;
 pub mod names;

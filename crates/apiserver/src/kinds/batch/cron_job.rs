@@ -1,8 +1,8 @@
 //! Validation of cron jobs.
 
+use pintle_api::cron::Schedule;
 use pintle_schema::cursor::{Cursor, Errors};
 
-use super::cron;
 use super::validate::job_spec;
 use crate::kinds::value::nothing;
 use crate::kinds::{Ctx, meta};
@@ -47,7 +47,7 @@ fn schedule(spec: &Cursor<'_>, zoned: bool, errors: &mut Errors) {
     if schedule.is_empty() {
         return errors.required(&schedule, "");
     }
-    if let Err(why) = cron::check(schedule.str()) {
+    if let Err(why) = Schedule::parse(schedule.str()) {
         errors.invalid(&schedule, why);
     }
     if !schedule.str().contains("TZ") {

@@ -1,7 +1,6 @@
 //! The batch group.
 
-pub mod cron;
-mod cron_job;
+pub mod cron_job;
 mod policies;
 mod status;
 mod validate;

@@ -1,8 +1,10 @@
 //! The certificates group.
 
+mod bundle;
 mod pem;
 mod validate;
 
+pub use bundle::CLUSTER_TRUST_BUNDLE;
 use jiff::Timestamp;
 use pintle_api::time;
 use pintle_schema::cursor::Cursor;

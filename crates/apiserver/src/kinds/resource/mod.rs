@@ -1,5 +1,6 @@
 //! The resource group: dynamic resource allocation.
 
+pub(in crate::kinds) mod semver;
 mod slice;
 mod status;
 mod validate;
