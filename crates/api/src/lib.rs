@@ -4,6 +4,7 @@
 
 pub mod cron;
 pub mod duration;
+pub mod features;
 pub mod metrics;
 pub mod names;
 pub mod object;

@@ -202,6 +202,26 @@ impl Queue {
         }
     }
 
+    /// Whether a pod is kept back while room is made for it.
+    #[must_use]
+    pub fn is_held(&self, uid: &str) -> bool {
+        self.pods.get(uid).is_some_and(|(q, _)| q.held.is_some())
+    }
+
+    /// A pod that a gate kept back is to be tried.
+    pub fn ungate(&mut self, uid: &str, event: &'static str) {
+        if let Some((_, Place::Gated)) = self.pods.get(uid) {
+            self.put(uid, Place::Active, event);
+        }
+    }
+
+    /// A pod is to be tried now, whatever it waits for; not one that is kept back.
+    pub fn activate(&mut self, uid: &str) {
+        if let Some((Queued { held: None, .. }, Place::Unschedulable | Place::Backoff(_))) = self.pods.get(uid) {
+            self.put(uid, Place::Active, "ForceActivate");
+        }
+    }
+
     /// An unschedulable pod is to be tried again, as soon as nothing holds it.
     fn wake_up(&mut self, uid: &str, event: &'static str, now: u64) {
         match self.pods.get_mut(uid).map(|(q, _)| &mut q.held) {
@@ -241,6 +261,24 @@ impl Queue {
             return Some(next);
         }
         None
+    }
+
+    /// Takes a certain pod, whatever it waits for, as [`Queue::pop`] does; not one that is kept back.
+    pub fn pop_this(&mut self, uid: &str) -> Option<Queued> {
+        let (queued, place) = self.pods.get_mut(uid)?;
+        if matches!(place, Place::Gated | Place::InFlight) || queued.held.is_some() {
+            return None;
+        }
+        queued.attempts += 1;
+        let next = queued.clone();
+        self.put(uid, Place::InFlight, "");
+        Some(next)
+    }
+
+    /// A pod that is known.
+    #[must_use]
+    pub fn pod(&self, uid: &str) -> Option<&Arc<Pod>> {
+        self.pods.get(uid).map(|(q, _)| &q.pod)
     }
 
     /// Moves pods whose back-off is over.

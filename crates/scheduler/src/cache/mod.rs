@@ -1,6 +1,7 @@
 //! The scheduler's picture of the cluster: nodes, the pods on them, and pods assumed to be there while their binding is
 //! on its way.
 
+pub mod groups;
 pub mod index;
 pub mod nominated;
 pub mod objects;
@@ -11,6 +12,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, OnceLock};
 
 use crate::model::{Node, NodeInfo, Pod};
+use groups::Groups;
 use index::PodIndex;
 use nominated::Nominated;
 use objects::{ObjectChange, Objects};
@@ -44,6 +46,8 @@ pub struct Cache {
     pub objects: Objects,
     /// Pods that wait for room on a node they were promised; changed by [`Cache::nominate`].
     pub nominated: Nominated,
+    /// Who belongs to which pod group.
+    pub groups: Groups,
 }
 
 /// So many changes are remembered.
@@ -282,6 +286,7 @@ impl Cache {
         let id = self.slot(node);
         self.changed(id);
         self.placed.insert(pod.uid.clone(), (id, confirmed));
+        self.groups.placed(&pod);
         self.assumed += usize::from(!confirmed);
         if self.infos[id].node.is_some() {
             self.index.add(&pod, id, &self.objects.namespaces);
@@ -339,6 +344,7 @@ impl Cache {
         let (id, confirmed) = self.placed.remove(uid)?;
         self.assumed -= usize::from(!confirmed);
         let pod = self.infos[id].remove(uid)?;
+        self.groups.unplaced(&pod);
         self.changed(id);
         if self.infos[id].node.is_some() {
             self.index.remove(&pod, id, &self.objects.namespaces);

@@ -8,8 +8,8 @@ use pintle_api::selector::Selector;
 use crate::model::affinity::Namespaces;
 use crate::model::devices::{Allocation, DeviceClass, DeviceId, Given, ResourceClaim, ResourceSlice};
 use crate::model::objects::{
-    Attachment, Budget, Claim, CsiDriver, CsiNode, Grouping, Namespace, SELECTED_NODE, StorageCapacity, StorageClass,
-    Volume,
+    Attachment, Budget, Claim, CsiDriver, CsiNode, Grouping, Namespace, PodGroup, SELECTED_NODE, StorageCapacity,
+    StorageClass, Volume,
 };
 
 /// What kind of grouping it is.
@@ -61,6 +61,7 @@ pub enum ObjectChange {
     ResourceClaim(Delta<ResourceClaim>),
     ResourceSlice(Delta<ResourceSlice>),
     DeviceClass(Delta<DeviceClass>),
+    PodGroup(Delta<PodGroup>),
 }
 
 impl<T> Delta<T> {
@@ -97,6 +98,7 @@ impl ObjectChange {
             Self::ResourceClaim(d) => names!(d, "ResourceClaim"),
             Self::ResourceSlice(d) => names!(d, "ResourceSlice"),
             Self::DeviceClass(d) => names!(d, "DeviceClass"),
+            Self::PodGroup(d) => names!(d, "PodGroup"),
         }
     }
 }
@@ -132,6 +134,8 @@ pub struct Objects {
     pub slices: BTreeMap<String, Arc<ResourceSlice>>,
     /// Device classes by name.
     pub device_classes: HashMap<String, Arc<DeviceClass>>,
+    /// Pod groups by `namespace/name`.
+    pub pod_groups: HashMap<String, Arc<PodGroup>>,
     /// What claims were given by pods that are being bound: with the pod's uid, by `namespace/name`.
     pub assumed_claims: HashMap<String, (Allocation, String)>,
     /// Devices that claims have, and how many times.
@@ -240,6 +244,7 @@ impl Objects {
             ObjectChange::DeviceClass(d) => {
                 keep!(self.device_classes, d, |c: &Arc<DeviceClass>| c.metadata.name.clone());
             }
+            ObjectChange::PodGroup(d) => keep!(self.pod_groups, d, |g: &Arc<PodGroup>| g.key()),
             ObjectChange::Grouping(kind, d) => {
                 let Some(last) = d.last() else { return };
                 let of = self.groupings.entry(last.metadata.namespace.clone()).or_default();

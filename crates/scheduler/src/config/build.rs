@@ -1,6 +1,7 @@
 //! Profiles made of what the configuration says.
 
 use pintle_api::duration;
+use pintle_api::features::FeatureGates;
 use pintle_client::LeaderConfig;
 
 use super::types::{
@@ -35,10 +36,10 @@ fn known(name: &str) -> Option<&'static Known> {
 
 /// The plugins a profile ends up with, by upstream's rules: the defaults, less what is disabled, with what is enabled in
 /// place of or after them; then the same at each point.
-fn choose(spec: &ProfileSpec) -> Result<Vec<Chosen>, String> {
+fn choose(spec: &ProfileSpec, gates: &FeatureGates) -> Result<Vec<Chosen>, String> {
     let multi = &spec.plugins.multi_point;
     let mut out: Vec<Chosen> = Vec::new();
-    for k in KNOWN.iter().filter(|k| k.default) {
+    for k in KNOWN.iter().filter(|k| k.works(gates)) {
         let named = multi.enabled.iter().find(|p| p.name == k.name);
         if named.is_some() || !is_off(multi, k.name) {
             let weight = named.map(|p| p.weight).filter(|w| *w > 0).map_or(k.weight, i64::from);
@@ -74,7 +75,8 @@ fn choose(spec: &ProfileSpec) -> Result<Vec<Chosen>, String> {
             }
         }
     }
-    out.retain(|c| !c.points.is_empty());
+    // Those whose feature is off may be named, but do nothing.
+    out.retain(|c| !c.points.is_empty() && c.known.works(gates));
     Ok(out)
 }
 
@@ -118,10 +120,10 @@ fn spread(args: &types::PodTopologySpreadArgs) -> PodTopologySpread {
     PodTopologySpread { defaults: args.default_constraints.iter().map(one).collect(), system_defaults: false }
 }
 
-fn profile(spec: &ProfileSpec, args: &Args, percentage: Option<i32>) -> Result<Profile, String> {
+fn profile(spec: &ProfileSpec, args: &Args, percentage: Option<i32>, gates: &FeatureGates) -> Result<Profile, String> {
     let name = spec.scheduler_name.clone().unwrap_or_else(|| "default-scheduler".into());
     let fail = |e: String| format!("initializing profiles: creating profile for scheduler name {name}: {e}");
-    let chosen = choose(spec).map_err(fail)?;
+    let chosen = choose(spec, gates).map_err(fail)?;
     let at = |point: Point| chosen.iter().filter(|c| c.points.contains(point)).count();
     if at(Point::QueueSort) != 1 {
         let n = at(Point::QueueSort);
@@ -211,7 +213,11 @@ fn without_effect(c: &KubeSchedulerConfiguration) -> Vec<String> {
 }
 
 /// The scheduler's configuration.
-pub(super) fn config(c: KubeSchedulerConfiguration, mut args: Vec<Args>) -> Result<Config, String> {
+pub(super) fn config(
+    c: KubeSchedulerConfiguration,
+    mut args: Vec<Args>,
+    gates: &FeatureGates,
+) -> Result<Config, String> {
     let warnings = without_effect(&c);
     let mut specs = c.profiles;
     if specs.is_empty() {
@@ -224,7 +230,7 @@ pub(super) fn config(c: KubeSchedulerConfiguration, mut args: Vec<Args>) -> Resu
         // What an extender manages alone is not looked at here.
         let managed = c.extenders.iter().flat_map(|x| &x.managed_resources).filter(|r| r.ignored_by_scheduler);
         args.fit.ignored_resources.extend(managed.map(|r| r.name.clone()));
-        profiles.push(profile(spec, &args, c.percentage_of_nodes_to_score)?);
+        profiles.push(profile(spec, &args, c.percentage_of_nodes_to_score, gates)?);
     }
     let seconds = |n: i64| u64::try_from(n).unwrap_or(0);
     Ok(Config {
@@ -234,6 +240,6 @@ pub(super) fn config(c: KubeSchedulerConfiguration, mut args: Vec<Args>) -> Resu
         extenders: c.extenders,
         pod_initial_backoff_seconds: seconds(c.pod_initial_backoff_seconds),
         pod_max_backoff_seconds: seconds(c.pod_max_backoff_seconds),
-        ..Config::default()
+        ..Config::with(gates)
     })
 }

@@ -6,10 +6,11 @@ mod validate;
 
 use std::sync::Arc;
 
+use pintle_api::features::{Feature, FeatureGates};
 use pintle_client::{Clock, LeaderConfig};
 
 use crate::framework::profile::Profile;
-use crate::plugins::default_profile;
+use crate::plugins::profile_with;
 
 pub use types::{Extender, KubeSchedulerConfiguration};
 
@@ -32,6 +33,8 @@ pub struct Config {
     pub clock: Clock,
     /// What the file says that changes nothing here.
     pub warnings: Vec<String>,
+    /// Whether pods of a group are placed together.
+    pub groups: bool,
 }
 
 /// The Lease that upstream's scheduler holds.
@@ -41,15 +44,24 @@ fn default_lease() -> LeaderConfig {
 
 impl Default for Config {
     fn default() -> Self {
+        Self::with(&FeatureGates::default())
+    }
+}
+
+impl Config {
+    /// The default configuration with these features.
+    #[must_use]
+    pub fn with(gates: &FeatureGates) -> Self {
         Self {
             leader_election: Some(default_lease()),
-            profiles: [default_profile("default-scheduler")].into(),
+            profiles: [profile_with("default-scheduler", gates)].into(),
             extenders: Vec::new(),
             pod_initial_backoff_seconds: 1,
             pod_max_backoff_seconds: 10,
             seed: 1,
             clock: Clock::system(),
             warnings: Vec::new(),
+            groups: gates.on(Feature::GenericWorkload),
         }
     }
 }
@@ -63,6 +75,14 @@ impl Config {
     /// # Errors
     /// What is wrong with it, in upstream's words.
     pub fn parse(text: &str) -> Result<Self, String> {
+        Self::parse_with(text, &FeatureGates::default())
+    }
+
+    /// Reads a configuration file's text, with these features.
+    ///
+    /// # Errors
+    /// What is wrong with it, in upstream's words.
+    pub fn parse_with(text: &str, gates: &FeatureGates) -> Result<Self, String> {
         let value: serde_json::Value = serde_saphyr::from_str(text).map_err(|e| e.to_string())?;
         let of = |field: &str| value.get(field).and_then(serde_json::Value::as_str).unwrap_or_default();
         let (version, kind) = (of("apiVersion"), of("kind"));
@@ -84,7 +104,7 @@ impl Config {
             return Err(format!("strict decoding error: {}", list.join(", ")));
         }
         validate::configuration(&parsed, &args)?;
-        build::config(parsed, args)
+        build::config(parsed, args, gates)
     }
 }
 

@@ -106,6 +106,8 @@ pub enum ClusterEvent<'a> {
     NodeGone(&'a Node),
     /// A pod that had a node is gone or has ended.
     PodGone(&'a Pod),
+    /// A pod of a group appeared that waits for a node.
+    PodAdded(&'a Pod),
     /// A pod got a node.
     PodAssigned(&'a Pod),
     /// A pod that has a node changed its labels or what it asks for.
@@ -123,6 +125,7 @@ impl ClusterEvent<'_> {
             Self::NodeUpdated(..) => "NodeUpdate",
             Self::NodeGone(_) => "NodeDelete",
             Self::PodGone(_) => "AssignedPodDelete",
+            Self::PodAdded(_) => "UnscheduledPodAdd",
             Self::PodAssigned(_) => "AssignedPodAdd",
             Self::PodUpdated(..) => "AssignedPodUpdate",
             Self::Object(change) => change.event_name(),
@@ -192,6 +195,20 @@ pub enum Action {
     },
 }
 
+/// What a plugin says to a pod that has its node and is about to be bound.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Permission {
+    /// It may be bound.
+    Allow,
+    /// It waits until the plugin allows it.
+    Wait {
+        /// For so long at most.
+        milliseconds: u64,
+        /// Pods without a node, by uid, that are to be tried at once because they may end the wait.
+        activate: Vec<String>,
+    },
+}
+
 /// A scheduling plugin. Every point but the name has a default that does nothing.
 pub trait Plugin: Send + Sync {
     /// Upstream's name of it.
@@ -201,7 +218,7 @@ pub trait Plugin: Send + Sync {
     ///
     /// # Errors
     /// Why it must wait.
-    fn pre_enqueue(&self, _pod: &Pod) -> Result<(), Rejection> {
+    fn pre_enqueue(&self, _pod: &Pod, _cache: &Cache) -> Result<(), Rejection> {
         Ok(())
     }
 
@@ -277,6 +294,19 @@ pub trait Plugin: Send + Sync {
 
     /// Gives back what `reserve` took.
     fn unreserve(&self, _pod: &Pod, _cache: &mut Cache) {}
+
+    /// The pod has its node, which counts it already: may it be bound?
+    ///
+    /// # Errors
+    /// Why it may not.
+    fn permit(&self, _pod: &Pod, _node: &str, _cache: &Cache) -> Result<Permission, Rejection> {
+        Ok(Permission::Allow)
+    }
+
+    /// Whether a pod that waits for this plugin's permission has it now that it has allowed another one.
+    fn allows_too(&self, _allowed: &Pod, _waiting: &Pod) -> bool {
+        false
+    }
 
     /// No node takes the pod: what it holds may be what keeps it from all of them. What is to be written for it to be
     /// given back.

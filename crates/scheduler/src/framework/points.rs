@@ -12,12 +12,13 @@ pub enum Point {
     PreScore,
     Score,
     Reserve,
+    Permit,
     PreBind,
     Bind,
 }
 
 impl Point {
-    /// The point of this name in a configuration. `permit` and `postBind` have none: no plugin of ours is there.
+    /// The point of this name in a configuration. `postBind` has none: no plugin of ours is there.
     #[must_use]
     pub fn by_name(name: &str) -> Option<Self> {
         Some(match name {
@@ -29,6 +30,7 @@ impl Point {
             "preScore" => Self::PreScore,
             "score" => Self::Score,
             "reserve" => Self::Reserve,
+            "permit" => Self::Permit,
             "preBind" => Self::PreBind,
             "bind" => Self::Bind,
             _ => return None,

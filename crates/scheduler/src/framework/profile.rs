@@ -7,7 +7,7 @@ use super::extender::{self, Extender};
 use super::points::{Point, Points};
 use super::preemption::{self, Preemption};
 use super::table::{Rejected, Table, Tables};
-use super::{Action, ClusterEvent, Diagnosis, Plugin, PreFilter, Rejection, State};
+use super::{Action, ClusterEvent, Diagnosis, Permission, Plugin, PreFilter, Rejection, State};
 use crate::cache::{Cache, NodeId};
 use crate::model::{Node, NodeInfo, Pod};
 
@@ -205,8 +205,8 @@ impl Profile {
     ///
     /// # Errors
     /// The plugin that keeps it out, and why.
-    pub fn pre_enqueue(&self, pod: &Pod) -> Result<(), (&'static str, Rejection)> {
-        self.at(Point::PreEnqueue).try_for_each(|p| p.plugin.pre_enqueue(pod).map_err(|r| (p.plugin.name(), r)))
+    pub fn pre_enqueue(&self, pod: &Pod, cache: &Cache) -> Result<(), Rejected> {
+        self.at(Point::PreEnqueue).try_for_each(|p| p.plugin.pre_enqueue(pod, cache).map_err(|r| (p.plugin.name(), r)))
     }
 
     /// Whether an event may let a pod be placed that these plugins rejected.
@@ -507,7 +507,7 @@ impl Profile {
     ///
     /// # Errors
     /// The plugin that could not, and why; what others took is given back.
-    pub fn reserve(&self, pod: &Pod, node: &str, cache: &mut Cache) -> Result<Vec<Action>, (&'static str, Rejection)> {
+    pub fn reserve(&self, pod: &Pod, node: &str, cache: &mut Cache) -> Result<Vec<Action>, Rejected> {
         let mut actions = Vec::new();
         let Some(node) = cache.node(node).and_then(|(_, info)| info.node.clone()) else { return Ok(actions) };
         for p in self.at(Point::Reserve) {
@@ -520,6 +520,27 @@ impl Profile {
             }
         }
         Ok(actions)
+    }
+
+    /// Asks whether a pod may be bound to the node it was put on; the plugins it has to wait for.
+    ///
+    /// # Errors
+    /// The plugin that will not have it, and why.
+    pub fn permit(&self, pod: &Pod, node: &str, cache: &Cache) -> Result<Vec<(&'static str, Permission)>, Rejected> {
+        let mut waits = Vec::new();
+        for p in self.at(Point::Permit) {
+            match p.plugin.permit(pod, node, cache) {
+                Ok(Permission::Allow) => {}
+                Ok(wait) => waits.push((p.plugin.name(), wait)),
+                Err(rejection) => return Err((p.plugin.name(), rejection)),
+            }
+        }
+        Ok(waits)
+    }
+
+    /// The plugins that allow a waiting pod because they allowed another one.
+    pub fn allow_too(&self, allowed: &Pod, waiting: &Pod) -> impl Iterator<Item = &'static str> {
+        self.at(Point::Permit).filter(|p| p.plugin.allows_too(allowed, waiting)).map(|p| p.plugin.name())
     }
 
     /// Gives back what [`Profile::reserve`] took.

@@ -15,7 +15,7 @@ const MAX_TABLES: usize = 8;
 pub(super) struct Tables(Vec<Table>);
 
 /// The plugin that rejects a node, and why.
-pub(super) type Rejected = (&'static str, Rejection);
+pub type Rejected = (&'static str, Rejection);
 
 /// What is known of a node.
 struct Known {

@@ -22,6 +22,8 @@ pub struct Node {
     pub unschedulable: bool,
     /// What pods may take in sum.
     pub allocatable: Resources,
+    /// Features it declares to know.
+    pub declared_features: Vec<String>,
     /// Size in bytes of each image it has, by every name of it.
     pub images: HashMap<String, i64>,
 }
@@ -46,6 +48,7 @@ impl From<wire::Node> for Node {
             taints: n.spec.taints,
             unschedulable: n.spec.unschedulable,
             allocatable: Resources::from_list(&n.status.allocatable),
+            declared_features: n.status.declared_features,
             images: images.collect(),
         }
     }

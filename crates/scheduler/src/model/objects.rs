@@ -26,6 +26,57 @@ pub struct Namespace {
     pub metadata: Metadata,
 }
 
+/// A `PodGroup`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct PodGroup {
+    pub metadata: Metadata,
+    pub spec: PodGroupSpec,
+    pub status: PodGroupStatus,
+}
+
+/// Its spec.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct PodGroupSpec {
+    pub scheduling_policy: SchedulingPolicy,
+}
+
+/// How a group's pods are placed.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct SchedulingPolicy {
+    pub gang: Option<GangPolicy>,
+}
+
+/// All at once.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct GangPolicy {
+    pub min_count: i32,
+}
+
+/// What became of a group.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct PodGroupStatus {
+    pub conditions: Vec<super::wire::Condition>,
+}
+
+impl PodGroup {
+    /// `namespace/name`.
+    #[must_use]
+    pub fn key(&self) -> String {
+        format!("{}/{}", self.metadata.namespace, self.metadata.name)
+    }
+
+    /// The fewest pods that may be placed; nothing when they may be placed one by one.
+    #[must_use]
+    pub fn min_count(&self) -> Option<usize> {
+        self.spec.scheduling_policy.gang.as_ref().map(|g| usize::try_from(g.min_count).unwrap_or(0))
+    }
+}
+
 /// A `PersistentVolumeClaim`.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]

@@ -76,6 +76,10 @@ pub struct Pod {
     pub volumes: Vec<PodVolume>,
     /// Its references to resource claims: the name of each and the claim made for it, when there is one.
     pub resource_claims: Vec<(String, Option<String>)>,
+    /// The pod group it belongs to, as `namespace/name`.
+    pub group: Option<String>,
+    /// What its node must declare to know.
+    pub features: Vec<&'static str>,
     /// Its controller.
     pub controller: Option<wire::OwnerReference>,
     /// Whether it takes no room from others (`preemptionPolicy: Never`).
@@ -128,6 +132,7 @@ impl Pod {
             && self.node_affinity == other.node_affinity
             && self.tolerations == other.tolerations
             && self.host_ports == other.host_ports
+            && self.features == other.features
             && self.node_name == other.node_name
     }
 
@@ -154,6 +159,7 @@ impl Pod {
             node_affinity: self.node_affinity.clone(),
             tolerations: self.tolerations.clone(),
             host_ports: self.host_ports.clone(),
+            features: self.features.clone(),
             node_name: self.node_name.clone(),
             ..Self::default()
         }
@@ -205,7 +211,9 @@ impl From<wire::Pod> for Pod {
             .into_iter()
             .find(|c| c.kind == "PodScheduled" && c.status == "False")
             .map(|c| (c.reason, c.message));
+        let features = features(&spec);
         let m = p.metadata;
+        let group = spec.scheduling_group.and_then(|g| g.pod_group_name).map(|name| format!("{}/{name}", m.namespace));
         let affinity = PodAffinity::new(&m.namespace, spec.affinity.as_ref());
         let spread = spec.topology_spread_constraints.iter().map(|c| Spread::new(&m.namespace, &m.labels, c)).collect();
         let volumes = spec.volumes.into_iter().filter_map(|v| volume(&m.name, v)).collect();
@@ -224,6 +232,8 @@ impl From<wire::Pod> for Pod {
             spread,
             volumes,
             resource_claims,
+            group,
+            features,
             controller: m.owner_references.into_iter().find(|o| o.controller),
             never_preempts: spec.preemption_policy.as_deref() == Some("Never"),
             nominated_node: p.status.nominated_node_name,
@@ -252,6 +262,19 @@ impl From<wire::Pod> for Pod {
             unschedulable,
         }
     }
+}
+
+/// What a node must declare for a pod, as far as 1.36 tells it from the spec.
+fn features(spec: &wire::PodSpec) -> Vec<&'static str> {
+    let all_restart = |c: &wire::Container| c.restart_policy_rules.iter().any(|r| r.action == "RestartAllContainers");
+    let mut out = Vec::new();
+    if spec.containers.iter().chain(&spec.init_containers).any(all_restart) {
+        out.push("RestartAllContainersOnContainerExits");
+    }
+    if spec.host_network && spec.host_users == Some(false) {
+        out.push("UserNamespacesHostNetworkSupport");
+    }
+    out
 }
 
 fn volume(pod: &str, v: wire::Volume) -> Option<PodVolume> {

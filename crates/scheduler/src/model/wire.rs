@@ -63,6 +63,15 @@ pub struct PodSpec {
     pub topology_spread_constraints: Vec<SpreadConstraint>,
     pub volumes: Vec<Volume>,
     pub resource_claims: Vec<PodResourceClaim>,
+    pub scheduling_group: Option<SchedulingGroup>,
+    pub host_users: Option<bool>,
+}
+
+/// The group a pod belongs to.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct SchedulingGroup {
+    pub pod_group_name: Option<String>,
 }
 
 /// A topology spread constraint.
@@ -159,6 +168,14 @@ pub struct Container {
     pub resources: Requirements,
     pub ports: Vec<Port>,
     pub restart_policy: Option<String>,
+    pub restart_policy_rules: Vec<RestartRule>,
+}
+
+/// When a container is to be restarted.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct RestartRule {
+    pub action: String,
 }
 
 /// Resource requirements.
@@ -209,7 +226,7 @@ pub struct ResourceClaimStatus {
 }
 
 /// A condition.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct Condition {
     #[serde(rename = "type")]
@@ -340,10 +357,11 @@ pub struct Taint {
 
 /// A Node's status.
 #[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+#[serde(default, rename_all = "camelCase")]
 pub struct NodeStatus {
     pub allocatable: ResourceList,
     pub images: Vec<Image>,
+    pub declared_features: Vec<String>,
 }
 
 /// An image a node has.

@@ -243,7 +243,7 @@ impl Plugin for InterPodAffinity {
             ClusterEvent::PodUpdated(old, new) => (!wanted(old) && wanted(new)) || (repels(old) && !repels(new)),
             ClusterEvent::NodeAdded(n) => pod.affinity.required.iter().all(|t| n.labels.contains_key(&t.topology_key)),
             ClusterEvent::NodeUpdated(old, new) => old.labels != new.labels && (has_keys(old) || has_keys(new)),
-            ClusterEvent::NodeGone(_) | ClusterEvent::Object(_) => false,
+            ClusterEvent::NodeGone(_) | ClusterEvent::PodAdded(_) | ClusterEvent::Object(_) => false,
         }
     }
 }

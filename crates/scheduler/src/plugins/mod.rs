@@ -2,9 +2,11 @@
 
 pub mod balanced_allocation;
 pub mod dynamic_resources;
+mod gang_scheduling;
 mod image_locality;
 pub mod inter_pod_affinity;
 pub mod node_affinity;
+mod node_declared_features;
 mod node_name;
 mod node_ports;
 pub mod node_resources_fit;
@@ -14,9 +16,11 @@ mod scheduling_gates;
 mod taint_toleration;
 pub mod volumes;
 
+use pintle_api::features::{Feature, FeatureGates};
+
 use crate::framework::Plugin;
 use crate::framework::points::Point::{
-    self, Bind, Filter, PostFilter, PreBind, PreEnqueue, PreFilter, PreScore, QueueSort, Reserve, Score,
+    self, Bind, Filter, Permit, PostFilter, PreBind, PreEnqueue, PreFilter, PreScore, QueueSort, Reserve, Score,
 };
 use crate::framework::points::Points;
 use crate::framework::profile::{Enabled, Profile};
@@ -27,8 +31,8 @@ pub struct Known {
     pub name: &'static str,
     /// Weight of its score.
     pub weight: i64,
-    /// Whether it is on unless it is disabled.
-    pub default: bool,
+    /// The feature without which it does nothing.
+    pub gate: Option<Feature>,
     /// Where it has a say.
     pub points: &'static [Point],
     /// Makes it with its default arguments; `None` for what is done by the queue, the engine or the binder itself.
@@ -41,7 +45,20 @@ const fn known(
     points: &'static [Point],
     make: Option<fn() -> Box<dyn Plugin>>,
 ) -> Known {
-    Known { name, weight, default: true, points, make }
+    Known { name, weight, gate: None, points, make }
+}
+
+impl Known {
+    const fn behind(mut self, gate: Feature) -> Self {
+        self.gate = Some(gate);
+        self
+    }
+
+    /// Whether it does anything; then it is on unless it is disabled.
+    #[must_use]
+    pub fn works(&self, gates: &FeatureGates) -> bool {
+        self.gate.is_none_or(|gate| gates.on(gate))
+    }
 }
 
 /// Every plugin, in upstream's order.
@@ -100,18 +117,33 @@ pub static KNOWN: &[Known] = &[
     ),
     known("ImageLocality", 1, &[Score], Some(|| Box::new(image_locality::ImageLocality))),
     known("DefaultBinder", 0, &[Bind], None),
+    known(
+        "NodeDeclaredFeatures",
+        0,
+        &[PreFilter, Filter],
+        Some(|| Box::new(node_declared_features::NodeDeclaredFeatures)),
+    )
+    .behind(Feature::NodeDeclaredFeatures),
+    known("GangScheduling", 0, &[PreEnqueue, Permit], Some(|| Box::new(gang_scheduling::GangScheduling)))
+        .behind(Feature::GangScheduling),
 ];
 
 /// Upstream's default profile, under a scheduler name.
 #[must_use]
 pub fn default_profile(name: &str) -> Profile {
+    profile_with(name, &FeatureGates::default())
+}
+
+/// Upstream's default profile with these features.
+#[must_use]
+pub fn profile_with(name: &str, gates: &FeatureGates) -> Profile {
     let enabled = |k: &Known| {
         let plugin = k.make.map(|make| make())?;
         Some(Enabled { plugin, weight: k.weight, points: Points::all(k.points) })
     };
     Profile {
         name: name.to_owned(),
-        plugins: KNOWN.iter().filter(|k| k.default).filter_map(enabled).collect(),
+        plugins: KNOWN.iter().filter(|k| k.works(gates)).filter_map(enabled).collect(),
         preemption: Some(crate::framework::preemption::Config::default()),
         serves_claims: true,
         percentage_of_nodes_to_score: 0,

@@ -200,7 +200,10 @@ impl Plugin for NodeResourcesFit {
                 ["cpu", "memory", "ephemeral-storage"].into_iter().any(less)
                     || want.scalar.keys().any(|name| less(name))
             }
-            ClusterEvent::PodAssigned(_) | ClusterEvent::NodeGone(_) | ClusterEvent::Object(_) => false,
+            ClusterEvent::PodAdded(_)
+            | ClusterEvent::PodAssigned(_)
+            | ClusterEvent::NodeGone(_)
+            | ClusterEvent::Object(_) => false,
         }
     }
 }

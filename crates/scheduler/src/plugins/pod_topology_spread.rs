@@ -333,7 +333,7 @@ impl Plugin for PodTopologySpread {
                 (old.labels != new.labels || old.taints != new.taints || old.unschedulable != new.unschedulable)
                     && (placed(old) || placed(new))
             }
-            ClusterEvent::Object(_) => false,
+            ClusterEvent::PodAdded(_) | ClusterEvent::Object(_) => false,
         }
     }
 }

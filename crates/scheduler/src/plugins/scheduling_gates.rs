@@ -12,7 +12,7 @@ impl Plugin for SchedulingGates {
         "SchedulingGates"
     }
 
-    fn pre_enqueue(&self, pod: &Pod) -> Result<(), Rejection> {
+    fn pre_enqueue(&self, pod: &Pod, _: &Cache) -> Result<(), Rejection> {
         if pod.scheduling_gates.is_empty() {
             return Ok(());
         }

@@ -10,8 +10,8 @@ use pintle_client::{Error, Meta, Patch, WriteParams, client::encode};
 use serde_json::{Value, json};
 use tokio::time::Duration;
 
-use super::{News, Shared};
-use crate::engine::{Failure, Outcome};
+use super::{News, POD_GROUPS, Shared};
+use crate::engine::{Failure, GroupNews, Outcome};
 use crate::framework::Action;
 use crate::metrics;
 use crate::model::Pod;
@@ -34,6 +34,31 @@ pub(super) async fn carry_out(shared: Arc<Shared>, outcome: Outcome, began: Inst
             }
             report(&shared, failure).await;
         }
+        Outcome::Group(news) => group_condition(&shared, &news).await,
+    }
+}
+
+/// Writes what became of a pod group.
+async fn group_condition(shared: &Shared, news: &GroupNews) {
+    let Some(kind) = by_resource(POD_GROUPS.0, POD_GROUPS.1, POD_GROUPS.2) else { return };
+    let mut condition = json!({
+        "type": "PodGroupScheduled",
+        "status": if news.scheduled { "True" } else { "False" },
+        "observedGeneration": news.generation,
+        "reason": news.reason,
+        "message": news.message,
+    });
+    if news.changed {
+        condition["lastTransitionTime"] = pintle_api::time::format(shared.clock.now()).into();
+    }
+    let written = async {
+        let patch = Patch::strategic(&json!({"status": {"conditions": [condition]}}))?;
+        shared.client.patch(kind, &news.namespace, &news.name, "status", patch, &WriteParams::default()).await
+    };
+    if let Err(error) = written.await
+        && !error.is_not_found()
+    {
+        tracing::warn!(namespace = news.namespace, name = news.name, %error, "the pod group's status was not written");
     }
 }
 

@@ -6,7 +6,7 @@ use pintle_api::resources::by_resource;
 use pintle_client::{Change, Informers, View};
 use serde::de::DeserializeOwned;
 
-use super::{News, Shared};
+use super::{News, POD_GROUPS, Shared};
 use crate::cache::objects::{Delta, GroupingKind, ObjectChange};
 use crate::model::objects::Grouping;
 use crate::model::{Node, Pod};
@@ -62,7 +62,7 @@ impl Follower<'_> {
 }
 
 /// Follows everything that bears on placement; returns when all of it is in the inbox once.
-pub(super) async fn follow(shared: &Arc<Shared>, informers: &Informers) {
+pub(super) async fn follow(shared: &Arc<Shared>, informers: &Informers, groups: bool) {
     let (Some(pods), Some(nodes)) = (by_resource("", "v1", "pods"), by_resource("", "v1", "nodes")) else { return };
     let f = Follower { shared, informers };
     f.objects(("", "v1", "namespaces"), |c| ObjectChange::Namespace(delta(c)));
@@ -77,6 +77,9 @@ pub(super) async fn follow(shared: &Arc<Shared>, informers: &Informers) {
     f.objects(("resource.k8s.io", "v1", "resourceclaims"), |c| ObjectChange::ResourceClaim(delta(c)));
     f.objects(("resource.k8s.io", "v1", "resourceslices"), |c| ObjectChange::ResourceSlice(delta(c)));
     f.objects(("resource.k8s.io", "v1", "deviceclasses"), |c| ObjectChange::DeviceClass(delta(c)));
+    if groups {
+        f.objects(POD_GROUPS, |c| ObjectChange::PodGroup(delta(c)));
+    }
     f.groupings::<Service>(("", "v1", "services"), GroupingKind::Service);
     f.groupings::<ReplicationController>(("", "v1", "replicationcontrollers"), GroupingKind::ReplicationController);
     f.groupings::<ReplicaSet>(("apps", "v1", "replicasets"), GroupingKind::ReplicaSet);

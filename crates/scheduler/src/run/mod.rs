@@ -28,6 +28,9 @@ const FLUSH_EVERY: Duration = Duration::from_secs(30);
 /// Pods tried in a row before other tasks of the process get their turn.
 const BATCH: usize = 32;
 
+/// Group, version and resource of pod groups.
+const POD_GROUPS: (&str, &str, &str) = ("scheduling.k8s.io", "v1alpha2", "podgroups");
+
 /// Something the engine is to be told.
 enum News {
     Pod(Option<Arc<Pod>>, Arc<Pod>),
@@ -146,6 +149,7 @@ pub async fn run(client: Client, informers: Informers, config: Config, shutdown:
     let ms = |seconds: u64| seconds.saturating_mul(1000);
     let engine = Engine::new(config.profiles, config.seed)
         .with_backoff(ms(config.pod_initial_backoff_seconds), ms(config.pod_max_backoff_seconds))
+        .with_groups(config.groups)
         .with_observer(Box::new(metrics::Timed::new()));
     let asked = shared.extenders.iter().map(|e| e.clone() as Arc<dyn Extender>);
     let mut engine = engine.with_extenders(asked.collect());
@@ -153,7 +157,7 @@ pub async fn run(client: Client, informers: Informers, config: Config, shutdown:
     let now = || u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
     // Without all assigned pods in sight nodes would look emptier than they are.
     tokio::select! {
-        () = informed::follow(&shared, &informers) => {}
+        () = informed::follow(&shared, &informers, config.groups) => {}
         () = shutdown.cancelled() => return,
     }
     let mut flush = tokio::time::interval(FLUSH_EVERY);

@@ -1,5 +1,6 @@
 use super::*;
 use pintle_api::Object;
+use pintle_api::features::FeatureGates;
 use pintle_api::service::UserInfo;
 use pintle_client::testing::FakeApi;
 use pintle_client::{Cache, WriteParams};
@@ -109,6 +110,45 @@ async fn makes_room() {
     w.until("vip", |p| p.is_some_and(|p| p["status"]["nominatedNodeName"] == "n" || p["spec"]["nodeName"] == "n"))
         .await;
     w.on("vip", "n").await;
+}
+
+#[tokio::test]
+async fn a_gang_is_bound_at_once_and_its_group_is_told() {
+    let gates = FeatureGates::parse("GenericWorkload=true,GangScheduling=true").unwrap();
+    let w = World::start(Config::with(&gates));
+    w.node("n", "2").await;
+    let member = json!({"schedulingGroup": {"podGroupName": "g"}});
+    let groups = by_resource(POD_GROUPS.0, POD_GROUPS.1, POD_GROUPS.2).unwrap();
+    w.pod("a", &member, "1").await;
+    let group = json!({"apiVersion": "scheduling.k8s.io/v1alpha2", "kind": "PodGroup",
+        "metadata": {"name": "g", "namespace": "d"}, "spec": {"schedulingPolicy": {"gang": {"minCount": 3}}}});
+    let body = serde_json::to_vec(&group).unwrap().into();
+    w.client.create(groups, "d", body, &WriteParams::default()).await.unwrap();
+    let seen = (*w.informers.get(groups)).clone();
+    let until = async |status: &str, reason: &str, message: &str| {
+        let mut changes = seen.subscribe();
+        loop {
+            let group = seen.get("d/g").map(|g| serde_json::from_slice::<Value>(g.bytes()).unwrap());
+            let condition = group.map(|g| g["status"]["conditions"][0].clone()).unwrap_or_default();
+            if condition["status"] == status && condition["reason"] == reason && condition["message"] == message {
+                assert_eq!(condition["type"], "PodGroupScheduled");
+                assert!(condition["lastTransitionTime"].is_string());
+                return;
+            }
+            changes.next().await.unwrap();
+        }
+    };
+    w.pod("b", &member, "1").await;
+    w.pod("c", &member, "1").await;
+    until("False", "Unschedulable", "pod group is unschedulable").await;
+    for pod in ["a", "b", "c"] {
+        w.until(pod, |p| p.is_some_and(|p| p["spec"]["nodeName"].is_null())).await;
+    }
+    w.node("m", "1").await;
+    for pod in ["a", "b", "c"] {
+        w.until(pod, |p| p.is_some_and(|p| p["spec"]["nodeName"].is_string())).await;
+    }
+    until("True", "Scheduled", "").await;
 }
 
 #[tokio::test]

@@ -7,25 +7,26 @@ fn engine() -> Engine {
     Engine::new(vec![default_profile("default-scheduler")], 7)
 }
 
-fn node(name: &str, cpu: &str) -> Arc<Node> {
+pub(super) fn node(name: &str, cpu: &str) -> Arc<Node> {
     let text = json!({"metadata": {"name": name, "labels": {"kubernetes.io/hostname": name}}, "status": {"allocatable": {"cpu": cpu, "memory": "8Gi", "pods": "10"}}});
     Arc::new(serde_json::from_value::<wire::Node>(text).unwrap().into())
 }
 
-fn pod(name: &str, spec: Value) -> Arc<Pod> {
+pub(super) fn pod(name: &str, spec: Value) -> Arc<Pod> {
     let text = json!({"metadata": {"name": name, "uid": name, "namespace": "d"}, "spec": spec});
     Arc::new(serde_json::from_value::<wire::Pod>(text).unwrap().into())
 }
 
-fn cpu(name: &str, cpu: &str) -> Arc<Pod> {
+pub(super) fn cpu(name: &str, cpu: &str) -> Arc<Pod> {
     pod(name, json!({"containers": [{"resources": {"requests": {"cpu": cpu}}}]}))
 }
 
-fn step(e: &mut Engine, now: u64) -> String {
+pub(super) fn step(e: &mut Engine, now: u64) -> String {
     match e.step(now) {
         None => "nothing".into(),
         Some(Outcome::Bind(p, n, _)) => format!("{} on {n}", p.name),
         Some(Outcome::Unschedulable(f)) => format!("{}: {}", f.pod.name, f.message),
+        Some(Outcome::Group(g)) => format!("{} {}", g.name, g.reason),
     }
 }
 
@@ -401,7 +402,7 @@ fn remembered_scores_are_true() {
                 assert_eq!(top, None, "{}", f.message);
                 e.queue.remove(&f.pod.uid);
             }
-            None => panic!("nothing was tried"),
+            None | Some(Outcome::Group(_)) => panic!("nothing was tried"),
         }
         // Pods go, and a node changes, now and then.
         if random.random(4) == 0 && !placed.is_empty() {

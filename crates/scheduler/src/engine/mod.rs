@@ -1,7 +1,10 @@
 //! What the scheduler does with what happens: pods and nodes come in, placements and rejections go out. Pure: the clock
 //! is passed in, and the caller carries out what is decided.
 
-use std::collections::HashMap;
+mod group;
+mod waiting;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use crate::cache::Cache;
@@ -9,11 +12,13 @@ use crate::cache::objects::ObjectChange;
 use crate::framework::extender::Extender;
 use crate::framework::preemption::Nomination;
 use crate::framework::profile::{Attempt, Profile, Search};
-use crate::framework::{Action, ClusterEvent, Diagnosis};
+use crate::framework::{Action, ClusterEvent, Diagnosis, Rejection};
 use crate::model::{Node, Pod};
 use crate::queue::{Incoming, Pending, Queue};
 
 pub use crate::framework::profile::Observer;
+pub use group::GroupNews;
+use waiting::Waiting;
 
 /// What came of one try.
 #[derive(Debug)]
@@ -22,6 +27,8 @@ pub enum Outcome {
     Bind(Arc<Pod>, String, Vec<Action>),
     /// No node takes it.
     Unschedulable(Failure),
+    /// What became of a pod group.
+    Group(GroupNews),
 }
 
 /// A pod that was placed nowhere.
@@ -53,6 +60,14 @@ pub struct Engine {
     search: Search,
     /// Pods whose victims are being removed, by uid; with how many removals are still to be answered.
     preempting: HashMap<String, usize>,
+    /// Pods that have a node and wait for a plugin's permission, by uid.
+    waiting: BTreeMap<String, Waiting>,
+    /// What came of tries of which several outcomes came.
+    outbox: VecDeque<Outcome>,
+    /// Whether pods of a group are placed together.
+    groups: bool,
+    /// Pods that were kept out of the queue and belong to a group, by group.
+    held_back: HashMap<String, BTreeSet<String>>,
 }
 
 impl Engine {
@@ -65,6 +80,10 @@ impl Engine {
             queue: Queue::default(),
             search: Search::new(seed),
             preempting: HashMap::new(),
+            waiting: BTreeMap::new(),
+            outbox: VecDeque::new(),
+            groups: false,
+            held_back: HashMap::new(),
         }
     }
 
@@ -79,6 +98,13 @@ impl Engine {
     #[must_use]
     pub fn with_extenders(mut self, extenders: Vec<Arc<dyn Extender>>) -> Self {
         self.search.extenders = extenders;
+        self
+    }
+
+    /// The same, placing pods of a group together or not.
+    #[must_use]
+    pub fn with_groups(mut self, groups: bool) -> Self {
+        self.groups = groups;
         self
     }
 
@@ -97,9 +123,15 @@ impl Engine {
     pub fn set_pod(&mut self, old: Option<&Pod>, pod: &Arc<Pod>, now: u64) {
         if pod.finished {
             self.remove_pod(pod, now);
-        } else if !pod.node_name.is_empty() {
+            return;
+        }
+        if self.groups {
+            self.cache.groups.join(pod);
+        }
+        if !pod.node_name.is_empty() {
             let assumed = self.cache.is_assumed(&pod.uid);
             let known = self.cache.is_placed(&pod.uid) && !assumed;
+            self.waiting.remove(&pod.uid);
             self.cache.take_back_nomination(&pod.uid);
             self.cache.set_pod(pod.clone());
             if !assumed {
@@ -117,6 +149,7 @@ impl Engine {
         } else if let Some(profile) = self.profile(&pod.scheduler_name) {
             if pod.deleting {
                 // It will be gone before it could run.
+                self.stop_waiting(&pod.uid, now);
                 self.queue.remove(&pod.uid);
                 self.take_back_nomination(&pod.uid, now);
             } else if !self.cache.is_assumed(&pod.uid) {
@@ -125,16 +158,25 @@ impl Engine {
                 } else if let Some(node) = self.cache.nominated.node_of(&pod.uid).map(str::to_owned) {
                     self.cache.nominate(pod, &node);
                 }
-                let gated = self.profiles[profile].pre_enqueue(pod).is_err();
+                let gated = self.profiles[profile].pre_enqueue(pod, &self.cache).is_err();
                 // Status updates, the scheduler's own among them, are no reason to try again.
                 let retry = old.is_some_and(|o| {
                     o.generation != pod.generation || o.labels != pod.labels || o.resource_claims != pod.resource_claims
                 });
                 self.queue.set(pod.clone(), gated, retry, now);
+                if gated {
+                    self.hold_back(pod);
+                }
             }
         } else {
             // Another scheduler's; a room it was promised is to be kept all the same.
             self.cache.nominate(pod, if pod.deleting { "" } else { &pod.nominated_node });
+        }
+        if self.groups && pod.group.is_some() && old.is_none() {
+            if pod.node_name.is_empty() {
+                self.tell(ClusterEvent::PodAdded(pod), now);
+            }
+            self.look_at_group(pod.group.as_deref(), "UnscheduledPodAdd");
         }
     }
 
@@ -149,9 +191,11 @@ impl Engine {
 
     /// A pod is gone.
     pub fn remove_pod(&mut self, pod: &Pod, now: u64) {
+        self.stop_waiting(&pod.uid, now);
         self.queue.remove(&pod.uid);
         self.preempting.remove(&pod.uid);
         self.take_back_nomination(&pod.uid, now);
+        self.leave_group(pod);
         if let Some(gone) = self.cache.remove_pod(&pod.uid) {
             self.tell(ClusterEvent::PodGone(&gone), now);
         }
@@ -164,7 +208,8 @@ impl Engine {
                 let same = old.labels == node.labels
                     && old.taints == node.taints
                     && old.unschedulable == node.unschedulable
-                    && old.allocatable == node.allocatable;
+                    && old.allocatable == node.allocatable
+                    && old.declared_features == node.declared_features;
                 if !same {
                     self.tell(ClusterEvent::NodeUpdated(&old, node), now);
                 }
@@ -184,6 +229,9 @@ impl Engine {
     pub fn set_object(&mut self, change: &ObjectChange, now: u64) {
         self.cache.apply(change);
         self.tell(ClusterEvent::Object(change), now);
+        if let ObjectChange::PodGroup(d) = change {
+            self.look_at_group(d.last().map(|g| g.key()).as_deref(), change.event_name());
+        }
     }
 
     fn tell(&mut self, event: ClusterEvent<'_>, now: u64) {
@@ -199,56 +247,75 @@ impl Engine {
     /// Tries the next pod; `None` when there is none to try now.
     pub fn step(&mut self, now: u64) -> Option<Outcome> {
         loop {
-            let pod = self.queue.pop(now)?.pod;
+            self.end_waits(now);
+            if let Some(outcome) = self.outbox.pop_front() {
+                return Some(outcome);
+            }
+            let queued = self.queue.pop(now)?;
+            let pod = queued.pod.clone();
             let Some(profile) = self.profile(&pod.scheduler_name) else {
                 self.queue.done(&pod.uid);
                 continue;
             };
-            let profile = &self.profiles[profile];
-            return Some(match profile.place(&pod, &mut self.cache, &mut self.search) {
-                Attempt::Placed(node) => match profile.reserve(&pod, &node, &mut self.cache) {
-                    Ok(actions) => {
-                        self.cache.assume(&pod, &node);
-                        self.cache.take_back_nomination(&pod.uid);
-                        Outcome::Bind(pod, node, actions)
-                    }
-                    Err((plugin, rejection)) => {
-                        let mut diagnosis = Diagnosis { nodes: 1, ..Diagnosis::default() };
-                        diagnosis.blame(plugin);
-                        self.queue.failed(&pod.uid, diagnosis.plugins, now);
-                        Outcome::Unschedulable(Failure::new(pod, rejection.text()))
-                    }
-                },
-                Attempt::Error(why) => {
-                    // Nobody rejected it, so it backs off.
-                    self.queue.failed(&pod.uid, Vec::new(), now);
-                    Outcome::Unschedulable(Failure { error: true, ..Failure::new(pod, why) })
-                }
-                Attempt::Failed(diagnosis, preemption, gives) => {
-                    let mut failure = Failure { gives, ..Failure::new(pod, diagnosis.message()) };
-                    if let Some(preemption) = preemption {
-                        failure.preempted = true;
-                        self.nominate(&mut failure, preemption.nomination);
-                    }
-                    // With no node at all nothing rejected it, and the first node is what it waits for.
-                    let mut plugins = diagnosis.plugins;
-                    if plugins.is_empty() {
-                        plugins.push("NodeName");
-                        plugins.push("NodeResourcesFit");
-                    }
-                    self.queue.failed(&failure.pod.uid, plugins, now);
-                    if self.preempting.contains_key(&failure.pod.uid) {
-                        self.queue.hold(&failure.pod.uid);
-                    }
-                    Outcome::Unschedulable(failure)
-                }
-            });
+            if self.groups && pod.group.is_some() {
+                self.try_group(queued, now);
+            } else if let Some(outcome) = self.try_pod(pod, profile, now) {
+                return Some(outcome);
+            }
         }
     }
 
-    /// Notes what preemption decided.
-    fn nominate(&mut self, failure: &mut Failure, nomination: Nomination) {
+    /// Tries a pod by itself; nothing when it has a node and waits for a plugin's permission.
+    fn try_pod(&mut self, pod: Arc<Pod>, profile: usize, now: u64) -> Option<Outcome> {
+        let profile = &self.profiles[profile];
+        match profile.place(&pod, &mut self.cache, &mut self.search) {
+            Attempt::Placed(node) => match profile.reserve(&pod, &node, &mut self.cache) {
+                Ok(actions) => {
+                    self.cache.assume(&pod, &node);
+                    self.cache.take_back_nomination(&pod.uid);
+                    self.permit(pod, node, actions, now)
+                }
+                Err((plugin, rejection)) => {
+                    self.queue.failed(&pod.uid, vec![plugin], now);
+                    Some(Outcome::Unschedulable(Failure::new(pod, rejection.text())))
+                }
+            },
+            Attempt::Error(why) => {
+                // Nobody rejected it, so it backs off.
+                self.queue.failed(&pod.uid, Vec::new(), now);
+                Some(Outcome::Unschedulable(Failure { error: true, ..Failure::new(pod, why) }))
+            }
+            Attempt::Failed(diagnosis, preemption, gives) => {
+                let failure = Failure { gives, preempted: preemption.is_some(), ..Failure::of(pod, &diagnosis) };
+                let nomination = preemption.map(|p| p.nomination);
+                Some(self.failed(failure, blamed(diagnosis), nomination, now))
+            }
+        }
+    }
+
+    /// A pod was placed nowhere because of these plugins.
+    fn failed(
+        &mut self,
+        mut failure: Failure,
+        plugins: Vec<&'static str>,
+        nomination: Option<Nomination>,
+        now: u64,
+    ) -> Outcome {
+        let has_room = nomination.is_some_and(|n| self.nominate(&mut failure, n, now));
+        let uid = &failure.pod.uid;
+        self.queue.failed(uid, plugins, now);
+        if self.preempting.contains_key(uid) {
+            self.queue.hold(uid);
+        } else if has_room {
+            self.queue.release(uid, true, now);
+        }
+        Outcome::Unschedulable(failure)
+    }
+
+    /// Notes what preemption decided; whether room was made at once, by pods that only waited for permission.
+    fn nominate(&mut self, failure: &mut Failure, nomination: Nomination, now: u64) -> bool {
         let pod = failure.pod.clone();
+        let mut has_room = false;
         match nomination {
             Nomination::Keep => {}
             Nomination::Clear => {
@@ -264,14 +331,23 @@ impl Engine {
                     self.cache.take_back_nomination(&p.uid);
                 }
                 self.cache.nominate(&pod, &node);
-                // Those that are on their way out already need no second push.
-                failure.victims = victims.into_iter().filter(|v| !v.deleting).collect();
+                for v in victims {
+                    if self.waiting.contains_key(&v.uid) {
+                        // It goes back to the queue.
+                        self.preempt_waiting(&v.uid, now);
+                        has_room = true;
+                    } else if !v.deleting {
+                        // Those that are on their way out already need no second push.
+                        failure.victims.push(v);
+                    }
+                }
                 if !failure.victims.is_empty() {
                     self.preempting.insert(pod.uid.clone(), failure.victims.len());
                 }
                 failure.nominate = Some(node);
             }
         }
+        has_room
     }
 
     /// A victim of a pod was removed, or could not be.
@@ -322,10 +398,10 @@ impl Engine {
         self.queue.flush_old(now);
     }
 
-    /// When the next back-off ends.
+    /// When the next back-off or wait for a permission ends.
     #[must_use]
     pub fn next_wake(&self) -> Option<u64> {
-        self.queue.next_wake()
+        self.queue.next_wake().into_iter().chain(self.next_end_of_waiting()).min()
     }
 
     /// What came into the queues since this was asked last.
@@ -340,7 +416,28 @@ impl Engine {
     }
 }
 
+/// The plugins that must look again for a pod to be tried again.
+fn blamed(diagnosis: Diagnosis) -> Vec<&'static str> {
+    let mut plugins = diagnosis.plugins;
+    // With no node at all nothing rejected it, and the first node is what it waits for.
+    if plugins.is_empty() {
+        plugins.push("NodeName");
+        plugins.push("NodeResourcesFit");
+    }
+    plugins
+}
+
 impl Failure {
+    /// Of a pod that a plugin rejected on the one node chosen for it.
+    fn on_its_node(pod: Arc<Pod>, rejection: Rejection) -> Self {
+        let diagnosis = Diagnosis { nodes: 1, rejected: vec![(0, rejection)], ..Diagnosis::default() };
+        Self::of(pod, &diagnosis)
+    }
+
+    fn of(pod: Arc<Pod>, diagnosis: &Diagnosis) -> Self {
+        Self::new(pod, diagnosis.message())
+    }
+
     fn new(pod: Arc<Pod>, message: String) -> Self {
         Self {
             pod,
@@ -356,5 +453,8 @@ impl Failure {
 }
 
 #[cfg(test)]
-#[path = "engine_tests.rs"]
+mod group_tests;
+#[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod waiting_tests;
