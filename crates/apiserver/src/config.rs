@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use pintle_api::features::FeatureGates;
 use pintle_api::resources::{Resource, Stage, all};
 use pintle_store::Store;
 
@@ -99,6 +100,8 @@ pub struct Config {
     pub advertise_port: u16,
     /// Group-versions and resources to switch on or off (`api/beta`, `resource.k8s.io/v1beta1=true`).
     pub runtime_config: Vec<(String, bool)>,
+    /// Features that are on.
+    pub feature_gates: FeatureGates,
     /// Client certificate towards kubelets.
     pub kubelet_client_cert: Option<Pem>,
     /// Its key.
@@ -166,6 +169,7 @@ impl Config {
             advertise_address: IpAddr::from([127, 0, 0, 1]),
             advertise_port: 6443,
             runtime_config: Vec::new(),
+            feature_gates: FeatureGates::default(),
             kubelet_client_cert: None,
             kubelet_client_key: None,
             kubelet_ca: None,

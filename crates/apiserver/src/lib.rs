@@ -31,6 +31,7 @@ pub use audit::{AuditConfig, LogConfig, WebhookConfig};
 pub use authz::AuthorizationMode;
 pub use clock::{Clock, SystemClock};
 pub use config::{Config, Pem, runtime_setting};
+use pintle_api::features::Feature;
 use pintle_api::service::{ApiService, InProcessUser, UserInfo};
 use registry::Registry;
 pub use registry::form::StorageMediaType;
@@ -103,8 +104,15 @@ impl ApiServer {
     pub fn new(config: Config) -> Result<Self, SetupError> {
         let read = |pem: &Option<Pem>| pem.as_ref().map(Pem::read).transpose();
         let err = SetupError;
-        let registry =
-            Registry::new(&config.store, &config.storage_prefix, config.storage_media_type, |r| config.serves(r));
+        let registry = {
+            let (prefix, media) = (&config.storage_prefix, config.storage_media_type);
+            Registry::new(&config.store, prefix, media, config.feature_gates, |r| config.serves(r))
+        };
+        if config.feature_gates.on(Feature::GenericWorkload) && !registry.serves("scheduling.k8s.io", "v1alpha2") {
+            let why =
+                "the feature GenericWorkload needs the API group version scheduling.k8s.io/v1alpha2 (--runtime-config)";
+            return Err(SetupError(why.into()));
+        }
         let client_ca =
             read(&config.client_ca).and_then(|p| p.map(|p| authn::x509::ClientCa::new(&p)).transpose()).map_err(err)?;
         let proxy_ca = read(&config.request_header_ca)

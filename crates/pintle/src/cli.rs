@@ -93,6 +93,9 @@ pub struct Up {
     /// API versions and resources to switch on or off, such as `api/beta=true,resource.k8s.io/v1beta2=false`.
     #[arg(long, value_delimiter = ',', value_parser = pintle_apiserver::runtime_setting)]
     pub runtime_config: Vec<(String, bool)>,
+    /// Features to switch on or off, such as `GenericWorkload=true,GangScheduling=true`.
+    #[arg(long, value_parser = pintle_api::features::FeatureGates::parse, default_value = "")]
+    pub feature_gates: pintle_api::features::FeatureGates,
     /// Networks of pod IPs.
     #[arg(long, default_value = "10.244.0.0/16", value_delimiter = ',')]
     pub cluster_cidr: Vec<String>,

@@ -165,6 +165,7 @@ fn preempt(name: &str, upstream: Option<u32>, nodes: usize, pods: usize) {
                         engine.victim_removed(&failure.pod.uid, true, now);
                     }
                 }
+                Some(Outcome::Group(_)) => {}
                 None => now = engine.next_wake().expect("a pod that backs off"),
             }
         }

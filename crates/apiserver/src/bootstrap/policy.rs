@@ -30,7 +30,12 @@ pub(super) async fn ensure(server: &Server) -> Result<(), Status> {
         flow(server, "flowschemas", schema).await?;
     }
     for role in bootstrap::cluster_roles() {
-        mend(server, "clusterroles", role, add_rules).await?;
+        let mut role = role.clone();
+        let more = bootstrap::gated_rules(meta::name(&role), &server.config.feature_gates);
+        if let Some(rules) = role["rules"].as_array_mut() {
+            rules.extend(more);
+        }
+        mend(server, "clusterroles", &role, add_rules).await?;
     }
     for binding in bootstrap::cluster_role_bindings() {
         mend(server, "clusterrolebindings", binding, add_subjects).await?;

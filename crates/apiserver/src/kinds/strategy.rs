@@ -1,6 +1,7 @@
 //! [`Strategy`]: a kind's behaviour as a table of facts and functions, nearly all of them with a default.
 
 use jiff::Timestamp;
+use pintle_api::features::FeatureGates;
 use pintle_api::object::SelectableField;
 use pintle_api::resources::Resource;
 use pintle_api::service::UserInfo;
@@ -22,6 +23,8 @@ pub struct Ctx<'a> {
     pub user: &'a UserInfo,
     /// The time of the write.
     pub now: Timestamp,
+    /// Features that are on.
+    pub features: FeatureGates,
     /// What the user is to be warned of besides [`Strategy::warnings`].
     pub notes: parking_lot::Mutex<Vec<String>>,
 }

@@ -1,6 +1,7 @@
 //! What the tests of kinds share.
 
 use jiff::Timestamp;
+use pintle_api::features::FeatureGates;
 use pintle_api::resources;
 use pintle_api::service::UserInfo;
 use pintle_schema::cursor::{Cursor, Errors};
@@ -14,7 +15,16 @@ pub fn with_ctx<T>(api_version: &str, kind: &str, f: impl FnOnce(&Ctx<'_>) -> T)
     let resource = resources::by_kind(api_version, kind).expect("a built-in kind");
     let namespace = if resource.namespaced { "ns" } else { "" };
     let now = Timestamp::from_second(1_700_000_000).expect("in range");
-    f(&Ctx { resource, requested: resource, namespace, user: &user, now, notes: parking_lot::Mutex::default() })
+    let features = FeatureGates::default();
+    f(&Ctx {
+        resource,
+        requested: resource,
+        namespace,
+        user: &user,
+        now,
+        features,
+        notes: parking_lot::Mutex::default(),
+    })
 }
 
 fn kind(object: &Value) -> (&str, &str) {

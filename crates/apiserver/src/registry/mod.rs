@@ -23,6 +23,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use pintle_api::features::FeatureGates;
 use pintle_api::object::Object;
 use pintle_api::resources::{self, Resource};
 use pintle_api::selector::FieldSelector;
@@ -54,6 +55,8 @@ pub(crate) struct Res {
     pub(crate) api_version: String,
     /// What every item of a list begins with and a list leaves out: kind and apiVersion.
     item_prefix: String,
+    /// Features that are on.
+    features: FeatureGates,
 }
 
 impl Res {
@@ -148,6 +151,7 @@ impl Res {
             namespace,
             user,
             now,
+            features: self.features,
             notes: parking_lot::Mutex::default(),
         }
     }
@@ -184,6 +188,7 @@ impl Registry {
         store: &Arc<dyn Store>,
         root: &str,
         media: form::StorageMediaType,
+        features: FeatureGates,
         serves: impl Fn(&Resource) -> bool,
     ) -> Self {
         let mut shared: HashMap<&'static str, Arc<Objects>> = HashMap::new();
@@ -213,6 +218,7 @@ impl Registry {
                 resets,
                 api_version,
                 item_prefix,
+                features,
             });
             registry.by_name.entry(def.resource).or_default().push(Arc::clone(&res));
             registry.ordered.push(res);

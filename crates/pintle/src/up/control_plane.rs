@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context;
+use pintle_api::features::FeatureGates;
 use pintle_apiserver::{ApiServer, Config, Pem};
 use pintle_client::api::service::UserInfo;
 use pintle_client::{Client, Clock, Informers};
@@ -29,10 +30,14 @@ pub(crate) struct ControlPlane {
 ///
 /// # Errors
 /// When the file cannot be read, or is wrong.
-pub(crate) fn scheduler_config(file: Option<&Path>) -> anyhow::Result<pintle_scheduler::Config> {
-    let Some(file) = file else { return Ok(pintle_scheduler::Config::default()) };
+pub(crate) fn scheduler_config(
+    file: Option<&Path>,
+    features: &FeatureGates,
+) -> anyhow::Result<pintle_scheduler::Config> {
+    let Some(file) = file else { return Ok(pintle_scheduler::Config::with(features)) };
     let text = std::fs::read_to_string(file).with_context(|| format!("--scheduler-config {}", file.display()))?;
-    pintle_scheduler::Config::parse(&text).map_err(|e| anyhow::anyhow!("--scheduler-config {}: {e}", file.display()))
+    pintle_scheduler::Config::parse_with(&text, features)
+        .map_err(|e| anyhow::anyhow!("--scheduler-config {}: {e}", file.display()))
 }
 
 fn pem(text: &str) -> Option<Pem> {
@@ -87,6 +92,7 @@ impl ControlPlane {
         config.service_cidrs = options.service_cluster_ip_range.clone();
         config.node_port_range = options.service_node_port_range;
         config.runtime_config = options.runtime_config.clone();
+        config.feature_gates = options.feature_gates;
         config.advertise_address = facts.address;
         config.advertise_port = facts.port;
         config.kubelet_client_cert = pem(&pki.apiserver_kubelet_client.cert);
@@ -121,7 +127,11 @@ impl ControlPlane {
             admin,
         };
         plane.start_controllers(facts, shutdown);
-        plane.start_scheduler(facts, scheduler_config(facts.options.scheduler_config.as_deref())?, shutdown);
+        plane.start_scheduler(
+            facts,
+            scheduler_config(options.scheduler_config.as_deref(), &options.feature_gates)?,
+            shutdown,
+        );
         progress.done("controllers and scheduler");
         Ok(plane)
     }

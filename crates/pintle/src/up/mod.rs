@@ -62,7 +62,7 @@ pub async fn run(options: Up) -> anyhow::Result<()> {
         drop(preflight::listen(options.bind_address, options.kubelet_port, "the node agent", "--kubelet-port")?);
     }
     // What is wrong with the file is told before anything is started.
-    control_plane::scheduler_config(options.scheduler_config.as_deref())?;
+    control_plane::scheduler_config(options.scheduler_config.as_deref(), &options.feature_gates)?;
     let missing = pintle_network::preflight().await;
     if !missing.is_empty() {
         anyhow::bail!("this machine's kernel lacks:\n  - {}", missing.join("\n  - "));

@@ -5,7 +5,7 @@ mod flowcontrol;
 mod rbac;
 
 pub use flowcontrol::{flow_schemas, priority_levels};
-pub use rbac::{cluster_role_bindings, cluster_roles, role_bindings, roles};
+pub use rbac::{cluster_role_bindings, cluster_roles, gated_rules, role_bindings, roles};
 
 use serde_json::{Value, json};
 

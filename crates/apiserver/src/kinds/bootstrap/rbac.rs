@@ -1,5 +1,6 @@
 //! Roles and bindings, from `rbac.txt`.
 
+use pintle_api::features::{Feature, FeatureGates};
 use serde_json::{Map, Value, json};
 use std::sync::LazyLock;
 
@@ -19,6 +20,17 @@ static TABLES: LazyLock<Tables> = LazyLock::new(|| parse(include_str!("rbac.txt"
 /// The `ClusterRole`s.
 pub fn cluster_roles() -> &'static [Value] {
     &TABLES.cluster_roles
+}
+
+/// What a `ClusterRole` may besides, with these features.
+pub fn gated_rules(role: &str, features: &FeatureGates) -> Vec<Value> {
+    let lines: &[&str] = match role {
+        "system:kube-scheduler" if features.on(Feature::GenericWorkload) => {
+            &["get,list,watch scheduling.k8s.io podgroups", "patch,update scheduling.k8s.io podgroups/status"]
+        }
+        _ => &[],
+    };
+    lines.iter().map(|line| rule(line)).collect()
 }
 
 /// The `ClusterRoleBinding`s.
@@ -168,6 +180,15 @@ mod tests {
                 .collect();
             assert!(lists.len() >= 2 && lists.iter().all(|l| !l.as_array().unwrap().is_empty()), "{rule}");
         }
+    }
+
+    #[test]
+    fn rules_of_features() {
+        let mut features = FeatureGates::default();
+        assert_eq!(gated_rules("system:kube-scheduler", &features), Vec::<Value>::new());
+        features.set(Feature::GenericWorkload, true);
+        assert_eq!(gated_rules("system:kube-scheduler", &features)[1]["resources"], json!(["podgroups/status"]));
+        assert_eq!(gated_rules("view", &features), Vec::<Value>::new());
     }
 
     #[test]
