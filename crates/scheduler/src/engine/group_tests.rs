@@ -183,7 +183,7 @@ fn room_is_made_for_a_whole_gang_only() {
                 e.victim_removed(p, true, 2000);
             }
             let mut after = all(&mut e, 2000);
-            after.sort_by_key(|o| o.len());
+            after.sort_by_key(String::len);
             assert_eq!(after.len(), 3, "{after:?}");
             assert!(after[..2].iter().all(|o| o.contains(" on ")) && after[2] == "g Scheduled", "{after:?}");
         }
