@@ -13,6 +13,8 @@ pub struct Diagnosis {
     pub nodes: usize,
     /// What each node that was tried was rejected for.
     pub rejected: Vec<(NodeId, Rejection)>,
+    /// What nodes were rejected for that are not told apart, and how many for each.
+    pub tally: Vec<(Rejection, usize)>,
     /// Why the others were not tried.
     pub untried: Option<Reason>,
     /// The plugins that rejected, by name.
@@ -52,7 +54,12 @@ impl Diagnosis {
             for reason in self.rejected.iter().flat_map(|(_, r)| &r.reasons) {
                 count(reason, 1);
             }
-            let untried = self.nodes.saturating_sub(self.rejected.len());
+            let mut tried = self.rejected.len();
+            for (rejection, nodes) in &self.tally {
+                tried += nodes;
+                rejection.reasons.iter().for_each(|reason| count(reason, *nodes));
+            }
+            let untried = self.nodes.saturating_sub(tried);
             if let Some(reason) = self.untried.as_ref().filter(|_| untried > 0) {
                 count(reason, untried);
             }
@@ -95,6 +102,9 @@ mod tests {
         };
         let want = "0/4 nodes are available: 1 Insufficient memory, 1 node(s) didn't satisfy plugin(s) [NodeAffinity], \
                     1 node(s) were unschedulable, 2 Insufficient cpu.";
+        assert_eq!(d.message(), want);
+        // The same, not told apart by node.
+        d.tally = d.rejected.drain(1..).map(|(_, r)| (r, 1)).collect();
         assert_eq!(d.message(), want);
         d.post_filter = "preemption: no".into();
         assert_eq!(d.message(), format!("{want} preemption: no"));

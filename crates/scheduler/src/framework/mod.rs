@@ -42,7 +42,7 @@ pub fn state_as_mut<T: 'static>(state: &mut State) -> Option<&mut T> {
 pub type Reason = Cow<'static, str>;
 
 /// Why a pod cannot go somewhere.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Rejection {
     /// In upstream's words, such as `Insufficient cpu`; several when several things are missing.
     pub reasons: SmallVec<[Reason; 1]>,

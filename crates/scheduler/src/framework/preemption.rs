@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::extender::Victims;
 use super::profile::{Filters, Search};
-use super::table::Table;
+use super::table::{Room, Table};
 use super::{Diagnosis, Rejection};
 use crate::cache::{Cache, NodeId};
 use crate::model::Pod;
@@ -92,11 +92,10 @@ pub(super) fn preempt(
     if pod.never_preempts {
         return refused("not eligible due to preemptionPolicy=Never.".into());
     }
-    if waits_for_victims(pod, cache, diagnosis) {
+    if waits_for_victims(pod, cache, diagnosis, table.as_deref()) {
         return refused("not eligible due to a terminating pod on the nominated node.".into());
     }
-    let hopeful: Vec<NodeId> = diagnosis.rejected.iter().filter(|(_, r)| !r.unresolvable).map(|(id, _)| *id).collect();
-    let (candidates, rejected) = candidates(config, pod, cache, filters, &hopeful, search, table);
+    let (candidates, rejected) = candidates(config, pod, cache, filters, diagnosis, search, table);
     let candidates = match ask_extenders(pod, candidates, cache, search) {
         Ok(candidates) => candidates,
         Err(why) => return refused(why),
@@ -107,7 +106,7 @@ pub(super) fn preempt(
             Preemption { message: String::new(), nomination: Nomination::Node(node, c.victims.clone()) }
         }
         None => {
-            let why = explain(diagnosis.nodes, rejected);
+            let why = explain(diagnosis.nodes, &rejected);
             Preemption { message: format!("preemption: {why}"), nomination: Nomination::Clear }
         }
     }
@@ -156,20 +155,26 @@ fn ask_extenders(
     Ok(candidates)
 }
 
-fn explain(nodes: usize, rejected: Vec<(NodeId, Rejection)>) -> String {
+fn explain(nodes: usize, rejected: &[Arc<Rejection>]) -> String {
     let untried = Some("Preemption is not helpful for scheduling".into());
-    Diagnosis { nodes, rejected, untried, ..Diagnosis::default() }.message()
+    let mut tally: HashMap<&Rejection, usize> = HashMap::new();
+    rejected.iter().for_each(|r| *tally.entry(r).or_default() += 1);
+    let tally = tally.into_iter().map(|(r, n)| (r.clone(), n)).collect();
+    Diagnosis { nodes, tally, untried, ..Diagnosis::default() }.message()
 }
 
 /// What upstream says where no node could be mended by removing pods.
 pub(super) fn not_helpful(nodes: usize) -> String {
-    explain(nodes, Vec::new())
+    explain(nodes, &[])
 }
 
 /// Whether pods already are on their way off the node this one was promised, which may yet do.
-fn waits_for_victims(pod: &Pod, cache: &Cache, diagnosis: &Diagnosis) -> bool {
+fn waits_for_victims(pod: &Pod, cache: &Cache, diagnosis: &Diagnosis, table: Option<&Table>) -> bool {
     let Some((_, info)) = cache.nominated.node_of(&pod.uid).and_then(|n| cache.node(n)) else { return false };
-    let hopeless = diagnosis.rejected.iter().any(|(id, r)| *id == info.id && r.unresolvable);
+    let hopeless = match table {
+        Some(table) => table.rejection(info.id).is_some_and(|r| r.unresolvable),
+        None => diagnosis.rejected.iter().any(|(id, r)| *id == info.id && r.unresolvable),
+    };
     !hopeless && info.pods.values().any(|p| p.priority < pod.priority && p.deleting && p.preempted)
 }
 
@@ -178,23 +183,30 @@ fn candidates(
     pod: &Pod,
     cache: &Cache,
     filters: &mut Filters<'_>,
-    hopeful: &[NodeId],
+    diagnosis: &Diagnosis,
     search: &mut Search,
     mut table: Option<&mut Table>,
-) -> (Vec<Arc<Candidate>>, Vec<(NodeId, Rejection)>) {
+) -> (Vec<Arc<Candidate>>, Vec<Arc<Rejection>>) {
     let (mut found, mut rejected) = (Vec::new(), Vec::new());
-    if hopeful.is_empty() {
+    let told: Vec<NodeId>;
+    let (nodes, hopeful) = match &table {
+        Some(table) => (cache.nodes(), table.hopeful()),
+        None => {
+            told = diagnosis.rejected.iter().filter(|(_, r)| !r.unresolvable).map(|(id, _)| *id).collect();
+            (told.as_slice(), told.len())
+        }
+    };
+    if hopeful == 0 {
         return (found, rejected);
     }
-    let wanted = (hopeful.len() * config.min_candidate_nodes_percentage / 100)
-        .max(config.min_candidate_nodes_absolute)
-        .min(hopeful.len());
-    let offset = search.random(hopeful.len());
+    let wanted =
+        (hopeful * config.min_candidate_nodes_percentage / 100).max(config.min_candidate_nodes_absolute).min(hopeful);
+    let (before, after) = nodes.split_at(search.random(nodes.len()));
     let mut harmless = false;
-    for i in 0..hopeful.len() {
-        let id = hopeful[(offset + i) % hopeful.len()];
+    for id in after.iter().chain(before).copied() {
         let mut reckon = || victims_on(pod, id, cache, filters);
         let room = match &mut table {
+            Some(table) if table.rejection(id).is_none_or(|r| r.unresolvable) => continue,
             Some(table) => table.room(id, reckon),
             None => reckon(),
         };
@@ -203,7 +215,7 @@ fn candidates(
                 harmless |= candidate.violations == 0;
                 found.push(candidate);
             }
-            Err(rejection) => rejected.push((id, rejection)),
+            Err(rejection) => rejected.push(rejection),
         }
         // One that breaks no budget must be among them, if there is any.
         if found.len() >= wanted && harmless {
@@ -215,13 +227,8 @@ fn candidates(
 
 /// The fewest and least important pods of a node that must go. All less important ones are supposed gone; then as many
 /// as possible are let back, those first whose budget allows no disruption.
-pub(super) fn victims_on(
-    pod: &Pod,
-    id: NodeId,
-    cache: &Cache,
-    filters: &mut Filters<'_>,
-) -> Result<Arc<Candidate>, Rejection> {
-    let nothing = || Rejection::unresolvable("No preemption victims found for incoming pod");
+pub(super) fn victims_on(pod: &Pod, id: NodeId, cache: &Cache, filters: &mut Filters<'_>) -> Room {
+    let nothing = || Arc::new(Rejection::unresolvable("No preemption victims found for incoming pod"));
     let Some((node, there)) = cache.at(id) else { return Err(nothing()) };
     let mut lesser: Vec<Arc<Pod>> = there.pods.values().filter(|p| p.priority < pod.priority).cloned().collect();
     if lesser.is_empty() {
@@ -237,7 +244,7 @@ pub(super) fn victims_on(
     let answer = match filters.run_with_nominated(pod, node, &info, cache) {
         Err((_, rejection)) => {
             gone.clone_from(&lesser);
-            Err(rejection)
+            Err(Arc::new(rejection))
         }
         Ok(()) => {
             let (violating, harmless) = by_budget(&lesser, cache);

@@ -178,14 +178,6 @@ fn promised<'c>(pod: &Pod, node: &Node, info: &NodeInfo, cache: &'c Cache) -> Ve
     all.filter(|p| p.priority >= pod.priority && p.uid != pod.uid && !info.pods.contains_key(&p.uid)).collect()
 }
 
-/// Which nodes a pod is tried on.
-enum Among<'a> {
-    All,
-    /// All, of which a table says which cannot take it.
-    Known(&'a Table),
-    Only(&'a [NodeId]),
-}
-
 /// What came of trying to place a pod.
 pub enum Attempt {
     /// The node chosen.
@@ -247,15 +239,20 @@ impl Profile {
         {
             return Attempt::Placed(cache.at(node).map(|(n, _)| n.name.clone()).unwrap_or_default());
         }
-        // Where other nodes matter too, it does not say all.
-        let mut table = table.filter(|_| filters.are_local());
+        // Where other nodes matter too, it does not say all; else no node takes the pod.
         let began = search.now();
-        let among = match (&only, table.as_deref()) {
-            (Some(only), _) => Among::Only(only),
-            (None, Some(table)) => Among::Known(table),
-            (None, None) => Among::All,
-        };
-        let feasible = self.feasible(pod, cache, &mut filters, &among, search, &mut diagnosis);
+        if let Some(table) = table.filter(|t| filters.are_local() && !t.any_feasible()) {
+            for ((plugin, rejection), nodes) in table.rejections() {
+                diagnosis.blame(plugin);
+                diagnosis.tally.push((rejection.clone(), *nodes));
+            }
+            search.over("Filter", "Unschedulable", &self.name, began);
+            let preempt =
+                |config| preemption::preempt(config, pod, cache, &mut filters, &diagnosis, search, Some(table));
+            let made = self.preemption.as_ref().map(preempt);
+            return self.failed(pod, diagnosis, made, false, cache);
+        }
+        let feasible = self.feasible(pod, cache, &mut filters, only.as_deref(), search, &mut diagnosis);
         let feasible = match ask_extenders(pod, feasible, cache, search, &mut diagnosis) {
             Ok(feasible) => feasible,
             Err(why) => return Attempt::Error(why),
@@ -263,9 +260,7 @@ impl Profile {
         search.over("Filter", if feasible.is_empty() { "Unschedulable" } else { "Success" }, &self.name, began);
         let chosen = match feasible.as_slice() {
             [] => {
-                let preempt = |config| {
-                    preemption::preempt(config, pod, cache, &mut filters, &diagnosis, search, table.as_deref_mut())
-                };
+                let preempt = |config| preemption::preempt(config, pod, cache, &mut filters, &diagnosis, search, None);
                 let made = self.preemption.as_ref().map(preempt);
                 return self.failed(pod, diagnosis, made, false, cache);
             }
@@ -310,6 +305,9 @@ impl Profile {
         table: &Table,
         search: &mut Search,
     ) -> Option<NodeId> {
+        if !table.any_feasible() {
+            return None;
+        }
         let scorers: Vec<&Enabled> =
             self.at(Point::Score).filter(|p| p.weight > 0 && !p.plugin.scores_locally()).collect();
         let global: Vec<&(&dyn Plugin, State)> = filters.filters.iter().filter(|(p, _)| !p.filters_locally()).collect();
@@ -463,11 +461,10 @@ impl Profile {
         pod: &Pod,
         cache: &Cache,
         filters: &mut Filters<'_>,
-        among: &Among<'_>,
+        only: Option<&[NodeId]>,
         search: &mut Search,
         diagnosis: &mut Diagnosis,
     ) -> Vec<NodeId> {
-        let only = if let Among::Only(only) = among { Some(*only) } else { None };
         let nodes = only.unwrap_or(cache.nodes());
         let wanted = wanted(nodes.len(), self.percentage_of_nodes_to_score);
         let mut out = Vec::with_capacity(wanted);
@@ -477,12 +474,7 @@ impl Profile {
             let id = nodes[(start + tried) % nodes.len()];
             tried += 1;
             let Some((node, info)) = cache.at(id) else { continue };
-            let known = if let Among::Known(table) = among { table.rejection(id) } else { None };
-            let answer = match known {
-                Some(rejected) => Err(rejected.clone()),
-                None => filters.run_with_nominated(pod, node, info, cache),
-            };
-            match answer {
+            match filters.run_with_nominated(pod, node, info, cache) {
                 Ok(()) => out.push(id),
                 Err((plugin, rejection)) => {
                     diagnosis.blame(plugin);

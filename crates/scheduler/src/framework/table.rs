@@ -1,5 +1,6 @@
 //! What is known of nodes for pods that are alike: most pods come in many copies, and placing one changes one node.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::Rejection;
@@ -19,10 +20,56 @@ pub type Rejected = (&'static str, Rejection);
 
 /// What is known of a node.
 struct Known {
-    /// Its score, or why it cannot take a pod.
-    outcome: Result<i64, Rejected>,
+    /// Its score, or why it cannot take a pod: the number of a rejection.
+    outcome: Result<i64, usize>,
     /// What making room there would cost, once somebody asked.
-    room: Option<Result<Arc<Candidate>, Rejection>>,
+    room: Option<Room>,
+}
+
+/// What making room on a node would cost, or why none can be made.
+pub(super) type Room = Result<Arc<Candidate>, Arc<Rejection>>;
+
+/// What nodes are rejected for: many for few things.
+#[derive(Default)]
+struct Rejections {
+    numbers: HashMap<Rejected, usize>,
+    /// Each with how many nodes it is said of.
+    list: Vec<(Rejected, usize)>,
+    free: Vec<usize>,
+}
+
+impl Rejections {
+    fn add(&mut self, rejected: Rejected) -> usize {
+        let number = match self.numbers.get(&rejected) {
+            Some(number) => *number,
+            None => {
+                let entry = (rejected.clone(), 0);
+                let number = match self.free.pop() {
+                    Some(number) => {
+                        self.list[number] = entry;
+                        number
+                    }
+                    None => {
+                        self.list.push(entry);
+                        self.list.len() - 1
+                    }
+                };
+                self.numbers.insert(rejected, number);
+                number
+            }
+        };
+        self.list[number].1 += 1;
+        number
+    }
+
+    fn take(&mut self, number: usize) {
+        let (rejected, nodes) = &mut self.list[number];
+        *nodes -= 1;
+        if *nodes == 0 {
+            self.numbers.remove(rejected);
+            self.free.push(number);
+        }
+    }
 }
 
 /// What each node says to pods of a kind, as far as only the node and the pods on it, or promised to it, matter.
@@ -34,6 +81,9 @@ pub(super) struct Table {
     /// How often budgets had changed when the costs of room were reckoned.
     budgets: u64,
     nodes: Vec<Option<Known>>,
+    rejections: Rejections,
+    /// How many nodes can take a pod.
+    feasible: usize,
 }
 
 impl Tables {
@@ -42,7 +92,15 @@ impl Tables {
         let at = self.0.iter().position(|t| t.like.is_like(pod)).unwrap_or_else(|| {
             self.0.truncate(MAX_TABLES - 1);
             let like = Arc::new(pod.kind());
-            self.0.push(Table { like, epoch: u64::MAX, seen: 0, budgets: 0, nodes: Vec::new() });
+            self.0.push(Table {
+                like,
+                epoch: u64::MAX,
+                seen: 0,
+                budgets: 0,
+                nodes: Vec::new(),
+                rejections: Rejections::default(),
+                feasible: 0,
+            });
             self.0.len() - 1
         });
         self.0[..=at].rotate_right(1);
@@ -53,21 +111,24 @@ impl Tables {
 impl Table {
     /// Asks again about the nodes on which something changed, or about all of them when the nodes themselves did.
     pub fn refresh(&mut self, cache: &Cache, mut ask: impl FnMut(NodeId) -> Option<Result<i64, Rejected>>) {
-        let mut known = |id| ask(id).map(|outcome| Known { outcome, room: None });
         let (epoch, changes) = cache.changes();
         if epoch != self.epoch || changes.len() - self.seen > cache.nodes().len() {
             self.nodes.clear();
+            self.rejections = Rejections::default();
+            self.feasible = 0;
             for id in cache.nodes() {
                 if self.nodes.len() <= *id {
                     self.nodes.resize_with(id + 1, || None);
                 }
-                self.nodes[*id] = known(*id);
+                self.know(*id, ask(*id));
             }
         } else {
-            for id in &changes[self.seen..] {
-                // Pods come to nodes that are not known yet, too; nobody is placed there.
-                if let Some(node) = self.nodes.get_mut(*id) {
-                    *node = known(*id);
+            let changes = &changes[self.seen..];
+            for (i, id) in changes.iter().enumerate() {
+                // Pods come to nodes that are not known yet, too; nobody is placed there. Of several changes of a node
+                // in a row the last one tells.
+                if *id < self.nodes.len() && changes.get(i + 1) != Some(id) {
+                    self.know(*id, ask(*id));
                 }
             }
         }
@@ -79,26 +140,56 @@ impl Table {
         }
     }
 
+    /// Takes what a node says now in place of what it said before.
+    fn know(&mut self, node: NodeId, said: Option<Result<i64, Rejected>>) {
+        match self.nodes[node].take().map(|k| k.outcome) {
+            Some(Ok(_)) => self.feasible -= 1,
+            Some(Err(number)) => self.rejections.take(number),
+            None => {}
+        }
+        let outcome = match said {
+            None => return,
+            Some(Ok(score)) => {
+                self.feasible += 1;
+                Ok(score)
+            }
+            Some(Err(rejected)) => Err(self.rejections.add(rejected)),
+        };
+        self.nodes[node] = Some(Known { outcome, room: None });
+    }
+
     fn known(&self, node: NodeId) -> Option<&Known> {
         self.nodes.get(node)?.as_ref()
     }
 
     /// A node's score; nothing where it cannot take a pod.
     pub fn score(&self, node: NodeId) -> Option<i64> {
-        self.known(node)?.outcome.as_ref().ok().copied()
+        self.known(node)?.outcome.ok()
+    }
+
+    /// Whether some node can take a pod.
+    pub fn any_feasible(&self) -> bool {
+        self.feasible > 0
     }
 
     /// Why a node cannot take a pod; nothing where it can.
-    pub fn rejection(&self, node: NodeId) -> Option<&Rejected> {
-        self.known(node)?.outcome.as_ref().err()
+    pub fn rejection(&self, node: NodeId) -> Option<&Rejection> {
+        let number = self.known(node)?.outcome.err()?;
+        Some(&self.rejections.list[number].0.1)
+    }
+
+    /// What nodes are rejected for, and how many for each.
+    pub fn rejections(&self) -> impl Iterator<Item = &(Rejected, usize)> {
+        self.rejections.list.iter().filter(|(_, nodes)| *nodes > 0)
+    }
+
+    /// How many nodes the removal of pods might make fit.
+    pub fn hopeful(&self) -> usize {
+        self.rejections().filter(|((_, rejection), _)| !rejection.unresolvable).map(|(_, nodes)| nodes).sum()
     }
 
     /// What making room on a node would cost, reckoned now unless it is known.
-    pub fn room(
-        &mut self,
-        node: NodeId,
-        reckon: impl FnOnce() -> Result<Arc<Candidate>, Rejection>,
-    ) -> Result<Arc<Candidate>, Rejection> {
+    pub fn room(&mut self, node: NodeId, reckon: impl FnOnce() -> Room) -> Room {
         match self.nodes.get_mut(node).and_then(Option::as_mut) {
             Some(known) => known.room.get_or_insert_with(reckon).clone(),
             None => reckon(),
