@@ -9,6 +9,7 @@ pub enum Feature {
     GangScheduling,
     GenericWorkload,
     NodeDeclaredFeatures,
+    OpportunisticBatching,
 }
 
 /// What there is to say of a feature.
@@ -26,6 +27,7 @@ static SPECS: &[Spec] = &[
     Spec { feature: Feature::GangScheduling, name: "GangScheduling", on: false, needs: &[Feature::GenericWorkload] },
     Spec { feature: Feature::GenericWorkload, name: "GenericWorkload", on: false, needs: &[] },
     Spec { feature: Feature::NodeDeclaredFeatures, name: "NodeDeclaredFeatures", on: true, needs: &[] },
+    Spec { feature: Feature::OpportunisticBatching, name: "OpportunisticBatching", on: true, needs: &[] },
 ];
 
 impl fmt::Display for Feature {
@@ -97,10 +99,13 @@ mod tests {
     #[test]
     fn settings() {
         for (text, on) in [
-            ("", "NodeDeclaredFeatures"),
-            ("GenericWorkload=true,", "GenericWorkload NodeDeclaredFeatures"),
-            ("GangScheduling=T, GenericWorkload = 1", "GangScheduling GenericWorkload NodeDeclaredFeatures"),
-            ("NodeDeclaredFeatures=false,GenericWorkload=f", ""),
+            ("", "NodeDeclaredFeatures OpportunisticBatching"),
+            ("GenericWorkload=true,", "GenericWorkload NodeDeclaredFeatures OpportunisticBatching"),
+            (
+                "GangScheduling=T, GenericWorkload = 1",
+                "GangScheduling GenericWorkload NodeDeclaredFeatures OpportunisticBatching",
+            ),
+            ("NodeDeclaredFeatures=false,GenericWorkload=f,OpportunisticBatching=0", ""),
         ] {
             let gates = FeatureGates::parse(text).unwrap();
             let all: Vec<_> = SPECS.iter().filter(|s| gates.on(s.feature)).map(|s| s.feature.to_string()).collect();

@@ -35,6 +35,8 @@ pub struct Config {
     pub warnings: Vec<String>,
     /// Whether pods of a group are placed together.
     pub groups: bool,
+    /// Whether what nodes say to one pod is remembered for pods alike.
+    pub batching: bool,
 }
 
 /// The Lease that upstream's scheduler holds.
@@ -62,6 +64,7 @@ impl Config {
             clock: Clock::system(),
             warnings: Vec::new(),
             groups: gates.on(Feature::GenericWorkload),
+            batching: gates.on(Feature::OpportunisticBatching),
         }
     }
 }

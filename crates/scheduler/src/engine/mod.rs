@@ -108,6 +108,13 @@ impl Engine {
         self
     }
 
+    /// The same, remembering what nodes say to one pod for pods alike or not.
+    #[must_use]
+    pub fn with_batching(mut self, batching: bool) -> Self {
+        self.search.batching = batching;
+        self
+    }
+
     /// The same with these first and longest back-offs, in milliseconds.
     #[must_use]
     pub fn with_backoff(mut self, initial: u64, max: u64) -> Self {

@@ -366,6 +366,22 @@ fn own_promises_are_not_in_the_way() {
     }
 }
 
+/// Whether anything is remembered or not, pods hear the same.
+#[test]
+fn without_batching() {
+    let said = [true, false].map(|batching| {
+        let mut e = engine().with_batching(batching);
+        e.set_node(&node("n", "2"), 0);
+        for name in ["a", "b", "c"] {
+            e.set_pod(None, &cpu(name, "1"), 0);
+        }
+        let vip = important("vip", 9, "2");
+        e.set_pod(None, &vip, 1);
+        std::array::from_fn::<_, 5, _>(|_| step(&mut e, 1))
+    });
+    assert_eq!(said[0], said[1]);
+}
+
 /// What is remembered of nodes for pods alike must be what they would say if they were asked again.
 #[test]
 fn remembered_scores_are_true() {

@@ -49,6 +49,8 @@ pub struct Search {
     pub(crate) observer: Option<Box<dyn Observer>>,
     pub(crate) extenders: Vec<Arc<dyn Extender>>,
     tables: Tables,
+    /// Whether they are used.
+    pub(crate) batching: bool,
 }
 
 /// Who measures: the framework itself knows no clock.
@@ -63,7 +65,14 @@ impl Search {
     /// A search with this seed; the same seed and the same cluster give the same placements.
     #[must_use]
     pub fn new(seed: u64) -> Self {
-        Self { next: 0, random: seed | 1, observer: None, extenders: Vec::new(), tables: Tables::default() }
+        Self {
+            next: 0,
+            random: seed | 1,
+            observer: None,
+            extenders: Vec::new(),
+            tables: Tables::default(),
+            batching: true,
+        }
     }
 
     /// The moment, when somebody measures.
@@ -233,7 +242,8 @@ impl Profile {
         {
             return Attempt::Placed(node.name.clone());
         }
-        let table = (only.is_none() && search.extenders.is_empty()).then(|| self.table(pod, cache, &filters, tables));
+        let table = (only.is_none() && search.extenders.is_empty() && search.batching)
+            .then(|| self.table(pod, cache, &filters, tables));
         if let Some(table) = &table
             && let Some(node) = self.by_scores(pod, cache, &filters, table, search)
         {

@@ -150,6 +150,7 @@ pub async fn run(client: Client, informers: Informers, config: Config, shutdown:
     let engine = Engine::new(config.profiles, config.seed)
         .with_backoff(ms(config.pod_initial_backoff_seconds), ms(config.pod_max_backoff_seconds))
         .with_groups(config.groups)
+        .with_batching(config.batching)
         .with_observer(Box::new(metrics::Timed::new()));
     let asked = shared.extenders.iter().map(|e| e.clone() as Arc<dyn Extender>);
     let mut engine = engine.with_extenders(asked.collect());
