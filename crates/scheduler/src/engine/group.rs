@@ -200,7 +200,7 @@ impl Engine {
             Attempt::Failed(diagnosis, preemption, gives) => {
                 let failure =
                     Failure { gives, preempted: preemption.is_some(), ..Failure::of(pod.clone(), &diagnosis) };
-                let plugins = blamed(diagnosis);
+                let plugins = blamed(*diagnosis);
                 match preemption.map(|p| p.nomination) {
                     Some(Nomination::Node(node, victims)) => {
                         room = self.suppose_gone(&victims, &node);

@@ -295,7 +295,7 @@ impl Engine {
             Attempt::Failed(diagnosis, preemption, gives) => {
                 let failure = Failure { gives, preempted: preemption.is_some(), ..Failure::of(pod, &diagnosis) };
                 let nomination = preemption.map(|p| p.nomination);
-                Some(self.failed(failure, blamed(diagnosis), nomination, now))
+                Some(self.failed(failure, blamed(*diagnosis), nomination, now))
             }
         }
     }

@@ -192,7 +192,7 @@ pub enum Attempt {
     /// The node chosen.
     Placed(String),
     /// No node takes it; what preemption makes of that, and what the pod gives back.
-    Failed(Diagnosis, Option<Preemption>, Option<Box<Action>>),
+    Failed(Box<Diagnosis>, Option<Preemption>, Option<Box<Action>>),
     /// Something went wrong that is neither the pod's nor the nodes' fault.
     Error(String),
 }
@@ -407,7 +407,7 @@ impl Profile {
             says.extend(made.as_ref().map(|p| p.message.clone()));
         }
         diagnosis.post_filter = says.join(", ");
-        Attempt::Failed(diagnosis, made, gives)
+        Attempt::Failed(Box::new(diagnosis), made, gives)
     }
 
     /// Asks every plugin about the pod; which nodes are worth trying, when not all are.
