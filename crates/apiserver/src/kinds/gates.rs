@@ -1,6 +1,7 @@
 //! Fields of features that upstream ships switched off: who writes them finds them dropped, unless the stored object
 //! has one already.
 
+use pintle_api::features::Feature as Gate;
 use serde_json::Value;
 
 use super::Ctx;
@@ -15,16 +16,17 @@ struct Feature {
     fields: &'static [Path],
     /// The object that held a field goes too once it is empty.
     prune: bool,
+    /// The gate that switches it on, where there is one.
+    gate: Option<Gate>,
 }
 
 const fn feature(fields: &'static [Path]) -> Feature {
-    Feature { fields, prune: false }
+    Feature { fields, prune: false, gate: None }
 }
 
 /// Of a pod's spec, alone or in a template.
 const POD_SPEC: &[Feature] = &[
-    // GenericWorkload
-    feature(&[&["schedulingGroup"]]),
+    Feature { gate: Some(Gate::GenericWorkload), ..feature(&[&["schedulingGroup"]]) },
     // ClusterTrustBundleProjection
     feature(&[&["volumes", EACH, "projected", "sources", EACH, "clusterTrustBundle"]]),
     // PodCertificateRequest
@@ -37,6 +39,7 @@ const POD_SPEC: &[Feature] = &[
             &["ephemeralContainers", EACH, "lifecycle", "stopSignal"],
         ],
         prune: true,
+        gate: None,
     },
 ];
 
@@ -107,7 +110,9 @@ pub(super) fn drop_disabled(ctx: &Ctx<'_>, new: &mut Value, old: Option<&Value>)
         let Some(new) = base.iter().try_fold(&mut *new, |v, key| v.get_mut(key)) else { continue };
         let old = old.and_then(|old| super::value::at(old, base));
         for feature in *features {
-            if feature.fields.iter().any(|path| old.is_some_and(|old| present(old, path))) {
+            if feature.gate.is_some_and(|gate| ctx.features.on(gate))
+                || feature.fields.iter().any(|path| old.is_some_and(|old| present(old, path)))
+            {
                 continue;
             }
             for path in feature.fields {
@@ -174,6 +179,16 @@ mod tests {
             strategy.prepare_update(ctx, &mut new, &asked);
             assert!(has(&new), "{kind} {path}: what is stored may stay");
         });
+    }
+
+    #[test]
+    fn a_gate_switches_on() {
+        use crate::kinds::testing::with_features;
+        let mut features = pintle_api::features::FeatureGates::default();
+        features.set(Gate::GenericWorkload, true);
+        let mut pod = json!({"spec": {"schedulingGroup": {"podGroupName": "g"}}});
+        with_features(features, "v1", "Pod", |ctx| drop_disabled(ctx, &mut pod, None));
+        assert_eq!(pod["spec"]["schedulingGroup"]["podGroupName"], "g");
     }
 
     #[test]

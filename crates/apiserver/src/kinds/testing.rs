@@ -11,11 +11,15 @@ use super::{Ctx, strategy, value};
 
 /// Runs `f` with the context of a write of this kind by `alice` at a fixed time.
 pub fn with_ctx<T>(api_version: &str, kind: &str, f: impl FnOnce(&Ctx<'_>) -> T) -> T {
+    with_features(FeatureGates::default(), api_version, kind, f)
+}
+
+/// The same with these features.
+pub fn with_features<T>(features: FeatureGates, api_version: &str, kind: &str, f: impl FnOnce(&Ctx<'_>) -> T) -> T {
     let user = UserInfo::authenticated("alice", &["devs"]);
     let resource = resources::by_kind(api_version, kind).expect("a built-in kind");
     let namespace = if resource.namespaced { "ns" } else { "" };
     let now = Timestamp::from_second(1_700_000_000).expect("in range");
-    let features = FeatureGates::default();
     f(&Ctx {
         resource,
         requested: resource,
