@@ -11,21 +11,11 @@ use pintle_client::api::resources::by_kind;
 use pintle_client::client::encode;
 use pintle_client::{Client, Informers, WriteParams};
 use pintle_testkit::Cluster;
+use pintle_testkit::cpu::of_process;
 use serde_json::json;
 
 fn report(what: &str, ours: f64, unit: &str, upstream: f64) {
     println!("{what:<44} {ours:>9.1} {unit:<4} upstream {upstream:>8.1} {unit:<4} ratio {:>6.3}", ours / upstream);
-}
-
-/// Resident memory in MiB and processor time in seconds of a process.
-fn usage(pid: u32) -> (f64, f64) {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let rss =
-        status.lines().find_map(|l| l.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB")?.trim().parse::<f64>().ok());
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let after = stat.rsplit(") ").next().unwrap_or_default();
-    let ticks: f64 = after.split(' ').skip(11).take(2).filter_map(|t| t.parse::<f64>().ok()).sum();
-    (rss.unwrap_or(0.0) / 1024.0, ticks / 100.0)
 }
 
 fn pod(name: &str) -> serde_json::Value {
@@ -85,10 +75,10 @@ fn main() {
     report("start to node Ready and DNS answering", up, "ms", 3660.0);
 
     std::thread::sleep(Duration::from_secs(idle));
-    let (rss, cpu) = usage(pid);
+    let (rss, cpu) = of_process(pid);
     report(&format!("memory after {idle} s idle"), rss, "MiB", 638.0);
     std::thread::sleep(Duration::from_secs(idle));
-    let (_, later) = usage(pid);
+    let (_, later) = of_process(pid);
     report("processor time of a minute idle", (later - cpu) * 1000.0 * 60.0 / idle.max(1) as f64, "ms", 1980.0);
 
     let netns = std::fs::File::open(cluster.machine().netns()).expect("the machine has a namespace");
@@ -107,9 +97,9 @@ fn main() {
         one.sort_by(f64::total_cmp);
         report("pod created to Running, p50 of 20", one[one.len() / 2], "ms", 599.0);
         let many: Vec<String> = (0..50).map(|i| format!("many-{i}")).collect();
-        let (_, before) = usage(pid);
+        let (_, before) = of_process(pid);
         let took = run_pods(&client, &many).await;
-        let (_, after) = usage(pid);
+        let (_, after) = of_process(pid);
         report("50 pods at once, all Running", took[took.len() - 1], "ms", 9500.0);
         // apiserver 70, containerd 117, kubelet 60.
         report("processor time a pod (without its shim)", (after - before) * 1000.0 / 50.0, "ms", 247.0);

@@ -108,7 +108,10 @@ impl Shared {
     ) -> Result<T> {
         let this = self.clone();
         let read = tokio::task::spawn_blocking(move || this.read(read));
-        read.await.unwrap_or_else(|_| Err(self.place.damaged(&"reading it failed")))
+        // A damaged file may make the library panic. Otherwise the process is ending before the read began.
+        read.await.unwrap_or_else(|end| {
+            Err(if end.is_panic() { self.place.damaged(&"reading it failed") } else { Error::Closed })
+        })
     }
 
     /// Milliseconds since 1970.

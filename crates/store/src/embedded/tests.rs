@@ -333,6 +333,17 @@ async fn data_survives_closing() {
     assert!(watch.next().await.unwrap().unwrap().events[0].value.is_none(), "expired after opening again");
 }
 
+#[test]
+fn a_read_that_the_end_of_the_process_keeps_from_beginning_finds_no_damage() {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let store = runtime.block_on(EmbeddedStore::open(dir.path(), Options::default())).unwrap();
+    let ended = runtime.handle().clone();
+    runtime.shutdown_background();
+    let _inside = ended.enter();
+    assert_eq!(futures::executor::block_on(store.list(ListRequest::default())).unwrap_err(), Error::Closed);
+}
+
 #[tokio::test]
 async fn one_process_at_a_time() {
     let dir = tempfile::tempdir().unwrap();
