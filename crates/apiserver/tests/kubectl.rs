@@ -109,7 +109,7 @@ async fn tables_while_watching_and_an_old_kubectl() {
     let out = c.run(KUBECTL, "admin", "get configmaps -w --request-timeout=1s", None).await;
     let said = String::from_utf8_lossy(&out.stdout).into_owned();
     assert!(said.starts_with("NAME") && said.contains("a ") && said.contains('1'), "{said}");
-    assert!(c.kubectl("get --raw /metrics").await.contains("apiserver_storage_objects{resource=\"configmaps\"} 2"));
+    assert!(c.kubectl("get --raw /metrics").await.contains("apiserver_storage_objects{resource=\"configmaps\"} 3"));
     assert_eq!(c.kubectl("get --raw /readyz").await, "ok");
     assert!(c.kubectl("get --raw /livez?verbose").await.contains("[+]ping ok"));
     assert!(c.kubectl("get --raw /apis/apps/v1").await.contains("\"name\":\"deployments/scale\""));
