@@ -142,6 +142,7 @@ impl Server {
                 Ok(user) => user,
                 Err(status) => {
                     self.audit_stranger(ctx, peer, &status);
+                    super::body::drain(body).await;
                     return Err(status);
                 }
             },
@@ -155,7 +156,10 @@ impl Server {
             ctx.want_objects &= record.level() < Level::RequestResponse || ctx.info.verb == "watch";
         }
         let asks = Arc::clone(&ctx.user);
-        self.impersonate(ctx).await?;
+        if let Err(status) = self.impersonate(ctx).await {
+            super::body::drain(body).await;
+            return Err(status);
+        }
         if let Some(record) = ctx.audit.as_ref().filter(|_| !Arc::ptr_eq(&asks, &ctx.user)) {
             record.impersonated(&ctx.user);
         }
@@ -176,7 +180,10 @@ impl Server {
         } else {
             None
         };
-        self.authorize(ctx).await?;
+        if let Err(status) = self.authorize(ctx).await {
+            super::body::drain(body).await;
+            return Err(status);
+        }
         let ctx = &*ctx;
         let body = if long { body } else { audit_request(self, ctx, body).await? };
         if long || ctx.info.verb == "deletecollection" {
