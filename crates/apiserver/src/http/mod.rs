@@ -9,6 +9,7 @@ pub(crate) mod health;
 pub(crate) mod inflight;
 pub(crate) mod info;
 pub(crate) mod negotiate;
+pub(crate) mod pieces;
 pub(crate) mod query;
 pub(crate) mod resource;
 pub(crate) mod respond;

@@ -4,17 +4,16 @@ use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use http::Response;
-use http::header::{CONTENT_TYPE, HeaderValue};
-use http_body_util::{BodyExt, StreamBody};
-use hyper::body::Frame;
 use pintle_api::object::Object;
 use pintle_api::selector::FieldSelector;
-use pintle_api::service::{Body, BoxError, ObjectList, SharedObject};
+use pintle_api::service::{Body, ObjectList, SharedObject};
 use pintle_api::status::Status;
+use pintle_schema::proto::List;
 use serde_json::{Value, json};
 
 use super::context::Ctx;
 use super::negotiate::{self, Accepted, Media};
+use super::pieces::{self, Pieces};
 use super::{body, respond, watch};
 use crate::registry::create::Write;
 use crate::registry::list::Listed;
@@ -122,30 +121,50 @@ impl Server {
             && accepted.target.is_none()
             && let Some(ty) = res.ty
         {
-            let items: Vec<&Bytes> = found.items.iter().map(|o| codec::protobuf_body(o, ty)).collect();
-            let bytes = pintle_schema::proto::list_to_proto(&res.api_version, &res.list_kind(), &metadata, &items);
-            return Ok(respond::raw(200, Media::Protobuf.name(), &ctx.headers, bytes.into()));
+            let items: Vec<Bytes> = found.items.iter().map(|o| codec::protobuf_body(o, ty).clone()).collect();
+            let lengths = items.iter().map(Bytes::len);
+            let List { head, tail } = List::new(&res.api_version, &res.list_kind(), &metadata, lengths);
+            let size = head.len()
+                + tail.len()
+                + items.iter().map(|i| List::before(i.len()).as_ref().len() + i.len()).sum::<usize>();
+            let put = move |out: &mut BytesMut, i: usize| {
+                let Some(item) = items.get(i) else { return false };
+                out.put_slice(List::before(item.len()).as_ref());
+                out.put_slice(item);
+                true
+            };
+            let parts = Pieces { size, head, tail, put };
+            let gzip = size > respond::GZIP_OVER && respond::takes_gzip(&ctx.headers);
+            if !gzip && size > pieces::STREAM_OVER {
+                return Ok(parts.streamed(Media::Protobuf.name()));
+            }
+            return Ok(respond::raw(200, Media::Protobuf.name(), &ctx.headers, parts.whole()));
         }
         let bytes = match &accepted.target {
             None => {
-                let size: usize = found.items.iter().map(|o| o.bytes().len() + 2).sum();
                 let head = format!(
                     "{{\"kind\":\"{}\",\"apiVersion\":\"{}\",\"metadata\":{metadata},\"items\":[",
                     res.list_kind(),
                     res.api_version
                 );
                 let plain = accepted.media == Media::Json && !accepted.pretty && !respond::takes_gzip(&ctx.headers);
-                if plain && size > STREAM_OVER {
-                    return Ok(streamed(res, head, found.items));
-                }
-                let mut out = BytesMut::with_capacity(size + head.len() + 2);
-                out.put_slice(head.as_bytes());
-                for (i, object) in found.items.iter().enumerate() {
+                let commas = found.items.len().saturating_sub(1);
+                let size = head.len() + commas + found.items.iter().map(|o| res.item(o).len() + 1).sum::<usize>() + 2;
+                let (res, items) = (Arc::clone(res), found.items);
+                let put = move |out: &mut BytesMut, i: usize| {
+                    let Some(object) = items.get(i) else { return false };
                     out.put_slice(if i > 0 { b",{" } else { b"{" });
                     out.put_slice(res.item(object));
+                    true
+                };
+                let mut parts = Pieces { size, head: head.into(), tail: b"]}".to_vec(), put };
+                if plain && size > pieces::STREAM_OVER {
+                    // As every other text, it ends with its line.
+                    parts.tail.push(b'\n');
+                    parts.size += 1;
+                    return Ok(parts.streamed(Media::Json.name()));
                 }
-                out.put_slice(b"]}");
-                out.freeze()
+                parts.whole()
             }
             Some(t) if t.kind == "Table" => table::table(
                 res,
@@ -367,44 +386,6 @@ impl Server {
         let (items, revision) = self.delete_collection(&w, &lo, &o).await?;
         self.listed(ctx, res, &accepted, Listed { items, revision, continue_token: String::new(), remaining: None })
     }
-}
-
-/// Lists longer than this are written piece by piece, so that no reader makes a copy of the whole.
-const STREAM_OVER: usize = 512 * 1024;
-/// About how long such a piece is.
-const PIECE: usize = 128 * 1024;
-
-/// A list as the answer, written from the shared objects as the client reads.
-fn streamed(res: &Arc<Res>, head: String, items: Vec<Arc<Object>>) -> Response<Body> {
-    let res = Arc::clone(res);
-    let items_len: usize = items.iter().map(|o| res.item(o).len() + 2).sum();
-    let length = respond::Length((head.len() + items_len + 3) as u64);
-    let mut head = Some(head);
-    let mut at = 0;
-    let pieces = std::iter::from_fn(move || {
-        if at > items.len() {
-            return None;
-        }
-        let mut out = BytesMut::with_capacity(PIECE + PIECE / 8);
-        if let Some(head) = head.take() {
-            out.put_slice(head.as_bytes());
-        }
-        while out.len() < PIECE && at < items.len() {
-            out.put_slice(if at > 0 { b",{" } else { b"{" });
-            out.put_slice(res.item(&items[at]));
-            at += 1;
-        }
-        if at == items.len() {
-            out.put_slice(b"]}\n");
-            at += 1;
-        }
-        Some(Ok::<_, BoxError>(Frame::data(out.freeze())))
-    });
-    let body = StreamBody::new(futures::stream::iter(pieces));
-    let mut r = Response::new(BodyExt::boxed_unsync(body));
-    r.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    r.extensions_mut().insert(length);
-    r
 }
 
 /// The namespace in whose keys the object stands.

@@ -1,6 +1,7 @@
 //! The scheduler's picture of the cluster: nodes, the pods on them, and pods assumed to be there while their binding is
 //! on its way.
 
+pub mod eligible;
 pub mod groups;
 pub mod index;
 pub mod nominated;
@@ -12,6 +13,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, OnceLock};
 
 use crate::model::{Node, NodeInfo, Pod};
+use eligible::Eligible;
 use groups::Groups;
 use index::PodIndex;
 use nominated::Nominated;
@@ -40,6 +42,8 @@ pub struct Cache {
     soft_tainted: usize,
     /// How many pods on nodes use each claim, by `namespace/name`.
     claims_in_use: HashMap<String, usize>,
+    /// Which nodes have what pods ask of them.
+    pub eligible: Eligible,
     /// Pods counted by who means them.
     pub index: PodIndex,
     /// The objects besides pods and nodes.
@@ -135,6 +139,7 @@ impl Cache {
             }
             _ => self.new_epoch(),
         }
+        self.eligible.changed(id);
         for image in node.images.keys() {
             *self.images.entry(image.clone()).or_default() += 1;
         }
@@ -169,6 +174,7 @@ impl Cache {
     pub fn remove_node(&mut self, name: &str) -> Option<Arc<Node>> {
         let id = self.id(name)?;
         self.new_epoch();
+        self.eligible.changed(id);
         self.recount(id, None);
         let old = self.infos[id].node.take();
         self.release(id);

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::cache::eligible::Answers;
 use crate::cache::index::QueryId;
 use crate::cache::topology::{Domain, TopologyId};
 use crate::cache::{Cache, NodeId};
@@ -123,6 +124,39 @@ impl PodTopologySpread {
     }
 }
 
+/// What is known of nodes for each of a pod's constraints; those that heed the same share it.
+struct Eligibles {
+    heeded: Vec<(bool, bool, Answers)>,
+    of: Vec<usize>,
+}
+
+impl Eligibles {
+    fn of(pod: &Pod, constraints: &[Constraint], cache: &mut Cache) -> Self {
+        let mut all = Self { heeded: Vec::new(), of: Vec::new() };
+        for c in constraints {
+            let same = |(affinity, taints, _): &(bool, bool, Answers)| {
+                (*affinity, *taints) == (c.honor_affinity, c.honor_taints)
+            };
+            let at = all.heeded.iter().position(same).unwrap_or_else(|| {
+                let answers = cache.eligible.take(pod, c.honor_affinity, c.honor_taints);
+                all.heeded.push((c.honor_affinity, c.honor_taints, answers));
+                all.heeded.len() - 1
+            });
+            all.of.push(at);
+        }
+        all
+    }
+
+    /// Whether a node counts for a constraint, by its number.
+    fn has(&mut self, constraint: usize, node: NodeId, find: impl FnOnce() -> bool) -> bool {
+        self.heeded[self.of[constraint]].2.of(node, find)
+    }
+
+    fn keep(self, cache: &mut Cache) {
+        self.heeded.into_iter().for_each(|(.., answers)| cache.eligible.keep(answers));
+    }
+}
+
 fn has_all_keys(constraints: &[Constraint], node: NodeId, cache: &Cache) -> bool {
     constraints.iter().all(|c| cache.index.topology(c.topology).of(node).is_some())
 }
@@ -159,17 +193,19 @@ impl Plugin for PodTopologySpread {
             }
         } else {
             counts.resize(constraints.len(), Vec::new());
+            let mut eligible = Eligibles::of(pod, &constraints, cache);
             for (node, info) in cache.iter().filter(|(_, info)| has_all_keys(&constraints, info.id, cache)) {
-                for (c, counts) in constraints.iter().zip(&mut counts) {
+                for (i, (c, counts)) in constraints.iter().zip(&mut counts).enumerate() {
                     let Some(d) = cache.index.topology(c.topology).of(info.id) else { continue };
                     let here = cache.index.on_node(c.query, info.id).into();
                     // A node without such pods only tells that its place counts.
                     let news = here > 0 || counts.get(d as usize).is_none_or(Option::is_none);
-                    if news && c.counts(pod, node) {
+                    if news && eligible.has(i, info.id, || c.counts(pod, node)) {
                         add_at(counts, d, here);
                     }
                 }
             }
+            eligible.keep(cache);
         }
         let hard = constraints.into_iter().zip(counts).map(|(constraint, by_domain)| {
             let self_match = constraint.who.selector.matches_map(Some(&pod.labels)).into();
@@ -262,21 +298,25 @@ impl Plugin for PodTopologySpread {
             }
         }
         if !aggregate {
+            let mut eligible = Eligibles::of(pod, &constraints, cache);
             for (node, info) in cache.iter() {
                 if all_keys && !has_all_keys(&constraints, info.id, cache) {
                     continue;
                 }
-                for (c, counts) in constraints.iter().zip(&mut by_domain).filter(|(c, _)| !c.hostname) {
+                for (i, (c, counts)) in
+                    constraints.iter().zip(&mut by_domain).enumerate().filter(|(_, (c, _))| !c.hostname)
+                {
                     let here = i64::from(cache.index.on_node(c.query, info.id));
                     if here > 0
                         && let Some(d) = cache.index.topology(c.topology).of(info.id)
-                        && c.counts(pod, node)
+                        && eligible.has(i, info.id, || c.counts(pod, node))
                     {
                         counts.resize(counts.len().max(d as usize + 1), 0);
                         counts[d as usize] += here;
                     }
                 }
             }
+            eligible.keep(cache);
         }
         for ((constraint, by_domain), size) in constraints.into_iter().zip(by_domain).zip(sizes) {
             out.push(Soft { constraint, by_domain, weight: ((size + 2) as f64).ln() });

@@ -97,6 +97,21 @@ fn node_policies() {
 }
 
 #[test]
+fn a_node_that_changes_counts_as_it_is() {
+    let mut in_x = p(&[constraint("zone", &json!({}))]);
+    in_x["spec"]["nodeSelector"] = json!({"pool": "x"});
+    let mut cache = cluster(&zones([1, 0, 0, 0]));
+    let plugin = PodTopologySpread::default();
+    let ask = |cache: &mut Cache| filter_all(&plugin, &in_x, cache).into_iter().map(|(_, r)| r).collect::<Vec<_>>();
+    assert_eq!(ask(&mut cache), ["", "", "", ""], "no node counts");
+    for (name, zone) in [("a1", "a"), ("b1", "b")] {
+        let labels = json!({"zone": zone, "kubernetes.io/hostname": name, "pool": "x"});
+        cache.set_node(Arc::new(crate::plugins::testing::node(&node(name, &labels))));
+    }
+    assert_eq!(ask(&mut cache), [SKEW, SKEW, "", ""], "two do, one with a pod");
+}
+
+#[test]
 fn match_label_keys_and_pods_on_their_way_out() {
     let by_revision = p(&[constraint("zone", &json!({"matchLabelKeys": ["rev"]}))]);
     assert_eq!(reasons(&by_revision, &zones([1, 0, 0, 0])), ["", "", "", ""]);

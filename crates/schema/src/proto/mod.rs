@@ -128,25 +128,66 @@ pub fn from_proto(data: &[u8], ty: &'static Type) -> Result<Value, ProtoError> {
     Ok(value)
 }
 
-/// A list as enveloped protobuf, of items that are bodies already.
-pub fn list_to_proto<B: AsRef<[u8]>>(api_version: &str, kind: &str, metadata: &Value, items: &[B]) -> Vec<u8> {
-    let size: usize = items.iter().map(|i| i.as_ref().len() + 6).sum();
-    let mut out = wire::Writer::with_capacity(size + 256);
-    out.bytes_field(4, b"");
-    out.bytes_field(3, b"");
-    let end = out.len();
-    for item in items.iter().rev() {
-        out.bytes_field(2, item.as_ref());
+/// A list as enveloped protobuf, of items that are bodies already: piece by piece, so that it need not be made whole.
+#[derive(Debug)]
+pub struct List {
+    /// What comes before the first item.
+    pub head: Vec<u8>,
+    /// What comes after the last item.
+    pub tail: Vec<u8>,
+}
+
+impl List {
+    /// A list of items of these lengths.
+    pub fn new(api_version: &str, kind: &str, metadata: &Value, items: impl Iterator<Item = usize>) -> Self {
+        let body = crate::table::named("meta/v1", "ListMeta").map(|ty| to_body(metadata, ty)).unwrap_or_default();
+        let mut first = wire::Writer::with_capacity(body.len() + 8);
+        first.bytes_field(1, &body);
+        let first = first.finish();
+        let size: usize = items.map(|len| Self::before(len).len + len).sum();
+        let mut head = wire::Writer::with_capacity(first.len() + api_version.len() + kind.len() + 64);
+        head.raw(&first);
+        head.varint((first.len() + size) as u64);
+        head.tag(2, wire::BYTES);
+        let end = head.len();
+        head.bytes_field(2, kind.as_bytes());
+        head.bytes_field(1, api_version.as_bytes());
+        head.length_field(1, end);
+        head.raw(MAGIC);
+        let mut tail = wire::Writer::with_capacity(8);
+        tail.bytes_field(4, b"");
+        tail.bytes_field(3, b"");
+        Self { head: head.finish(), tail: tail.finish() }
     }
-    let body = crate::table::named("meta/v1", "ListMeta").map(|ty| to_body(metadata, ty)).unwrap_or_default();
-    out.bytes_field(1, &body);
-    out.length_field(2, end);
-    let end = out.len();
-    out.bytes_field(2, kind.as_bytes());
-    out.bytes_field(1, api_version.as_bytes());
-    out.length_field(1, end);
-    out.raw(MAGIC);
-    out.finish()
+
+    /// What comes before an item of this length.
+    #[must_use]
+    pub fn before(len: usize) -> Before {
+        // The tag of field 2, and up to ten bytes of length.
+        let mut out = Before { bytes: [(2 << 3) | wire::BYTES; 11], len: 1 };
+        let mut left = len as u64;
+        loop {
+            out.bytes[out.len] = (left & 0x7f) as u8 | if left > 0x7f { 0x80 } else { 0 };
+            out.len += 1;
+            left >>= 7;
+            if left == 0 {
+                return out;
+            }
+        }
+    }
+}
+
+/// What comes before an item of a [`List`].
+#[derive(Clone, Copy, Debug)]
+pub struct Before {
+    bytes: [u8; 11],
+    len: usize,
+}
+
+impl AsRef<[u8]> for Before {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
 }
 
 /// A frame of a watch: its length, and a bare `WatchEvent` around an enveloped object.

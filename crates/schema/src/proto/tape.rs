@@ -21,7 +21,7 @@ pub(super) trait Node<'v>: Copy {
     /// Calls `each` with every entry of a map.
     fn each_entry(self, each: impl FnMut(&str, Self));
     /// The value as JSON text.
-    fn text(self) -> String;
+    fn text(self) -> Cow<'v, str>;
 }
 
 impl<'v> Node<'v> for &'v Value {
@@ -57,8 +57,8 @@ impl<'v> Node<'v> for &'v Value {
             each(key, value);
         }
     }
-    fn text(self) -> String {
-        self.to_string()
+    fn text(self) -> Cow<'v, str> {
+        Cow::Owned(self.to_string())
     }
 }
 
@@ -70,9 +70,18 @@ enum Place<'a> {
     Bool(bool),
     Number(Cow<'a, str>),
     Str(Cow<'a, str>),
-    Array { end: usize },
-    Object { end: usize },
+    Array {
+        end: usize,
+    },
+    Object {
+        end: usize,
+    },
+    /// A value that messages hold as JSON text, unread.
+    Text(&'a str),
 }
+
+/// The field that holds what managers own, which is text in messages. It is a large part of most objects.
+const FIELDS: &str = "fieldsV1";
 
 /// JSON text as a flat list.
 #[derive(Debug)]
@@ -91,7 +100,13 @@ impl<'a> Tape<'a> {
                 } else {
                     match source.key(*first)? {
                         Some(key) => {
+                            let is_text = key == FIELDS;
                             places.push(Place::Str(key));
+                            if is_text {
+                                places.push(Place::Text(source.text()?));
+                                *first = false;
+                                continue;
+                            }
                             true
                         }
                         None => false,
@@ -169,6 +184,7 @@ impl<'t> Spot<'t> {
             Place::Bool(b) => Value::Bool(*b),
             Place::Number(n) => n.parse::<Number>().map_or(Value::Null, Value::Number),
             Place::Str(s) => Value::from(s.as_ref()),
+            Place::Text(text) => serde_json::from_str(text).unwrap_or_default(),
             Place::Array { .. } => Value::Array(self.items().into_iter().map(Spot::to_value).collect()),
             Place::Object { .. } => {
                 let mut map = Map::new();
@@ -183,7 +199,7 @@ impl<'t> Spot<'t> {
 
 impl<'t> Node<'t> for Spot<'t> {
     fn is_null(self) -> bool {
-        matches!(self.place(), Place::Null)
+        matches!(self.place(), Place::Null | Place::Text("null"))
     }
     fn as_str(self) -> Option<Cow<'t, str>> {
         match self.place() {
@@ -210,7 +226,10 @@ impl<'t> Node<'t> for Spot<'t> {
         }
     }
     fn is_object(self) -> bool {
-        matches!(self.place(), Place::Object { .. })
+        match self.place() {
+            Place::Text(text) => text.starts_with('{'),
+            place => matches!(place, Place::Object { .. }),
+        }
     }
     fn is_array(self) -> bool {
         matches!(self.place(), Place::Array { .. })
@@ -247,7 +266,10 @@ impl<'t> Node<'t> for Spot<'t> {
             at = self.spot(at + 1).after();
         }
     }
-    fn text(self) -> String {
-        self.to_value().to_string()
+    fn text(self) -> Cow<'t, str> {
+        match self.place() {
+            Place::Text(text) => Cow::Borrowed(text),
+            _ => Cow::Owned(self.to_value().to_string()),
+        }
     }
 }

@@ -82,8 +82,13 @@ fn lists_and_frames() {
     let body = to_body(&one, pod);
     let whole =
         json!({"kind": "PodList", "apiVersion": "v1", "metadata": {"resourceVersion": "5"}, "items": [one, one]});
-    let got = list_to_proto("v1", "PodList", &json!({"resourceVersion": "5"}), &[&body, &body]);
+    let parts = List::new("v1", "PodList", &json!({"resourceVersion": "5"}), [body.len(); 2].into_iter());
+    let before = List::before(body.len());
+    let got = [&parts.head, before.as_ref(), &body, before.as_ref(), &body, &parts.tail].concat();
     assert_eq!(got, to_proto(&whole, list));
+    for (len, want) in [(0, &[18, 0][..]), (127, &[18, 127]), (128, &[18, 128, 1]), (300, &[18, 172, 2])] {
+        assert_eq!(List::before(len).as_ref(), want, "{len}");
+    }
     assert_eq!(from_proto(&got, list).unwrap(), whole);
     let object = to_proto(&one, pod);
     let frame = watch_frame("ADDED", &object);

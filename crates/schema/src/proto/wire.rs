@@ -88,9 +88,9 @@ impl Writer {
         self.tag(number, BYTES);
     }
 
-    pub fn finish(mut self) -> Vec<u8> {
-        self.buf.drain(..self.start);
-        self.buf
+    /// What was written, in as much memory as it takes: bodies are kept.
+    pub fn finish(self) -> Vec<u8> {
+        self.buf[self.start..].to_vec()
     }
 }
 
