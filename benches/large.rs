@@ -5,7 +5,6 @@
 //! `cargo bench -p pintle-tests --bench large [-- nodes [pods]]`; 5,000 nodes and 150,000 pods without arguments.
 
 use std::collections::{HashMap, HashSet};
-use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use futures::StreamExt as _;
@@ -13,7 +12,7 @@ use pintle_client::api::resources::by_kind;
 use pintle_client::client::encode;
 use pintle_client::{Client, ListParams, WriteParams};
 use pintle_testkit::cpu::of_process;
-use pintle_testkit::{Cluster, Options, binary};
+use pintle_testkit::{Cluster, Options, Sim};
 use serde_json::{Value, json};
 
 /// Pods of a Deployment, and Deployments of a namespace.
@@ -23,17 +22,6 @@ const DEPLOYMENTS: usize = 10;
 const PROBES: usize = 60;
 const PROBE_PODS: usize = 10;
 const PROBE_EVERY: Duration = Duration::from_secs(1);
-
-/// A running `pintle sim`; ended when it is dropped.
-struct Sim(Child);
-
-impl Drop for Sim {
-    fn drop(&mut self) {
-        // It ends with the machine it works for, whatever this says.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
 
 fn deployment(name: &str, replicas: usize) -> Value {
     json!({
@@ -199,15 +187,8 @@ fn main() {
     let (nodes, pods) = (numbers.next().unwrap_or(5000), numbers.next().unwrap_or(150_000));
     let cluster =
         Cluster::start_with(Options { args: vec!["--cluster-cidr=10.0.0.0/10".to_owned()], ..Options::default() });
-    let mut sim = cluster.machine().command(&binary::pintle().to_string_lossy());
-    sim.args(["sim", "--zones=10", &format!("--nodes={nodes}"), "--kubeconfig"]).arg(cluster.kubeconfig());
-    let sim = Sim(sim.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("nsenter"));
-    let netns = std::fs::File::open(cluster.machine().netns()).expect("the machine has a namespace");
-    rustix::thread::move_into_link_name_space(
-        std::os::fd::AsFd::as_fd(&netns),
-        Some(rustix::thread::LinkNameSpaceType::Network),
-    )
-    .expect("root may enter a namespace");
+    let sim = Sim::start(&cluster, &["--zones=10", &format!("--nodes={nodes}")]);
+    cluster.machine().enter();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
         let client = Client::from_kubeconfig(cluster.kubeconfig(), None).await.expect("the kubeconfig is good");

@@ -81,12 +81,7 @@ fn main() {
     let (_, later) = of_process(pid);
     report("processor time of a minute idle", (later - cpu) * 1000.0 * 60.0 / idle.max(1) as f64, "ms", 1980.0);
 
-    let netns = std::fs::File::open(cluster.machine().netns()).expect("the machine has a namespace");
-    rustix::thread::move_into_link_name_space(
-        std::os::fd::AsFd::as_fd(&netns),
-        Some(rustix::thread::LinkNameSpaceType::Network),
-    )
-    .expect("root may enter a namespace");
+    cluster.machine().enter();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
         let client = Client::from_kubeconfig(cluster.kubeconfig(), None).await.expect("the kubeconfig is good");

@@ -1,51 +1,15 @@
 //! `pintle sim`: pods on simulated nodes become what the rules say, as any client sees it.
 
 use std::collections::BTreeSet;
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use pintle_testkit::command::run;
-use pintle_testkit::{Cluster, binary, until};
-use rustix::process::{Pid, Signal, kill_process};
+use pintle_testkit::{Cluster, Sim, binary, until};
 
 const NODES: usize = 20;
 const PODS: usize = 200;
 /// For a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
-
-/// A running `pintle sim`; ended when it is dropped.
-struct Sim(Child);
-
-fn command(cluster: &Cluster, args: &[&str]) -> Command {
-    let mut c = cluster.machine().command(&binary::pintle().to_string_lossy());
-    c.arg("sim").args(args).arg("--kubeconfig").arg(cluster.kubeconfig());
-    c
-}
-
-impl Sim {
-    fn start(cluster: &Cluster, args: &[&str]) -> Self {
-        let mut c = command(cluster, args);
-        c.stdin(Stdio::null()).stdout(Stdio::null());
-        Self(c.spawn().expect("nsenter"))
-    }
-
-    /// Asks it to end, as Ctrl-C does; answers its exit status.
-    fn stop(mut self) -> Option<i32> {
-        let pid = Pid::from_raw(i32::try_from(self.0.id()).unwrap()).unwrap();
-        kill_process(pid, Signal::INT).unwrap();
-        until("pintle sim to end", PATIENCE, || match self.0.try_wait() {
-            Ok(Some(status)) => Ok(status.code()),
-            other => Err(format!("{other:?}")),
-        })
-    }
-}
-
-impl Drop for Sim {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
 
 fn ready_nodes(cluster: &Cluster, selector: &str) -> usize {
     let said = cluster.kubectl(&["get", "nodes", "-l", selector, "--no-headers"]).ok();
@@ -113,13 +77,13 @@ fn misuse_is_explained() {
         (["--lease-duration=0s"], "--lease-duration must be a second at least"),
         (["--kubeconfig=/none"], "cannot be used multiple times"),
     ] {
-        let said = run(command(&cluster, &args), "").err();
+        let said = run(Sim::command(&cluster, &args), "").err();
         assert!(said.contains(want), "{args:?}: {said}");
     }
     // A node of that name that is real.
     let group = cluster.node().rsplit_once('-').unwrap().0.to_owned();
     let n: usize = cluster.node().rsplit_once('-').unwrap().1.parse().unwrap();
-    let said = run(command(&cluster, &["--group", &group, "--nodes", &(n + 1).to_string()]), "").err();
+    let said = run(Sim::command(&cluster, &["--group", &group, "--nodes", &(n + 1).to_string()]), "").err();
     assert!(said.contains(&format!("node \"{}\" exists and is not simulated", cluster.node())), "{said}");
 
     let mut c = cluster.machine().command(&binary::pintle().to_string_lossy());

@@ -68,8 +68,8 @@ pub fn nanoseconds(text: &str) -> Result<i64, String> {
             "h" => 3_600_000_000_000,
             _ => return Err(format!("time: unknown unit {unit:?} in duration {text:?}")),
         };
-        // What an `i64` does not hold overflows in any unit; digits of a fraction after the 18th count for nothing.
-        let digits = |s: &str| if s.is_empty() { Ok(0) } else { s.parse::<i64>().map_err(|_| bad()) };
+        // What a `u64` does not hold overflows in any unit; digits of a fraction after the 18th count for nothing.
+        let digits = |s: &str| if s.is_empty() { Ok(0) } else { s.parse::<u64>().map_err(|_| bad()) };
         let part = &part[..part.len().min(18)];
         let scale = 10i128.pow(u32::try_from(part.len()).unwrap_or(18));
         total += i128::from(digits(whole)?) * size + i128::from(digits(part)?) * size / scale;
@@ -147,6 +147,7 @@ mod tests {
             ("-0", Ok(0)),
             ("0.100000000000000000000h", Ok(360_000_000_000)),
             ("9223372036854775807ns", Ok(i64::MAX)),
+            ("-9223372036854775808ns", Ok(i64::MIN)),
             ("5", Err("time: missing unit in duration \"5\"")),
             ("1m2", Err("time: missing unit in duration \"1m2\"")),
             ("5x", Err("time: unknown unit \"x\" in duration \"5x\"")),

@@ -2,6 +2,7 @@
 //!
 //! No sockets, files, threads or clock here.
 
+pub mod addresses;
 pub mod cron;
 pub mod duration;
 pub mod features;

@@ -1,5 +1,7 @@
 //! Name rules: what upstream's `util/validation` accepts, with its messages.
 
+use std::borrow::Cow;
+
 /// Longest DNS label.
 pub const DNS1123_LABEL_MAX: usize = 63;
 /// Longest DNS subdomain.
@@ -171,6 +173,14 @@ pub fn path_segment(s: &str) -> Vec<String> {
         _ => {}
     }
     ["/", "%"].iter().filter(|c| s.contains(**c)).map(|c| format!("may not contain '{c}'")).collect()
+}
+
+/// A name that begins others, as `generateName` does, in the form in which it is looked at: it may end in a dash, since more
+/// follows, so upstream puts an `a` for its last two bytes. A name in which that splits a character is invalid as it is.
+#[must_use]
+pub fn beginning(prefix: &str) -> Cow<'_, str> {
+    let rest = if prefix.len() > 1 && prefix.ends_with('-') { prefix.get(..prefix.len() - 2) } else { None };
+    rest.map_or(Cow::Borrowed(prefix), |rest| Cow::Owned(format!("{rest}a")))
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ pub mod cpu;
 pub mod images;
 pub mod machine;
 pub mod registry;
+pub mod sim;
 pub mod wait;
 
 pub use cluster::{Cluster, Options};
@@ -17,4 +18,5 @@ pub use command::Output;
 pub use cpu::cpu;
 pub use machine::Machine;
 pub use registry::Registry;
+pub use sim::Sim;
 pub use wait::until;

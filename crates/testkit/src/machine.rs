@@ -2,9 +2,12 @@
 //! beside each other and nothing touches the host's network.
 
 use std::net::Ipv4Addr;
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicU8, Ordering};
+
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::command::{Output, run};
 
@@ -60,6 +63,15 @@ impl Machine {
     #[must_use]
     pub fn netns(&self) -> PathBuf {
         PathBuf::from("/run/netns").join(&self.name)
+    }
+
+    /// Lets this thread speak to this machine's addresses from now on, as one that runs on it.
+    ///
+    /// # Panics
+    /// When the system refuses.
+    pub fn enter(&self) {
+        let netns = std::fs::File::open(self.netns()).expect("the machine has a namespace");
+        move_into_link_name_space(netns.as_fd(), Some(LinkNameSpaceType::Network)).expect("root may enter a namespace");
     }
 
     /// A command on this machine. Only the network is its own: `ip netns exec` would hide the control groups too.

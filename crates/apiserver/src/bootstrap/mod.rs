@@ -109,18 +109,29 @@ pub(crate) async fn start(server: &Arc<Server>) -> Result<(), Status> {
     namespaces::ensure(server).await?;
     hooks.done(&["start-system-namespaces-controller"]);
     policy::ensure(server).await?;
-    hooks.done(&["rbac/bootstrap-roles", "scheduling/bootstrap-system-priority-classes"]);
-    hooks.done(&["priority-and-fairness-config-producer"]);
+    hooks.done(&[
+        "rbac/bootstrap-roles",
+        "scheduling/bootstrap-system-priority-classes",
+        "priority-and-fairness-config-producer",
+    ]);
     crate::fairness::start(server).await?;
     hooks.done(&["priority-and-fairness-config-consumer", "priority-and-fairness-filter"]);
     crate::registry::services::start(server).await?;
     hooks.done(&["start-service-ip-repair-controllers"]);
     apiservices::start(server).await?;
-    hooks.done(&["apiservice-status-local-available-controller", "apiservice-status-remote-available-controller"]);
-    hooks.done(&["apiservice-registration-controller", "kube-apiserver-autoregistration"]);
+    hooks.done(&[
+        "apiservice-status-local-available-controller",
+        "apiservice-status-remote-available-controller",
+        "apiservice-registration-controller",
+        "kube-apiserver-autoregistration",
+    ]);
     kubernetes::ensure(server).await?;
-    hooks.done(&["start-kubernetes-service-cidr-controller", "bootstrap-controller"]);
-    hooks.done(&["start-cluster-authentication-info-controller", "start-kube-apiserver-identity-lease-controller"]);
-    hooks.done(&["start-legacy-token-tracking-controller"]);
+    hooks.done(&[
+        "start-kubernetes-service-cidr-controller",
+        "bootstrap-controller",
+        "start-cluster-authentication-info-controller",
+        "start-kube-apiserver-identity-lease-controller",
+        "start-legacy-token-tracking-controller",
+    ]);
     Ok(())
 }

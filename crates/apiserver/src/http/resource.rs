@@ -33,7 +33,7 @@ impl Server {
     ///
     /// # Errors
     /// The `Status` to answer with.
-    pub(crate) async fn resource(self: &Arc<Self>, ctx: &Ctx, body: Body) -> Result<Response<Body>, Status> {
+    pub(crate) async fn resource(self: &Arc<Self>, ctx: &Ctx, body: &mut Body) -> Result<Response<Body>, Status> {
         let i = &ctx.info;
         let Some(res) = self.registry.get(&i.group, &i.version, &i.resource) else {
             if self.registry.serves(&i.group, &i.version) {
@@ -272,7 +272,7 @@ impl Server {
         Ok(object)
     }
 
-    async fn post(self: &Arc<Self>, ctx: &Ctx, res: &Arc<Res>, body: Body) -> Result<Response<Body>, Status> {
+    async fn post(self: &Arc<Self>, ctx: &Ctx, res: &Arc<Res>, body: &mut Body) -> Result<Response<Body>, Status> {
         let accepted = accepted(ctx)?;
         let body = body::read(body).await?;
         let options = WriteOptions::parse(&ctx.query, "CreateOptions", false)?;
@@ -286,7 +286,7 @@ impl Server {
         self: &Arc<Self>,
         ctx: &Ctx,
         res: &Arc<Res>,
-        body: Body,
+        body: &mut Body,
         subresource: &str,
     ) -> Result<Response<Body>, Status> {
         let accepted = accepted(ctx)?;
@@ -321,7 +321,7 @@ impl Server {
         self: &Arc<Self>,
         ctx: &Ctx,
         res: &Arc<Res>,
-        body: Body,
+        body: &mut Body,
         subresource: &str,
     ) -> Result<Response<Body>, Status> {
         let content_type =
@@ -360,7 +360,12 @@ impl Server {
         self.object(if created { 201 } else { 200 }, ctx, res, &accepted, &object)
     }
 
-    async fn delete_one(self: &Arc<Self>, ctx: &Ctx, res: &Arc<Res>, body: Body) -> Result<Response<Body>, Status> {
+    async fn delete_one(
+        self: &Arc<Self>,
+        ctx: &Ctx,
+        res: &Arc<Res>,
+        body: &mut Body,
+    ) -> Result<Response<Body>, Status> {
         let accepted = accepted(ctx)?;
         let o = delete_options(ctx, body).await?;
         let options = WriteOptions { dry_run: o.dry_run, ..WriteOptions::default() };
@@ -376,7 +381,12 @@ impl Server {
         Ok(respond::json(code, &Accepted { target: None, ..accepted }, &ctx.headers, &s.to_json()))
     }
 
-    async fn delete_many(self: &Arc<Self>, ctx: &Ctx, res: &Arc<Res>, body: Body) -> Result<Response<Body>, Status> {
+    async fn delete_many(
+        self: &Arc<Self>,
+        ctx: &Ctx,
+        res: &Arc<Res>,
+        body: &mut Body,
+    ) -> Result<Response<Body>, Status> {
         let accepted = accepted(ctx)?;
         let mut lo = ListOptions::parse(&ctx.query, false)?;
         name_selector(ctx, &mut lo)?;
@@ -433,7 +443,7 @@ fn list_metadata(found: &Listed) -> Value {
 }
 
 /// `DeleteOptions` of the body or the query.
-pub(crate) async fn delete_options(ctx: &Ctx, body: Body) -> Result<DeleteOptions, Status> {
+pub(crate) async fn delete_options(ctx: &Ctx, body: &mut Body) -> Result<DeleteOptions, Status> {
     let body = body::read(body).await?;
     if body.is_empty() {
         return DeleteOptions::parse(&ctx.query, None);

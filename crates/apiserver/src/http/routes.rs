@@ -17,7 +17,7 @@ impl Server {
     ///
     /// # Errors
     /// The `Status` to answer with.
-    pub(crate) async fn other(self: &Arc<Self>, ctx: &Ctx, _body: Body) -> Result<Response<Body>, Status> {
+    pub(crate) async fn other(self: &Arc<Self>, ctx: &Ctx, _body: &mut Body) -> Result<Response<Body>, Status> {
         let path = ctx.info.path.as_str();
         let trimmed = if path.len() > 1 { path.trim_end_matches('/') } else { path };
         let reads = matches!(ctx.method, Method::GET | Method::HEAD);

@@ -1,7 +1,9 @@
 //! Checks of texts and numbers: each says what is wrong, in upstream's words; nothing when all is well.
 
+use pintle_api::addresses::masked;
 use pintle_api::names::{dns1123_label, dns1123_subdomain, max_len_error, regex_error};
 use pintle_schema::cursor::{Cursor, Errors};
+use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Upstream's words for a number that is zero or below.
@@ -232,20 +234,6 @@ pub fn parse_cidr(text: &str) -> Option<(IpAddr, u8)> {
     (length <= max).then_some((ip, length))
 }
 
-/// The first address of a prefix.
-pub fn masked(ip: IpAddr, length: u8) -> IpAddr {
-    match ip {
-        IpAddr::V4(ip) => {
-            let mask = u32::MAX.checked_shl(32 - u32::from(length.min(32))).unwrap_or(0);
-            IpAddr::V4(Ipv4Addr::from(u32::from(ip) & mask))
-        }
-        IpAddr::V6(ip) => {
-            let mask = u128::MAX.checked_shl(128 - u32::from(length.min(128))).unwrap_or(0);
-            IpAddr::V6(Ipv6Addr::from(u128::from(ip) & mask))
-        }
-    }
-}
-
 /// What is wrong with an address, be it written canonically or not.
 pub fn ip_text(text: &str) -> Option<&'static str> {
     match (parse_ip(text), text.parse::<IpAddr>()) {
@@ -259,8 +247,8 @@ pub fn ip_text(text: &str) -> Option<&'static str> {
 }
 
 /// An address in a field that once took all that Go reads; what the stored object had passes.
-pub fn legacy_ip(at: &Cursor<'_>, stored: &Cursor<'_>, errors: &mut Errors) {
-    if !stored.items().any(|old| old.str() == at.str()) {
+pub fn legacy_ip(at: &Cursor<'_>, stored: &HashSet<&str>, errors: &mut Errors) {
+    if !stored.contains(at.str()) {
         new_ip(at, errors);
     }
 }

@@ -1,10 +1,8 @@
 //! The coordination group.
 
-use std::cmp::Ordering;
-
 use pintle_schema::cursor::{Cursor, Errors};
+use semver::Version;
 
-use super::resource::semver;
 use super::table::{self, Column, text};
 use super::{Ctx, Strategy, checks, meta};
 
@@ -60,22 +58,19 @@ fn candidate(_: &Ctx<'_>, candidate: &Cursor<'_>, _: Option<&Cursor<'_>>, errors
             if version.path() == binary.path() {
                 errors.required(&binary, "");
             }
-        } else if !semver::is_version(version.str()) {
+        } else if Version::parse(version.str()).is_err() {
             errors.invalid(version, NO_VERSION);
         }
     }
     // What is no version counts as 0.0.0.
-    let compared = |a: &Cursor<'_>, b: &str| {
-        let text = if semver::is_version(a.str()) { a.str() } else { "0.0.0" };
-        semver::compare(text, if semver::is_version(b) { b } else { "0.0.0" })
-    };
-    if !binary.is_empty() && !emulated.is_empty() && compared(&binary, emulated.str()) == Ordering::Less {
+    let read = |c: &Cursor<'_>| Version::parse(c.str()).unwrap_or(Version::new(0, 0, 0));
+    if !binary.is_empty() && !emulated.is_empty() && read(&binary).cmp_precedence(&read(&emulated)).is_lt() {
         errors.invalid(&binary, "must be greater than or equal to `emulationVersion`");
     }
     if strategy.is_empty() {
         return errors.required(&strategy, "");
     }
-    if strategy.str() == OLDEST && compared(&emulated, "0.0.0") == Ordering::Equal {
+    if strategy.str() == OLDEST && read(&emulated).cmp_precedence(&Version::new(0, 0, 0)).is_eq() {
         errors.required(&emulated, "must be specified when `strategy` is 'OldestEmulationVersion'");
     }
     coordination(&strategy, errors);

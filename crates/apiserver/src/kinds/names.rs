@@ -1,27 +1,24 @@
 //! Name rules of kinds.
 
+use std::borrow::Cow;
+
 use pintle_api::names;
 
 /// Checks a name; with `prefix` it is a `generateName`, which may end in a dash. Says what is wrong with it.
 pub type NameRule = fn(name: &str, prefix: bool) -> Vec<String>;
 
-/// A `generateName` may end in a dash, since more follows: upstream looks at the rest and an `a`.
-fn masked(name: &str, prefix: bool) -> String {
-    if prefix && name.len() > 1 && name.ends_with('-') {
-        // Upstream cuts two bytes; a name in which that splits a character is invalid as it is.
-        return name.get(..name.len() - 2).map_or_else(|| name.to_owned(), |rest| format!("{rest}a"));
-    }
-    name.to_owned()
+fn seen(name: &str, prefix: bool) -> Cow<'_, str> {
+    if prefix { names::beginning(name) } else { Cow::Borrowed(name) }
 }
 
 /// A DNS subdomain: most kinds.
 pub fn subdomain(name: &str, prefix: bool) -> Vec<String> {
-    names::dns1123_subdomain(&masked(name, prefix))
+    names::dns1123_subdomain(&seen(name, prefix))
 }
 
 /// A DNS label: namespaces and services.
 pub fn label(name: &str, prefix: bool) -> Vec<String> {
-    names::dns1123_label(&masked(name, prefix))
+    names::dns1123_label(&seen(name, prefix))
 }
 
 /// Anything that can stand in a path: RBAC kinds.

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use pintle_api::addresses::masked;
 use pintle_api::names::{dns1123_label, label_value};
 use pintle_api::quantity::Quantity;
 use pintle_schema::cursor::Cursor;
@@ -94,8 +95,8 @@ pub fn cidr(at: &Cursor<'_>, out: &mut Vec<String>) {
     let (address, digits) = text.split_once('/').unwrap_or_default();
     let mapped = ip.is_ipv4() && address.contains(':');
     let length = if mapped { length.saturating_sub(96) } else { length };
-    let prefix = format!("{}/{length}", checks::masked(ip, length));
-    if checks::masked(ip, length) != ip {
+    let prefix = format!("{}/{length}", masked(ip, length));
+    if masked(ip, length) != ip {
         let single = if ip.is_ipv4() { 32 } else { 128 };
         out.push(format!(
             "{at}: CIDR value \"{text}\" is ambiguous in this context (should be \"{prefix}\" or \"{ip}/{single}\"?)"

@@ -43,7 +43,7 @@ impl Server {
     ///
     /// # Errors
     /// 400 for a review without a token.
-    pub(crate) async fn token_review(self: &Arc<Self>, ctx: &Ctx, body: Body) -> Result<Response<Body>, Status> {
+    pub(crate) async fn token_review(self: &Arc<Self>, ctx: &Ctx, body: &mut Body) -> Result<Response<Body>, Status> {
         let options = create_options(ctx)?;
         let mut review = posted(ctx, body, "authentication.k8s.io/v1", "TokenReview", options.validation).await?;
         let token = text(&review, "/spec/token").to_owned();
@@ -65,7 +65,7 @@ impl Server {
     ///
     /// # Errors
     /// 400 for a body that does not parse.
-    pub(crate) async fn self_review(self: &Arc<Self>, ctx: &Ctx, body: Body) -> Result<Response<Body>, Status> {
+    pub(crate) async fn self_review(self: &Arc<Self>, ctx: &Ctx, body: &mut Body) -> Result<Response<Body>, Status> {
         let options = create_options(ctx)?;
         let mut review = posted(ctx, body, "authentication.k8s.io/v1", "SelfSubjectReview", options.validation).await?;
         meta::set(&mut review, "creationTimestamp", pintle_api::time::format(self.clock.now()));
@@ -81,7 +81,7 @@ impl Server {
         self: &Arc<Self>,
         ctx: &Ctx,
         res: &Arc<Res>,
-        body: Body,
+        body: &mut Body,
     ) -> Result<Response<Body>, Status> {
         let options = create_options(ctx)?;
         let mut review = posted(ctx, body, &res.api_version, res.def.kind, options.validation).await?;
@@ -140,7 +140,7 @@ impl Server {
     ///
     /// # Errors
     /// 400 without a namespace.
-    pub(crate) async fn rules_review(self: &Arc<Self>, ctx: &Ctx, body: Body) -> Result<Response<Body>, Status> {
+    pub(crate) async fn rules_review(self: &Arc<Self>, ctx: &Ctx, body: &mut Body) -> Result<Response<Body>, Status> {
         let options = create_options(ctx)?;
         let mut review =
             posted(ctx, body, "authorization.k8s.io/v1", "SelfSubjectRulesReview", options.validation).await?;

@@ -25,7 +25,7 @@ impl Server {
         self: &Arc<Self>,
         ctx: &Ctx,
         pods: &Arc<Res>,
-        body: Body,
+        body: &mut Body,
         name: Option<&str>,
     ) -> Result<Response<Body>, Status> {
         let options = create_options(ctx)?;

@@ -90,7 +90,7 @@ impl Server {
         self: &Arc<Self>,
         ctx: &Ctx,
         pods: &Arc<Res>,
-        body: Body,
+        body: &mut Body,
     ) -> Result<Response<Body>, Status> {
         let options = create_options(ctx)?;
         let eviction = posted(ctx, body, "policy/v1", "Eviction", options.validation).await?;

@@ -32,7 +32,7 @@ pub(crate) use kubelet::Kubelets;
 /// The body of a POST as an object of a kind.
 pub(crate) async fn posted(
     ctx: &Ctx,
-    body: Body,
+    body: &mut Body,
     api_version: &str,
     kind: &str,
     validation: FieldValidation,
@@ -79,7 +79,7 @@ impl Server {
         self: &Arc<Self>,
         ctx: &Ctx,
         res: &Arc<Res>,
-        body: Body,
+        body: &mut Body,
     ) -> Result<Response<Body>, Status> {
         let i = &ctx.info;
         let Some(sub) = res.def.subresource(&i.subresource) else { return Err(Status::path_not_found()) };
@@ -114,7 +114,7 @@ impl Server {
         self: &Arc<Self>,
         ctx: &Ctx,
         res: &Arc<Res>,
-        body: Body,
+        body: &mut Body,
     ) -> Result<Response<Body>, Status> {
         match (res.def.resource, ctx.info.verb.as_str()) {
             ("bindings", "create") => {

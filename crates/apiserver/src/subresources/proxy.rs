@@ -36,7 +36,7 @@ impl Server {
         self: &Arc<Self>,
         ctx: &Ctx,
         res: &Arc<Res>,
-        body: Body,
+        body: &mut Body,
     ) -> Result<Response<Body>, Status> {
         let resource = res.def.resource;
         let id = ctx.info.name.as_str();
@@ -81,7 +81,7 @@ impl Server {
                 Target { host, port, tls: scheme == "https", kubelet: false, path }
             }
         };
-        let answer = self.forward(ctx, &target, body).await?;
+        let answer = self.forward(ctx, &target, std::mem::take(body)).await?;
         let requested = ctx.headers.get(HOST).and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
         let rewrite = Rewrite { prefix, source: format!("{}:{}", target.host, target.port), requested };
         rewrite.answer(answer).await

@@ -34,7 +34,7 @@ impl Server {
         self: &Arc<Self>,
         ctx: &Ctx,
         res: &Arc<Res>,
-        body: Body,
+        body: &mut Body,
     ) -> Result<Response<Body>, Status> {
         let Some(mapping) = res.strategy.scale else { return Err(Status::path_not_found()) };
         let ns = namespace(ctx, res);

@@ -36,7 +36,7 @@ impl Server {
         self: &Arc<Self>,
         ctx: &Ctx,
         accounts: &Arc<Res>,
-        body: Body,
+        body: &mut Body,
     ) -> Result<Response<Body>, Status> {
         let options = create_options(ctx)?;
         let mut request = posted(ctx, body, API_VERSION, "TokenRequest", options.validation).await?;

@@ -2,9 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use k8s_openapi::api::admissionregistration::v1::{
-    ExpressionWarning, RuleWithOperations, ValidatingAdmissionPolicy, Variable,
-};
+use k8s_openapi::api::admissionregistration::v1::{ExpressionWarning, ValidatingAdmissionPolicy, Variable};
 use pintle_api::resources;
 use pintle_schema::cel::{self, Admission, Type};
 
@@ -55,13 +53,13 @@ pub(super) fn warnings(policy: &ValidatingAdmissionPolicy) -> Option<Vec<Express
 
 /// Each variable may speak of those before it.
 fn with_variables(mut env: cel::Env, variables: &[Variable]) -> cel::Env {
-    let mut fields: Vec<(String, Type)> = Vec::new();
-    env.declare("variables", cel::variables(Vec::new()));
+    let mut known = cel::Variables::default();
+    env.declare("variables", known.as_type());
     for variable in variables {
         let compiled = cel::compile(&variable.expression, &env).ok();
-        fields.retain(|(name, _)| *name != variable.name);
-        fields.push((variable.name.clone(), cel::stored(compiled.as_ref().map(|c| &c.result))));
-        env.declare("variables", cel::variables(fields.clone()));
+        env.forget("variables");
+        known.add(&variable.name, compiled.as_ref().map(|c| &c.result));
+        env.declare("variables", known.as_type());
     }
     env
 }
@@ -71,12 +69,6 @@ fn kinds(policy: &ValidatingAdmissionPolicy) -> BTreeSet<Kind> {
     let mut all = BTreeSet::new();
     let rules = policy.spec.as_ref().and_then(|s| s.match_constraints.as_ref()).and_then(|m| m.resource_rules.as_ref());
     for rule in rules.into_iter().flatten() {
-        let rule = RuleWithOperations {
-            api_groups: rule.api_groups.clone(),
-            api_versions: rule.api_versions.clone(),
-            resources: rule.resources.clone(),
-            ..RuleWithOperations::default()
-        };
         let (Some(groups), Some(versions)) = (exact(&rule.api_groups), exact(&rule.api_versions)) else { continue };
         let mut names: Vec<&String> = rule.resources.iter().flatten().filter(|r| !r.contains(['*', '/'])).collect();
         names.sort();

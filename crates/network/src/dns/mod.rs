@@ -168,6 +168,19 @@ impl Dns {
 
 /// Both sockets of an address; with port 0 both get the same port.
 fn bind(at: SocketAddr) -> io::Result<(std::net::UdpSocket, std::net::TcpListener)> {
+    // A port that is free for UDP may be taken for TCP: then another one.
+    const TRIES: usize = 16;
+    let mut bound = bind_once(at);
+    for _ in 1..TRIES {
+        match &bound {
+            Err(e) if at.port() == 0 && e.kind() == io::ErrorKind::AddrInUse => bound = bind_once(at),
+            _ => break,
+        }
+    }
+    bound
+}
+
+fn bind_once(at: SocketAddr) -> io::Result<(std::net::UdpSocket, std::net::TcpListener)> {
     let udp: std::net::UdpSocket = socket(at, SocketType::DGRAM)?.into();
     let tcp = socket(udp.local_addr()?, SocketType::STREAM)?;
     rustix::net::listen(&tcp, 128)?;

@@ -36,7 +36,7 @@ pub(crate) fn scheduler_config(
 ) -> anyhow::Result<pintle_scheduler::Config> {
     let Some(file) = file else { return Ok(pintle_scheduler::Config::with(features)) };
     let text = std::fs::read_to_string(file).with_context(|| format!("--scheduler-config {}", file.display()))?;
-    pintle_scheduler::Config::parse_with(&text, features)
+    pintle_scheduler::Config::parse(&text, features)
         .map_err(|e| anyhow::anyhow!("--scheduler-config {}: {e}", file.display()))
 }
 

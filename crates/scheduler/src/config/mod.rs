@@ -73,19 +73,11 @@ const API_VERSION: &str = "kubescheduler.config.k8s.io/v1";
 const KIND: &str = "KubeSchedulerConfiguration";
 
 impl Config {
-    /// Reads a configuration file's text.
-    ///
-    /// # Errors
-    /// What is wrong with it, in upstream's words.
-    pub fn parse(text: &str) -> Result<Self, String> {
-        Self::parse_with(text, &FeatureGates::default())
-    }
-
     /// Reads a configuration file's text, with these features.
     ///
     /// # Errors
     /// What is wrong with it, in upstream's words.
-    pub fn parse_with(text: &str, gates: &FeatureGates) -> Result<Self, String> {
+    pub fn parse(text: &str, gates: &FeatureGates) -> Result<Self, String> {
         let value: serde_json::Value = serde_saphyr::from_str(text).map_err(|e| e.to_string())?;
         let of = |field: &str| value.get(field).and_then(serde_json::Value::as_str).unwrap_or_default();
         let (version, kind) = (of("apiVersion"), of("kind"));

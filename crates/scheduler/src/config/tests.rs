@@ -1,7 +1,8 @@
 use super::*;
 
 fn parse(rest: &str) -> Result<Config, String> {
-    Config::parse(&format!("apiVersion: kubescheduler.config.k8s.io/v1\nkind: KubeSchedulerConfiguration\n{rest}"))
+    let text = format!("apiVersion: kubescheduler.config.k8s.io/v1\nkind: KubeSchedulerConfiguration\n{rest}");
+    Config::parse(&text, &FeatureGates::default())
 }
 
 fn names(c: &Config, profile: usize) -> Vec<&'static str> {
@@ -63,8 +64,8 @@ fn what_is_rejected() {
         "[extenders[0].weight: Invalid value: 0: must have a positive weight applied to it, extenders: Invalid value: \
          \"found 2 extenders implementing bind\": only one extender can implement bind]",
     );
-    assert!(Config::parse("kind: Pod\napiVersion: v1").is_err());
-    assert!(Config::parse("{").is_err());
+    assert!(Config::parse("kind: Pod\napiVersion: v1", &FeatureGates::default()).is_err());
+    assert!(Config::parse("{", &FeatureGates::default()).is_err());
 }
 
 #[test]

@@ -156,7 +156,7 @@ async fn serves_its_own_names_only() {
     let text = "apiVersion: kubescheduler.config.k8s.io/v1
 kind: KubeSchedulerConfiguration
 profiles: [{schedulerName: one}, {schedulerName: two, plugins: {filter: {disabled: [{name: NodeResourcesFit}]}}}]";
-    let w = World::start(Config::parse(text).unwrap());
+    let w = World::start(Config::parse(text, &FeatureGates::default()).unwrap());
     w.node("n", "1").await;
     w.pod("other", &json!({"schedulerName": "three"}), "1").await;
     w.pod("a", &json!({"schedulerName": "one"}), "1").await;
@@ -202,6 +202,13 @@ async fn who_holds_the_lease_schedules() {
 kind: KubeSchedulerConfiguration
 extenders: [{urlPrefix: 'https://h', tlsConfig: {caFile: /none}}]";
     let informers = Informers::new(w.client.clone());
-    let ended = lead(w.client.clone(), informers, Config::parse(bad).unwrap(), "c", CancellationToken::new()).await;
+    let ended = lead(
+        w.client.clone(),
+        informers,
+        Config::parse(bad, &FeatureGates::default()).unwrap(),
+        "c",
+        CancellationToken::new(),
+    )
+    .await;
     assert!(ended.unwrap_err().starts_with("extender https://h: /none: "));
 }

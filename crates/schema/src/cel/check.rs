@@ -22,8 +22,8 @@ impl Types {
 /// The types of an expression's parts, or what is wrong.
 pub(super) fn check(parsed: &Parsed, lines: &Lines, env: &Env) -> Result<Types, Vec<Issue>> {
     let types = vec![None; parsed.places.len()];
-    let mut checker =
-        Checker { env, parsed, lines, types, unknowns: Unknowns::new(), scope: Vec::new(), issues: Vec::new() };
+    let unknowns = Unknowns::new(types.len());
+    let mut checker = Checker { env, parsed, lines, types, unknowns, scope: Vec::new(), issues: Vec::new() };
     checker.check(&parsed.expr);
     for t in &mut checker.types {
         *t = t.take().map(|t| checker.unknowns.resolve(&t, true));

@@ -92,30 +92,22 @@ fn parsed(text: &str, params: &mut u8) -> Type {
         };
     }
     match text {
-        "bool" => Type::Bool,
-        "int" => Type::Int,
-        "uint" => Type::Uint,
-        "double" => Type::Double,
-        "string" => Type::String,
-        "bytes" => Type::Bytes,
+        "dyn" => Type::Dyn,
         "timestamp" => Type::Timestamp,
         "duration" => Type::Duration,
-        "dyn" => Type::Dyn,
-        "@net.IP" => Type::Opaque("net.IP"),
-        "@net.CIDR" => Type::Opaque("net.CIDR"),
         name => match name.as_bytes() {
             [letter @ b'A'..=b'Z'] => {
                 let n = letter - b'A';
                 *params = (*params).max(n + 1);
                 Type::Param(n)
             }
-            _ => Type::library(name),
+            _ => plain(name).unwrap_or_else(|| Type::library(name)),
         },
     }
 }
 
-/// The type that a name stands for in an expression: `type(x) == int`.
-pub(super) fn type_of_name(name: &str) -> Option<Type> {
+/// The types that have one name in declarations and in expressions.
+fn plain(name: &str) -> Option<Type> {
     Some(match name {
         "bool" => Type::Bool,
         "int" => Type::Int,
@@ -123,6 +115,15 @@ pub(super) fn type_of_name(name: &str) -> Option<Type> {
         "double" => Type::Double,
         "string" => Type::String,
         "bytes" => Type::Bytes,
+        "net.IP" => Type::Opaque("net.IP"),
+        "net.CIDR" => Type::Opaque("net.CIDR"),
+        _ => return None,
+    })
+}
+
+/// The type that a name stands for in an expression: `type(x) == int`.
+pub(super) fn type_of_name(name: &str) -> Option<Type> {
+    Some(match name {
         "null_type" => Type::Null,
         "list" => Type::list(Type::Dyn),
         "map" => Type::map(Type::Dyn, Type::Dyn),
@@ -130,9 +131,7 @@ pub(super) fn type_of_name(name: &str) -> Option<Type> {
         "optional_type" => Type::optional(Type::Dyn),
         "google.protobuf.Timestamp" => Type::Timestamp,
         "google.protobuf.Duration" => Type::Duration,
-        "net.IP" => Type::Opaque("net.IP"),
-        "net.CIDR" => Type::Opaque("net.CIDR"),
-        _ => return None,
+        _ => return plain(name),
     })
 }
 

@@ -1,5 +1,6 @@
 //! What an expression can speak of.
 
+use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
 
 use super::decls::{Overload, function, type_of_name};
@@ -29,8 +30,13 @@ impl Env {
 
     /// Adds a variable.
     pub fn declare(&mut self, name: &str, t: Type) {
-        self.variables.retain(|(n, _)| n != name);
+        self.forget(name);
         self.variables.push((name.to_owned(), t));
+    }
+
+    /// Takes a variable away.
+    pub fn forget(&mut self, name: &str) {
+        self.variables.retain(|(n, _)| n != name);
     }
 
     /// With the types and functions that objects are changed with: `Object{}`, `JSONPatch{}`.
@@ -124,15 +130,36 @@ impl Admission {
     }
 }
 
-/// The type of `variables`, whose fields these are.
-#[must_use]
-pub fn variables(fields: Vec<(String, Type)>) -> Type {
-    Type::object("kubernetes.variables", fields)
+/// The type of `variables`, which grows with each of them.
+#[derive(Debug)]
+pub struct Variables(Arc<Object>);
+
+impl Default for Variables {
+    fn default() -> Self {
+        Self(Arc::new(Object { name: "kubernetes.variables".to_owned(), fields: Fields::Named(HashMap::new()) }))
+    }
+}
+
+impl Variables {
+    /// Adds a variable, with the type of its expression's result if that is good. One of the same name is replaced.
+    ///
+    /// It costs little as long as nobody else keeps the type.
+    pub fn add(&mut self, name: &str, result: Option<&Type>) {
+        if let Fields::Named(fields) = &mut Arc::make_mut(&mut self.0).fields {
+            fields.insert(name.to_owned(), stored(result));
+        }
+    }
+
+    /// The type as it is by now.
+    #[must_use]
+    pub fn as_type(&self) -> Type {
+        Type::Object(Arc::clone(&self.0))
+    }
 }
 
 /// The type of a field of `variables` whose expression is of this type, or is wrong. Upstream forgets types of objects.
 #[must_use]
-pub fn stored(t: Option<&Type>) -> Type {
+fn stored(t: Option<&Type>) -> Type {
     match t {
         Some(Type::List(of)) => Type::list(stored(Some(of))),
         Some(Type::Map(key, value)) => Type::map(stored(Some(key)), stored(Some(value))),

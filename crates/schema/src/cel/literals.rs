@@ -1,6 +1,7 @@
 //! What can be told to be wrong of literals once the types are known.
 
 use cel::common::ast::{CallExpr, EntryExpr, Expr, IdedExpr, LiteralValue};
+use pintle_api::duration::nanoseconds;
 
 use super::check::Types;
 use super::formats;
@@ -107,7 +108,7 @@ impl Walk<'_> {
         let text = text.inner();
         let name = call.func_name.as_str();
         let good = match name {
-            "duration" => duration(text).is_some(),
+            "duration" => nanoseconds(text).is_ok(),
             "timestamp" => timestamp(text),
             "matches" => regex(text),
             _ => true,
@@ -120,56 +121,6 @@ impl Walk<'_> {
 
 fn present(t: &Type, optional: bool) -> &Type {
     if optional { t.unwrapped().0 } else { t }
-}
-
-/// A duration as Go writes it, `1h30m`, in nanoseconds.
-pub fn duration(text: &str) -> Option<i64> {
-    let (negative, mut rest) = match text.as_bytes().first()? {
-        b'-' => (true, &text[1..]),
-        b'+' => (false, &text[1..]),
-        _ => (false, text),
-    };
-    if rest == "0" {
-        return Some(0);
-    }
-    if rest.is_empty() {
-        return None;
-    }
-    let mut sum = 0_f64;
-    let mut whole = 0_i128;
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
-        let mut end = digits;
-        if rest[end..].starts_with('.') {
-            end += 1 + rest[end + 1..].find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len() - end - 1);
-        }
-        let number = &rest[..end];
-        if !number.bytes().any(|b| b.is_ascii_digit()) {
-            return None;
-        }
-        rest = &rest[end..];
-        let unit = rest.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(rest.len());
-        let scale: i128 = match &rest[..unit] {
-            "ns" => 1,
-            "us" | "µs" | "μs" => 1_000,
-            "ms" => 1_000_000,
-            "s" => 1_000_000_000,
-            "m" => 60_000_000_000,
-            "h" => 3_600_000_000_000,
-            _ => return None,
-        };
-        rest = &rest[unit..];
-        let int = &number[..digits];
-        whole += if int.is_empty() { 0 } else { int.parse::<i64>().ok()?.into() } * scale;
-        if number.len() > digits + 1 {
-            sum += format!("0{}", &number[digits..]).parse::<f64>().ok()? * scale as f64;
-        }
-        if whole > i128::from(i64::MAX) + 1 {
-            return None;
-        }
-    }
-    let total = whole + sum as i128;
-    i64::try_from(if negative { -total } else { total }).ok()
 }
 
 /// Whether it is a time as RFC 3339 writes it, between the years 1 and 9999.

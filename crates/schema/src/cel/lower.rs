@@ -1,6 +1,8 @@
 //! Loops with two variables, made into what the interpreter knows: loops over pairs.
 
-use cel::common::ast::{CallExpr, ComprehensionExpr, EntryExpr, Expr, IdedExpr, ListExpr, LiteralValue};
+use cel::common::ast::{CallExpr, ComprehensionExpr, EntryExpr, Expr, IdedExpr, LiteralValue};
+
+use super::macros::bound;
 
 /// The function that makes pairs of keys, or places, and values.
 const PAIRS: &str = "@pairs";
@@ -46,18 +48,6 @@ fn over_pairs(c: &mut ComprehensionExpr, second: String) {
         let (pair, at) = (node(Expr::Ident(PAIR.to_owned())), node(Expr::Literal(LiteralValue::Int(at.into()))));
         node(Expr::Call(CallExpr { func_name: "_[_]".to_owned(), target: None, args: vec![pair, at] }))
     };
-    let bound = |name: &str, value: IdedExpr, body: IdedExpr| {
-        node(Expr::Comprehension(Box::new(ComprehensionExpr {
-            iter_range: node(Expr::List(ListExpr::new(Vec::new()))),
-            iter_var: "#unused".to_owned(),
-            iter_var2: None,
-            accu_var: name.to_owned(),
-            accu_init: value,
-            loop_cond: node(Expr::Literal(LiteralValue::Boolean(false.into()))),
-            loop_step: node(Expr::Ident(name.to_owned())),
-            result: body,
-        })))
-    };
     // `all` and `exists` look past errors: the interpreter knows them by their steps.
     let body = match &mut c.loop_step.expr {
         Expr::Call(CallExpr { func_name, args, .. }) if matches!(func_name.as_str(), "_&&_" | "_||_") => {
@@ -69,6 +59,6 @@ fn over_pairs(c: &mut ComprehensionExpr, second: String) {
         Some(test) => test,
         None => &mut c.loop_step,
     };
-    let inner = bound(&second, part(1), std::mem::take(body));
-    *body = bound(&first, part(0), inner);
+    let inner = bound(node, &second, part(1), std::mem::take(body));
+    *body = bound(node, &first, part(0), inner);
 }

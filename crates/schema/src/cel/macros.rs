@@ -88,6 +88,21 @@ fn name_of(expr: &IdedExpr, otherwise: &str) -> Result<String, Wrong> {
 
 const SIMPLE: &str = "argument must be a simple name";
 
+/// `body`, in which `name` is `value`: a loop over nothing, the parts of which `node` makes.
+pub(super) fn bound(mut node: impl FnMut(Expr) -> IdedExpr, name: &str, value: IdedExpr, body: IdedExpr) -> IdedExpr {
+    let made = ComprehensionExpr {
+        iter_range: node(Expr::List(ListExpr::new(Vec::new()))),
+        iter_var: UNUSED.to_owned(),
+        iter_var2: None,
+        accu_var: name.to_owned(),
+        accu_init: value,
+        loop_cond: node(Expr::Literal(LiteralValue::Boolean(false.into()))),
+        loop_step: node(Expr::Ident(name.to_owned())),
+        result: body,
+    };
+    node(Expr::Comprehension(Box::new(made)))
+}
+
 /// Makes parts that are all where the macro is.
 struct Maker<'a> {
     place: u32,
@@ -146,17 +161,7 @@ impl Maker<'_> {
 
     /// `body`, in which `name` is `value`.
     fn bound(&mut self, name: &str, value: IdedExpr, body: IdedExpr) -> IdedExpr {
-        let (range, never, same) = (self.list(Vec::new()), self.bool(false), self.ident(name));
-        self.node(Expr::Comprehension(Box::new(ComprehensionExpr {
-            iter_range: range,
-            iter_var: UNUSED.to_owned(),
-            iter_var2: None,
-            accu_var: name.to_owned(),
-            accu_init: value,
-            loop_cond: never,
-            loop_step: same,
-            result: body,
-        })))
+        bound(|expr| self.node(expr), name, value, body)
     }
 
     fn quantified(&mut self, range: IdedExpr, mut args: Vec<IdedExpr>, name: &str) -> Result<IdedExpr, Wrong> {

@@ -22,9 +22,9 @@ mod tests;
 
 use cel::common::ast::IdedExpr;
 
-pub use env::{Admission, DEVICE, Env, apply_configuration, json_patch, stored, variables};
+pub use env::{Admission, DEVICE, Env, Variables, apply_configuration, json_patch};
 pub use issues::{Issue, Issues};
-pub use objects::of_kind;
+pub use objects::{is_reserved, of_kind};
 pub use types::{Fields, Object, Type};
 
 /// An expression that can be evaluated.

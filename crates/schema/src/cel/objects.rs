@@ -1,8 +1,9 @@
 //! The fields of object types: those of built-in kinds come from the table, as upstream's OpenAPI has them.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::parse::RESERVED;
+use super::parse::{LITERALS, RESERVED};
 use super::types::{Fields, Object, Type};
 use crate::table::{self, Base, Form, TypeId};
 
@@ -15,7 +16,7 @@ pub fn of_kind(api_version: &str, kind: &str) -> Option<Type> {
 fn of_table(name: String, id: TypeId, above: &[TypeId]) -> Type {
     let fields = if above.contains(&id) {
         // Upstream has an object of no fields where a type would contain itself.
-        Fields::Named(Vec::new())
+        Fields::Named(HashMap::new())
     } else {
         Fields::Table(id, above.iter().copied().chain([id]).collect())
     };
@@ -28,7 +29,7 @@ impl Object {
         match &self.fields {
             Fields::Unknown => None,
             Fields::Anything => Some(Some(Type::Dyn)),
-            Fields::Named(fields) => Some(fields.iter().find(|(n, _)| n == name).map(|(_, t)| t.clone())),
+            Fields::Named(fields) => Some(fields.get(name).cloned()),
             Fields::Table(id, above) => {
                 let path = format!("{}.{name}", self.name);
                 let found = plain(name).and_then(|plain| {
@@ -51,13 +52,19 @@ impl Object {
     }
 }
 
+/// Whether no name in an expression may be this.
+#[must_use]
+pub fn is_reserved(name: &str) -> bool {
+    RESERVED.contains(&name) || LITERALS.contains(&name)
+}
+
 /// The field's name as objects have it: expressions write some in other letters.
 fn plain(name: &str) -> Option<String> {
     if RESERVED.contains(&name) || !name.contains("__") {
         return Some(name.to_owned());
     }
     let inner = name.strip_prefix("__").and_then(|n| n.strip_suffix("__"));
-    if let Some(word) = inner.filter(|w| RESERVED.contains(w) || ["true", "false", "null", "in"].contains(w)) {
+    if let Some(word) = inner.filter(|w| is_reserved(w)) {
         return Some(word.to_owned());
     }
     let marks = [("__dot__", "."), ("__dash__", "-"), ("__slash__", "/"), ("__underscores__", "__")];
@@ -75,7 +82,7 @@ fn of_base(base: Base, name: String, above: &[TypeId]) -> Option<Type> {
         Base::Time | Base::MicroTime => Type::Timestamp,
         Base::IntOrString => Type::Dyn,
         Base::StringList => Type::list(Type::String),
-        Base::Raw | Base::Fields => Type::Object(Arc::new(Object { name, fields: Fields::Named(Vec::new()) })),
+        Base::Raw | Base::Fields => Type::Object(Arc::new(Object { name, fields: Fields::Named(HashMap::new()) })),
         Base::Struct(id) => of_table(name, id, above),
         Base::Quantity | Base::Json | Base::SchemaOrArray | Base::SchemaOrBool | Base::SchemaOrStrings => return None,
     })

@@ -18,6 +18,8 @@ pub(super) const NESTING: usize = 100;
 /// The most characters.
 const LENGTH: usize = 100_000;
 
+/// Words that stand for something.
+pub(super) const LITERALS: &[&str] = &["true", "false", "null", "in"];
 /// Words that are kept for later.
 pub(super) const RESERVED: &[&str] = &[
     "as",

@@ -1,5 +1,6 @@
 //! The types of expressions.
 
+use std::collections::HashMap;
 use std::fmt::{self, Display, Formatter};
 use std::sync::Arc;
 
@@ -51,7 +52,7 @@ pub enum Type {
 }
 
 /// An object type.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Object {
     /// Its name, which is what tells it from others.
     pub name: String,
@@ -60,12 +61,12 @@ pub struct Object {
 }
 
 /// Where the fields of an object type are.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Fields {
     /// None can be selected: a value of a library.
     Unknown,
     /// These.
-    Named(Vec<(String, Type)>),
+    Named(HashMap<String, Type>),
     /// Those of a built-in type, reached through these types.
     Table(TypeId, Vec<TypeId>),
     /// Any, of any type.

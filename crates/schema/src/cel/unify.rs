@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use super::types::Type;
 
-/// The most steps of one check. An expression can make types that double with each of its parts.
-const FUEL: usize = 3_000_000;
+/// The most steps of one check, and the more for each part: an expression can make types that double with each of them.
+const FUEL: usize = 10_000;
+const FUEL_OF_PART: usize = 100;
 /// The most parts of one type.
 const SIZE: usize = 1_024;
 /// How deep types may be nested.
@@ -21,8 +22,9 @@ pub(super) struct Unknowns {
 }
 
 impl Unknowns {
-    pub(super) fn new() -> Self {
-        Self { known: Vec::new(), trail: Vec::new(), fuel: FUEL }
+    /// Nothing is known yet of an expression of so many parts.
+    pub(super) fn new(parts: usize) -> Self {
+        Self { known: Vec::new(), trail: Vec::new(), fuel: FUEL + FUEL_OF_PART * parts }
     }
 
     /// Whether it was more than anybody would write.

@@ -1,6 +1,6 @@
 //! Expressions of webhooks and policies are compiled when they are written.
 
-use pintle_schema::cel::{self, Admission, Compiled, Type};
+use pintle_schema::cel::{self, Admission, Compiled, Type, Variables};
 use pintle_schema::cursor::{Cursor, Errors};
 
 /// What an expression may speak of besides the request and its objects.
@@ -22,13 +22,13 @@ impl Default for Options {
 #[derive(Default)]
 pub(super) struct Expressions {
     /// The variables so far; none at all when the policy has none.
-    variables: Option<Vec<(String, Type)>>,
+    variables: Option<Variables>,
 }
 
 impl Expressions {
     /// With `variables`, of which there are none yet.
     pub(super) fn composed() -> Self {
-        Self { variables: Some(Vec::new()) }
+        Self { variables: Some(Variables::default()) }
     }
 
     /// Compiles what is at a field; `shown` is what messages show of it.
@@ -45,8 +45,8 @@ impl Expressions {
         let params = params.then_some(Type::Dyn);
         let admission = Admission { params, authorizer, request_resource: authorizer, mutation, object: None };
         let mut env = admission.env();
-        if let Some(fields) = &self.variables {
-            env.declare("variables", cel::variables(fields.clone()));
+        if let Some(variables) = &self.variables {
+            env.declare("variables", variables.as_type());
         }
         match cel::compile_to(text, &env, wanted) {
             Ok(compiled) => Some(compiled),
@@ -60,10 +60,8 @@ impl Expressions {
     /// Compiles a variable; those after it may speak of it.
     pub(super) fn variable(&mut self, name: &str, at: &Cursor<'_>, options: Options, errors: &mut Errors) {
         let compiled = self.check(at, at.str(), at.str(), options, &[Type::Any, Type::Dyn], errors);
-        let t = cel::stored(compiled.as_ref().map(|c| &c.result));
         if let Some(variables) = &mut self.variables {
-            variables.retain(|(n, _)| n != name);
-            variables.push((name.to_owned(), t));
+            variables.add(name, compiled.as_ref().map(|c| &c.result));
         }
     }
 }

@@ -13,30 +13,6 @@ use crate::kinds::{Ctx, checks, meta};
 
 const AUDIT_ANNOTATIONS: usize = 20;
 const AUDIT_EXPRESSION: usize = 5 * 1024;
-/// What no name in an expression may be.
-const RESERVED: &[&str] = &[
-    "true",
-    "false",
-    "null",
-    "in",
-    "as",
-    "break",
-    "const",
-    "continue",
-    "else",
-    "for",
-    "function",
-    "if",
-    "import",
-    "let",
-    "loop",
-    "package",
-    "namespace",
-    "return",
-    "var",
-    "void",
-    "while",
-];
 
 fn blank(text: &Cursor<'_>) -> bool {
     text.str().trim().is_empty()
@@ -96,7 +72,7 @@ fn policy<'a>(
 }
 
 fn is_identifier(name: &str) -> bool {
-    checks::c_identifier(name).is_empty() && !RESERVED.contains(&name)
+    checks::c_identifier(name).is_empty() && !cel::is_reserved(name)
 }
 
 fn param_kind(at: &Cursor<'_>, errors: &mut Errors) {

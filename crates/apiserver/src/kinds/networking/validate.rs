@@ -2,12 +2,13 @@
 
 use std::collections::HashSet;
 
+use pintle_api::addresses::masked;
 use pintle_api::names::{dns1123_label, dns1123_subdomain, label_value, path_segment, qualified_name};
 use pintle_schema::cursor::{Cursor, Errors};
 use serde_json::Value;
 use std::net::IpAddr;
 
-use crate::kinds::core::service::{endpoint_ip, ingress_host, ingress_ip};
+use crate::kinds::core::service::{endpoint_ip, ingress_host, ingress_ip, ingress_ips};
 use crate::kinds::value::nothing;
 use crate::kinds::{Ctx, checks, meta};
 
@@ -79,7 +80,7 @@ fn ingress_rule(rule: &Cursor<'_>, errors: &mut Errors) {
 
 /// The `status` sub-resource of an ingress.
 pub(super) fn ingress_status(_: &Ctx<'_>, new: &Cursor<'_>, old: &Cursor<'_>, errors: &mut Errors) {
-    let stored = old.get("status").get("loadBalancer").get("ingress");
+    let stored = ingress_ips(old);
     for point in new.get("status").get("loadBalancer").get("ingress").items() {
         ingress_ip(&point, &stored, errors);
         ingress_host(&point, errors);
@@ -292,8 +293,7 @@ fn ip_block(block: &Cursor<'_>, stored: &Stored<'_>, errors: &mut Errors) {
         checks::parse_cidr(at.str())
     };
     let Some((base, length)) = parse(&cidr) else { return };
-    let inside =
-        |ip: IpAddr| ip.is_ipv4() == base.is_ipv4() && checks::masked(ip, length) == checks::masked(base, length);
+    let inside = |ip: IpAddr| ip.is_ipv4() == base.is_ipv4() && masked(ip, length) == masked(base, length);
     let excepts: Vec<_> = block.get("except").items().map(|e| (parse(&e), e)).collect();
     for (parsed, except) in excepts {
         if parsed.is_some_and(|(ip, inner)| !inside(ip) || inner <= length) {

@@ -1,6 +1,5 @@
 //! The resource group: dynamic resource allocation.
 
-pub(in crate::kinds) mod semver;
 mod slice;
 mod status;
 mod validate;

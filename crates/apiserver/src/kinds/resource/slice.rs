@@ -188,7 +188,7 @@ fn attribute(attribute: &Cursor<'_>, errors: &mut Errors) {
 }
 
 fn text_of(value: &Cursor<'_>, kind: &str, errors: &mut Errors) {
-    if kind == "version" && !super::semver::is_version(value.str()) {
+    if kind == "version" && semver::Version::parse(value.str()).is_err() {
         errors.invalid(value, "must be a string compatible with semver.org spec 2.0.0");
     }
     if value.str().len() > LONGEST_VALUE {

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use cel::objects::{Opaque, Value};
 use cel::{DeclarationError, Env, ExecutionError};
+use pintle_api::addresses::masked;
 
 use super::{Outcome, Runtime, STRING_TYPE, fail, functions, opaque, string, text, value_of};
 
@@ -70,19 +71,6 @@ impl CelCidr {
 
     fn contains(&self, ip: IpAddr) -> bool {
         ip.is_ipv4() == self.ip.is_ipv4() && masked(ip, self.bits) == self.masked()
-    }
-}
-
-fn masked(ip: IpAddr, bits: u8) -> IpAddr {
-    match ip {
-        IpAddr::V4(ip) => {
-            let mask = u32::MAX.checked_shl(u32::from(32 - bits.min(32))).unwrap_or(0);
-            Ipv4Addr::from(u32::from(ip) & mask).into()
-        }
-        IpAddr::V6(ip) => {
-            let mask = u128::MAX.checked_shl(u32::from(128 - bits.min(128))).unwrap_or(0);
-            Ipv6Addr::from(u128::from(ip) & mask).into()
-        }
     }
 }
 

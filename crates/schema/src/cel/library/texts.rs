@@ -33,22 +33,14 @@ fn wrong_unless(good: bool, message: &str) -> Vec<String> {
     if good { Vec::new() } else { vec![message.to_owned()] }
 }
 
-/// Names ending in `-` are good as the beginning of one.
-fn prefix(name: &str, check: fn(&str) -> Vec<String>) -> Vec<String> {
-    match name.strip_suffix('-') {
-        Some(rest) if !rest.is_empty() => check(&format!("{rest}a")),
-        _ => check(name),
-    }
-}
-
 const FORMATS: &[(&str, Check)] = &[
     ("dns1123Label", |s| list(names::dns1123_label(s))),
     ("dns1123Subdomain", |s| list(names::dns1123_subdomain(s))),
     ("dns1035Label", |s| list(names::dns1035_label(s))),
     ("qualifiedName", |s| list(names::qualified_name(s))),
-    ("dns1123LabelPrefix", |s| prefix(s, |s| list(names::dns1123_label(s)))),
-    ("dns1123SubdomainPrefix", |s| prefix(s, |s| list(names::dns1123_subdomain(s)))),
-    ("dns1035LabelPrefix", |s| prefix(s, |s| list(names::dns1035_label(s)))),
+    ("dns1123LabelPrefix", |s| list(names::dns1123_label(&names::beginning(s)))),
+    ("dns1123SubdomainPrefix", |s| list(names::dns1123_subdomain(&names::beginning(s)))),
+    ("dns1035LabelPrefix", |s| list(names::dns1035_label(&names::beginning(s)))),
     ("labelValue", |s| list(names::label_value(s))),
     ("uuid", |s| wrong_unless(uuid(s), "does not match the UUID format")),
     ("byte", |s| {

@@ -8,8 +8,9 @@ use cel::common::types::{CelInt, CelString, DURATION_TYPE, TIMESTAMP_TYPE, Type 
 use cel::common::value::{CowVal, StaticVal, Val};
 use cel::{DeclarationError, Env, ExecutionError};
 
+use pintle_api::duration::nanoseconds;
+
 use super::{INT_TYPE, STRING_TYPE, fail};
-use crate::cel::literals::duration;
 use crate::time;
 
 const NANOS: i64 = 1_000_000_000;
@@ -68,51 +69,67 @@ impl CelTime {
     }
 }
 
-impl Val for CelTime {
-    fn get_type(&self) -> &Runtime {
-        Self::cel_type()
-    }
+/// A value of the interpreter that is one number or two: what all of its kind have in common.
+macro_rules! value {
+    ($name:ident, $type:ident, $($more:tt)*) => {
+        impl Val for $name {
+            fn get_type(&self) -> &Runtime {
+                Self::cel_type()
+            }
 
-    fn cel_type() -> &'static Runtime {
-        static TYPE: Runtime = TIMESTAMP_TYPE;
-        &TYPE
-    }
+            fn cel_type() -> &'static Runtime {
+                static TYPE: Runtime = $type;
+                &TYPE
+            }
 
-    fn as_adder<'b, 'v>(&'b self) -> Option<&'b (dyn Adder + 'v)>
-    where
-        Self: 'v,
-    {
-        Some(self)
-    }
+            fn as_adder<'b, 'v>(&'b self) -> Option<&'b (dyn Adder + 'v)>
+            where
+                Self: 'v,
+            {
+                Some(self)
+            }
 
-    fn as_subtractor<'b, 'v>(&'b self) -> Option<&'b (dyn Subtractor + 'v)>
-    where
-        Self: 'v,
-    {
-        Some(self)
-    }
+            fn as_subtractor<'b, 'v>(&'b self) -> Option<&'b (dyn Subtractor + 'v)>
+            where
+                Self: 'v,
+            {
+                Some(self)
+            }
 
-    fn as_comparer(&self) -> Option<&dyn Comparer> {
-        Some(self)
-    }
+            fn as_comparer(&self) -> Option<&dyn Comparer> {
+                Some(self)
+            }
 
-    fn equals(&self, other: &dyn Val) -> bool {
-        other.downcast_ref::<Self>() == Some(self)
-    }
+            fn equals(&self, other: &dyn Val) -> bool {
+                other.downcast_ref::<Self>() == Some(self)
+            }
 
-    fn clone_as_boxed<'v>(&self) -> Box<dyn Val + 'v>
-    where
-        Self: 'v,
-    {
-        Box::new(*self)
-    }
+            fn clone_as_boxed<'v>(&self) -> Box<dyn Val + 'v>
+            where
+                Self: 'v,
+            {
+                Box::new(*self)
+            }
 
-    fn as_any(&self) -> Option<&dyn Any> {
-        Some(self)
-    }
+            fn as_any(&self) -> Option<&dyn Any> {
+                Some(self)
+            }
+
+            $($more)*
+        }
+
+        impl StaticVal for $name {}
+    };
 }
 
-impl StaticVal for CelTime {}
+value!(CelTime, TIMESTAMP_TYPE,);
+value!(
+    CelSpan,
+    DURATION_TYPE,
+    fn as_zeroer(&self) -> Option<&dyn Zeroer> {
+        Some(self)
+    }
+);
 
 impl Adder for CelTime {
     fn add<'b, 'v>(&'b self, rhs: &(dyn Val + 'v)) -> Answer<'b, 'v>
@@ -143,56 +160,6 @@ impl Comparer for CelTime {
         rhs.downcast_ref::<Self>().map(|other| self.cmp(other)).ok_or_else(|| fail("compare", "no such overload"))
     }
 }
-
-impl Val for CelSpan {
-    fn get_type(&self) -> &Runtime {
-        Self::cel_type()
-    }
-
-    fn cel_type() -> &'static Runtime {
-        static TYPE: Runtime = DURATION_TYPE;
-        &TYPE
-    }
-
-    fn as_adder<'b, 'v>(&'b self) -> Option<&'b (dyn Adder + 'v)>
-    where
-        Self: 'v,
-    {
-        Some(self)
-    }
-
-    fn as_subtractor<'b, 'v>(&'b self) -> Option<&'b (dyn Subtractor + 'v)>
-    where
-        Self: 'v,
-    {
-        Some(self)
-    }
-
-    fn as_comparer(&self) -> Option<&dyn Comparer> {
-        Some(self)
-    }
-
-    fn as_zeroer(&self) -> Option<&dyn Zeroer> {
-        Some(self)
-    }
-
-    fn equals(&self, other: &dyn Val) -> bool {
-        other.downcast_ref::<Self>() == Some(self)
-    }
-
-    fn clone_as_boxed<'v>(&self) -> Box<dyn Val + 'v>
-    where
-        Self: 'v,
-    {
-        Box::new(*self)
-    }
-
-    fn as_any(&self) -> Option<&dyn Any> {
-        Some(self)
-    }
-}
-
-impl StaticVal for CelSpan {}
 
 impl Zeroer for CelSpan {
     fn is_zero_value(&self) -> bool {
@@ -320,7 +287,7 @@ macro_rules! parts {
 
 pub(super) fn declare(env: &mut Env) -> Result<(), DeclarationError> {
     env.add_overload("duration", "duration(string)", vec![STRING_TYPE], |a| {
-        let n = duration(text(&a, 0)?).ok_or_else(|| fail("duration", "invalid duration"))?;
+        let n = nanoseconds(text(&a, 0)?).map_err(|_| fail("duration", "invalid duration"))?;
         Ok(CowVal::owned(CelSpan(n)))
     })?;
     env.add_overload("duration", "duration(int)", vec![INT_TYPE], |a| Ok(CowVal::owned(CelSpan(int(&a)?))))?;

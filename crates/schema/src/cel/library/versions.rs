@@ -4,17 +4,15 @@ use std::cmp::Ordering;
 
 use cel::objects::{Opaque, Value};
 use cel::{DeclarationError, Env, ExecutionError};
+use semver::Version;
 
 use super::{BOOL_TYPE, Outcome, Runtime, STRING_TYPE, fail, functions, opaque, text, value_of};
 
 const NAME: &str = "kubernetes.Semver";
 
 /// A semantic version. What was said of its build does not tell it from others.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Semver {
-    numbers: [u64; 3],
-    pre: String,
-}
+#[derive(Clone, Debug)]
+pub struct Semver(Version);
 
 impl Opaque for Semver {
     fn runtime_type_name(&self) -> &str {
@@ -22,31 +20,11 @@ impl Opaque for Semver {
     }
 }
 
-fn identifiers(text: &str, numbers_are_plain: bool) -> bool {
-    text.split('.').all(|id| {
-        let known = id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
-        let number = id.bytes().all(|b| b.is_ascii_digit());
-        !id.is_empty() && known && !(numbers_are_plain && number && id.len() > 1 && id.starts_with('0'))
-    })
-}
-
 impl Semver {
     /// Reads a version.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        let (text, build) = text.split_once('+').map_or((text, None), |(t, b)| (t, Some(b)));
-        let (core, pre) = text.split_once('-').map_or((text, None), |(c, p)| (c, Some(p)));
-        if build.is_some_and(|b| !identifiers(b, false)) || pre.is_some_and(|p| !identifiers(p, true)) {
-            return None;
-        }
-        let mut parts = core.split('.');
-        let mut next = || {
-            let part = parts.next()?;
-            let plain = part.bytes().all(|b| b.is_ascii_digit()) && (part == "0" || !part.starts_with('0'));
-            if plain { part.parse().ok() } else { None }
-        };
-        let numbers = [next()?, next()?, next()?];
-        parts.next().is_none().then(|| Self { numbers, pre: pre.unwrap_or_default().to_owned() })
+        Version::parse(text).ok().map(Self)
     }
 
     /// Reads what is nearly a version: `v1.2`, `01.2.3`.
@@ -69,14 +47,7 @@ impl Semver {
 
 impl Ord for Semver {
     fn cmp(&self, other: &Self) -> Ordering {
-        let by_pre = || match (self.pre.is_empty(), other.pre.is_empty()) {
-            (true, true) => Ordering::Equal,
-            // A release comes after what leads up to it.
-            (true, false) => Ordering::Greater,
-            (false, true) => Ordering::Less,
-            (false, false) => pre_release(&self.pre).cmp(&pre_release(&other.pre)),
-        };
-        self.numbers.cmp(&other.numbers).then_with(by_pre)
+        self.0.cmp_precedence(&other.0)
     }
 }
 
@@ -86,14 +57,13 @@ impl PartialOrd for Semver {
     }
 }
 
-/// Identifiers of a pre-release in the order they compare: numbers below words.
-fn pre_release(text: &str) -> Vec<(bool, u64, &str)> {
-    let one = |id| match str::parse::<u64>(id) {
-        Ok(n) => (false, n, ""),
-        Err(_) => (true, 0, id),
-    };
-    text.split('.').map(one).collect()
+impl PartialEq for Semver {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
 }
+
+impl Eq for Semver {}
 
 pub(super) fn declare(env: &mut Env) -> Result<(), DeclarationError> {
     let v = || Runtime::new_opaque_type(NAME);
@@ -105,9 +75,9 @@ pub(super) fn declare(env: &mut Env) -> Result<(), DeclarationError> {
         m "isGreaterThan" (v(), v()) |a| Ok(Value::Bool(of(a, 0)? > of(a, 1)?));
         m "isLessThan" (v(), v()) |a| Ok(Value::Bool(of(a, 0)? < of(a, 1)?));
         m "compareTo" (v(), v()) |a| Ok(Value::Int(of(a, 0)?.cmp(of(a, 1)?) as i64));
-        m "major" (v()) |a| part(a, 0);
-        m "minor" (v()) |a| part(a, 1);
-        m "patch" (v()) |a| part(a, 2);
+        m "major" (v()) |a| part(of(a, 0)?.0.major);
+        m "minor" (v()) |a| part(of(a, 0)?.0.minor);
+        m "patch" (v()) |a| part(of(a, 0)?.0.patch);
     )
 }
 
@@ -124,6 +94,6 @@ fn made(version: Option<Semver>) -> Outcome {
     version.map(opaque).ok_or_else(|| fail("semver", "not a semantic version"))
 }
 
-fn part(args: &[Value], at: usize) -> Outcome {
-    i64::try_from(of(args, 0)?.numbers[at]).map(Value::Int).map_err(|_| fail("semver", "out of range"))
+fn part(number: u64) -> Outcome {
+    i64::try_from(number).map(Value::Int).map_err(|_| fail("semver", "out of range"))
 }

@@ -1,6 +1,6 @@
 //! What may change of a pod, by which way.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use pintle_api::names::{dns1123_subdomain, qualified_name};
 use pintle_schema::cursor::{Cursor, Errors};
@@ -242,14 +242,18 @@ fn transitions(new: &Cursor<'_>, old: &Cursor<'_>, spec: &Cursor<'_>, errors: &m
     let all = spec::containers(spec)
         .any(|c| c.get("restartPolicyRules").items().any(|r| r.get("action").str() == "RestartAllContainers"));
     for field in ["containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses"] {
+        let running: HashSet<&str> = new
+            .get(field)
+            .items()
+            .filter(|s| s.get("state").get("terminated").is_absent())
+            .map(|s| s.get("name").str())
+            .collect();
+        let list = if field == "containerStatuses" { "containers" } else { "initContainers" };
+        let containers: HashMap<&str, Cursor<'_>> = spec.get(list).items().map(|c| (c.get("name").str(), c)).collect();
         for (i, was) in old.get(field).items().enumerate() {
             let ended = was.get("state").get("terminated");
             let name = was.get("name").str();
-            let runs_again = new
-                .get(field)
-                .items()
-                .any(|s| s.get("name").str() == name && s.get("state").get("terminated").is_absent());
-            if ended.is_absent() || !runs_again {
+            if ended.is_absent() || !running.contains(name) {
                 continue;
             }
             let code = ended.get("exitCode").int();
@@ -257,11 +261,7 @@ fn transitions(new: &Cursor<'_>, old: &Cursor<'_>, spec: &Cursor<'_>, errors: &m
             let allowed = match field {
                 "ephemeralContainerStatuses" => false,
                 _ if all => true,
-                _ => {
-                    let list = if field == "containerStatuses" { "containers" } else { "initContainers" };
-                    let own = spec.get(list).items().find(|c| c.get("name").str() == name);
-                    own.is_some_and(|c| restarts_itself(&c, code, policy, &restarts))
-                }
+                _ => containers.get(name).is_some_and(|c| restarts_itself(c, code, policy, &restarts)),
             };
             if !allowed {
                 let path = format!("{}[{i}].state", new.get(field));
@@ -282,16 +282,15 @@ fn restarts_itself(container: &Cursor<'_>, code: i64, of_pod: &str, restarts: &d
 }
 
 fn claim_statuses(statuses: &Cursor<'_>, claims: &Cursor<'_>, errors: &mut Errors) {
+    let known: HashSet<&str> = claims.items().map(|c| c.get("name").str()).collect();
     let mut seen: HashSet<&str> = HashSet::new();
     for status in statuses.items() {
         let (name, claim) = (status.get("name"), status.get("resourceClaimName"));
-        if !claims.items().any(|c| c.get("name").str() == name.str()) {
+        if !known.contains(name.str()) {
             errors.invalid(&name, "must match the name of an entry in `spec.resourceClaims`");
         }
-        if seen.contains(&name.str()) {
+        if !seen.insert(name.str()) {
             errors.duplicate(&name, name.str());
-        } else {
-            seen.insert(name.str());
         }
         if claim.is_present() {
             for message in dns1123_subdomain(claim.str()) {
@@ -307,10 +306,10 @@ fn addresses(new: &Cursor<'_>, old: &Cursor<'_>, field: &'static str, one: &'sta
     if field == "hostIPs" && !list.is_empty() && first.str() != new.get(one).str() {
         errors.invalid(&first, "must be equal to `hostIP`");
     }
+    let kept: HashSet<&str> = old.get(field).items().map(|o| o.get("ip").str()).collect();
     for entry in list.items() {
         let ip = entry.get("ip").str();
-        let kept = old.get(field).items().any(|o| o.get("ip").str() == ip);
-        if let Some(wrong) = checks::ip_text(ip).filter(|_| !kept) {
+        if let Some(wrong) = checks::ip_text(ip).filter(|_| !kept.contains(ip)) {
             errors.invalid_value(&entry, ip, wrong);
         }
     }
@@ -328,10 +327,10 @@ pub(super) fn ephemeral(_: &Ctx<'_>, new: &Cursor<'_>, old: &Cursor<'_>, errors:
     }
     spec::pod_spec(new, Some(old), true, errors);
     let list = new.get("spec").get("ephemeralContainers");
+    let now: HashMap<&str, Cursor<'_>> = list.items().map(|c| (c.get("name").str(), c)).collect();
     for was in old.get("spec").get("ephemeralContainers").items() {
         let name = was.get("name").str();
-        let now = list.items().find(|c| c.get("name").str() == name);
-        match now {
+        match now.get(name) {
             None => errors.forbidden(&list, format!("existing ephemeral containers \"{name}\" may not be removed\n")),
             Some(now) if !same(now.value(), was.value()) => {
                 errors.forbidden(&list, format!("existing ephemeral containers \"{name}\" may not be changed\n"));

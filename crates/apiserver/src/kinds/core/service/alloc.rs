@@ -7,6 +7,7 @@
 //! in use ([`AddressObjects`]), so that what each server has in memory need only be nearly right; ports are on one record
 //! ([`NodePorts`]).
 
+use pintle_api::addresses::masked;
 use pintle_schema::cursor::{Cursor, Errors};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -104,7 +105,7 @@ impl Prefix {
         // All but the first address, and for IPv4 all but the last, which is the broadcast address.
         let size = if host_bits >= 127 { u128::MAX / 2 } else { 1 << host_bits };
         let spare = if family == Family::V4 { 2 } else { 1 };
-        let first = number(checks::masked(ip, length)) + 1;
+        let first = number(masked(ip, length)) + 1;
         Some(Prefix { family, range: Range::new(first, u128::saturating_sub(size, spare), 16, 16, 256) })
     }
 

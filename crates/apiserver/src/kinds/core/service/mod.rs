@@ -9,7 +9,7 @@ pub mod repair;
 pub mod table;
 mod validate;
 
-pub use validate::{endpoint_ip, ingress_host, ingress_ip};
+pub use validate::{endpoint_ip, ingress_host, ingress_ip, ingress_ips};
 
 use serde_json::Value;
 

@@ -7,7 +7,6 @@ use pintle_schema::cursor::{Cursor, Errors};
 use serde_json::Value;
 
 use super::{externally_accessible, is_headless, kind, needs_health_check_port};
-use crate::kinds::value::nothing;
 use crate::kinds::{Ctx, checks, meta, warn};
 
 const HINTS: &str = "service.kubernetes.io/topology-aware-hints";
@@ -37,8 +36,7 @@ pub(super) fn validate(_: &Ctx<'_>, service: &Cursor<'_>, old: Option<&Cursor<'_
     meta::labels(&spec.get("selector"), errors);
     session_affinity(&spec, errors);
     cluster_ip_fields(service, old, errors);
-    let nothing = nothing();
-    let stored = old.unwrap_or(&nothing).get("spec").get("externalIPs");
+    let stored = stored(old.map(|o| o.get("spec").get("externalIPs")));
     for ip in spec.get("externalIPs").items() {
         let before = errors.len();
         checks::legacy_ip(&ip, &stored, errors);
@@ -168,6 +166,11 @@ fn node_ports(spec: &Cursor<'_>, errors: &mut Errors) {
     }
 }
 
+/// The texts of a list that is stored.
+fn stored<'a>(list: Option<Cursor<'a>>) -> HashSet<&'a str> {
+    list.iter().flat_map(Cursor::items).map(|text| text.str()).collect()
+}
+
 fn source_ranges(service: &Cursor<'_>, old: Option<&Cursor<'_>>, errors: &mut Errors) {
     let spec = service.get("spec");
     let balancer = spec.get("type").str() == "LoadBalancer";
@@ -179,11 +182,11 @@ fn source_ranges(service: &Cursor<'_>, old: Option<&Cursor<'_>>, errors: &mut Er
         if !balancer {
             errors.forbidden(path, ONLY_LOAD_BALANCER);
         }
-        let stored = old.map(|o| o.get("spec").get("loadBalancerSourceRanges"));
+        let stored = stored(old.map(|o| o.get("spec").get("loadBalancerSourceRanges")));
+        let stored: HashSet<&str> = stored.into_iter().map(str::trim).collect();
         for (i, range) in ranges.items().enumerate() {
             let text = range.str().trim();
-            let kept = stored.as_ref().is_some_and(|s| s.items().any(|r| r.str().trim() == text));
-            if let Some(wrong) = checks::cidr_text(text).filter(|_| !kept) {
+            if let Some(wrong) = checks::cidr_text(text).filter(|_| !stored.contains(text)) {
                 errors.invalid_value(format!("{path}[{i}]"), text, wrong);
             }
         }
@@ -259,8 +262,7 @@ pub(super) fn cluster_ip_fields(service: &Cursor<'_>, old: Option<&Cursor<'_>>, 
     if policy.is_present() {
         checks::one_of(&policy, &["PreferDualStack", "RequireDualStack", "SingleStack"], false, errors);
     }
-    let nothing = nothing();
-    let stored = old.unwrap_or(&nothing).get("spec").get("clusterIPs");
+    let stored = stored(old.map(|o| o.get("spec").get("clusterIPs")));
     let mut invalid = false;
     for (i, ip) in ips.items().enumerate() {
         if i == 0 && ip.str() == "None" {
@@ -387,7 +389,7 @@ pub(super) fn validate_status(_: &Ctx<'_>, new: &Cursor<'_>, old: &Cursor<'_>, e
         }
         return;
     }
-    let stored = old.get("status").get("loadBalancer").get("ingress");
+    let stored = ingress_ips(old);
     for entry in ingress.items() {
         let (ip, mode) = (entry.get("ip"), entry.get("ipMode"));
         ingress_ip(&entry, &stored, errors);
@@ -404,11 +406,15 @@ pub(super) fn validate_status(_: &Ctx<'_>, new: &Cursor<'_>, old: &Cursor<'_>, e
     }
 }
 
+/// The addresses of the ingress points of an object's load balancer.
+pub fn ingress_ips<'a>(object: &Cursor<'a>) -> HashSet<&'a str> {
+    object.get("status").get("loadBalancer").get("ingress").items().map(|s| s.get("ip").str()).collect()
+}
+
 /// The address of an ingress point of a load balancer; those that are stored may stay.
-pub fn ingress_ip(point: &Cursor<'_>, stored: &Cursor<'_>, errors: &mut Errors) {
+pub fn ingress_ip(point: &Cursor<'_>, stored: &HashSet<&str>, errors: &mut Errors) {
     let ip = point.get("ip");
-    let kept = stored.items().any(|s| s.get("ip").str() == ip.str());
-    if !ip.is_empty() && !kept {
+    if !ip.is_empty() && !stored.contains(ip.str()) {
         checks::new_ip(&ip, errors);
     }
 }
