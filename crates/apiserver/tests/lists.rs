@@ -82,7 +82,7 @@ async fn versions_and_limits_of_lists() {
         ("resourceVersionMatch=Exact".into(), 422, "Invalid", "ListOptions.meta.k8s.io \"\" is invalid: resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided".into()),
         ("resourceVersion=0&resourceVersionMatch=Exact".into(), 422, "Invalid", "ListOptions.meta.k8s.io \"\" is invalid: resourceVersionMatch: Forbidden: resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"".into()),
         ("sendInitialEvents=true".into(), 422, "Invalid", "ListOptions.meta.k8s.io \"\" is invalid: sendInitialEvents: Forbidden: sendInitialEvents is forbidden for list".into()),
-        ("continue=!".into(), 400, "BadRequest", "invalid continue token: continue key is not valid: ".into()),
+        ("continue=!".into(), 400, "BadRequest", "invalid continue token: continue key is not valid: illegal base64 data at input byte 0".into()),
         (format!("continue={}", URL_SAFE_NO_PAD.encode(r#"{"v":"meta.k8s.io/v2","rv":1,"start":"a"}"#)), 400, "BadRequest", "invalid continue token: continue key is not valid: server does not recognize this encoded version meta.k8s.io/v2".into()),
         (format!("continue={}", URL_SAFE_NO_PAD.encode(r#"{"v":"meta.k8s.io/v1","rv":0,"start":"a"}"#)), 400, "BadRequest", "invalid continue token: continue key is not valid: incorrect encoded start resourceVersion (version meta.k8s.io/v1)".into()),
         (format!("continue={}", URL_SAFE_NO_PAD.encode(r#"{"v":"meta.k8s.io/v1","rv":1,"start":"../secrets/"}"#)), 400, "BadRequest", "invalid continue token: continue key is not valid: ../secrets/".into()),

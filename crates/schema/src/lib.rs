@@ -1,6 +1,7 @@
 //! The table of every built-in kind and all that is derived from it.
 
 pub mod apply;
+pub mod b64;
 pub mod cel;
 pub mod cursor;
 pub mod decode;

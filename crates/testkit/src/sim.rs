@@ -28,9 +28,11 @@ impl Sim {
     /// # Panics
     /// When there is no `nsenter`.
     #[must_use]
+    #[expect(clippy::panic, reason = "a test's verdict")]
     pub fn start(cluster: &Cluster, args: &[&str]) -> Self {
         let mut c = Self::command(cluster, args);
-        Self(c.stdin(Stdio::null()).stdout(Stdio::null()).spawn().expect("nsenter"))
+        let sim = c.stdin(Stdio::null()).stdout(Stdio::null()).spawn();
+        Self(sim.unwrap_or_else(|e| panic!("nsenter: {e}")))
     }
 
     /// Asks it to end, as Ctrl-C does; answers its exit status.
@@ -38,10 +40,10 @@ impl Sim {
     /// # Panics
     /// When it does not end.
     #[must_use]
+    #[expect(clippy::panic, reason = "a test's verdict")]
     pub fn stop(mut self) -> Option<i32> {
-        // Process numbers are positive and fit.
-        let pid = Pid::from_raw(i32::try_from(self.0.id()).unwrap()).unwrap();
-        kill_process(pid, Signal::INT).expect("it is a child of this process");
+        let asked = kill_process(Pid::from_child(&self.0), Signal::INT);
+        asked.unwrap_or_else(|e| panic!("pintle sim: {e}"));
         until("pintle sim to end", PATIENCE, || match self.0.try_wait() {
             Ok(Some(status)) => Ok(status.code()),
             other => Err(format!("{other:?}")),

@@ -3,10 +3,13 @@
 use std::sync::Arc;
 
 use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use pintle_api::Status;
 use pintle_api::object::Object;
-use serde::{Deserialize, Serialize};
+use pintle_schema::Mode;
+use pintle_schema::b64::{RAW_URL, complaint};
+use pintle_schema::decode::decode_json_untyped;
+use serde::Serialize;
+use serde_json::Value;
 
 use super::Res;
 use super::options::{ListOptions, VersionMatch};
@@ -20,7 +23,7 @@ pub(crate) struct Listed {
 }
 
 /// What a continue token holds; upstream's form.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize)]
 struct Token {
     #[serde(rename = "v")]
     version: String,
@@ -30,16 +33,47 @@ struct Token {
     start: String,
 }
 
+impl Token {
+    /// Reads it as Go does, also what it says of other types.
+    fn of(value: &Value) -> Result<Self, String> {
+        let kind = |value: &Value| match value {
+            Value::Array(_) => "array",
+            Value::Bool(_) => "bool",
+            Value::Number(_) => "number",
+            Value::String(_) => "string",
+            _ => "object",
+        };
+        let wrong = |what: &str, field: &str, wanted: &str| {
+            format!("json: cannot unmarshal {what} into Go struct field continueToken.{field} of type {wanted}")
+        };
+        if !matches!(value, Value::Object(_) | Value::Null) {
+            return Err(format!("json: cannot unmarshal {} into Go value of type storage.continueToken", kind(value)));
+        }
+        let text = |name: &str| match value.get(name) {
+            None | Some(Value::Null) => Ok(String::new()),
+            Some(Value::String(text)) => Ok(text.clone()),
+            Some(other) => Err(wrong(kind(other), name, "string")),
+        };
+        let revision = match value.get("rv") {
+            None | Some(Value::Null) => 0,
+            Some(Value::Number(n)) => n.as_i64().ok_or_else(|| wrong(&format!("number {n}"), "rv", "int64"))?,
+            Some(other) => return Err(wrong(kind(other), "rv", "int64")),
+        };
+        Ok(Self { version: text("v")?, revision, start: text("start")? })
+    }
+}
+
 fn encode_token(revision: i64, start: &str) -> String {
     let token = Token { version: "meta.k8s.io/v1".into(), revision, start: start.to_owned() };
     // A struct of strings and a number always serialises.
-    URL_SAFE_NO_PAD.encode(serde_json::to_vec(&token).unwrap_or_default())
+    RAW_URL.encode(serde_json::to_vec(&token).unwrap_or_default())
 }
 
 fn decode_token(text: &str) -> Result<Token, Status> {
     let bad = |why: String| Status::bad_request(format!("invalid continue token: continue key is not valid: {why}"));
-    let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|e| bad(e.to_string()))?;
-    let token: Token = serde_json::from_slice(&bytes).map_err(|e| bad(e.to_string()))?;
+    let bytes = RAW_URL.decode(text).map_err(|e| bad(complaint(text, false, &e)))?;
+    let token = decode_json_untyped(&bytes, Mode::Lenient).map_err(|e| bad(e.to_string()))?.value;
+    let token = Token::of(&token).map_err(bad)?;
     if token.version != "meta.k8s.io/v1" {
         return Err(bad(format!("server does not recognize this encoded version {}", token.version)));
     }
@@ -49,7 +83,7 @@ fn decode_token(text: &str) -> Result<Token, Status> {
     if token.start.is_empty() {
         return Err(bad("encoded start key empty (version meta.k8s.io/v1)".into()));
     }
-    if token.start.trim_start_matches('/').split('/').any(|s| matches!(s, "" | "." | "..")) {
+    if token.start.strip_prefix('/').unwrap_or(&token.start).split('/').any(|s| matches!(s, "" | "." | "..")) {
         return Err(bad(token.start));
     }
     Ok(token)
@@ -161,9 +195,15 @@ mod tests {
         let back = decode_token(&t).unwrap();
         assert_eq!((back.revision, back.start.as_str()), (7, "ns/a\u{0}"));
         for (text, want) in [
-            ("!!", "continue key is not valid: "),
-            (&URL_SAFE_NO_PAD.encode("{"), "continue key is not valid: "),
-            (&URL_SAFE_NO_PAD.encode(r#"{"v":"x","rv":1,"start":"a"}"#), "does not recognize"),
+            ("!!", "continue key is not valid: illegal base64 data at input byte 0"),
+            (&RAW_URL.encode("{"), "continue key is not valid: unexpected end of JSON input"),
+            (&RAW_URL.encode("x"), "continue key is not valid: invalid character 'x' looking for beginning of value"),
+            (&RAW_URL.encode("{}"), "continue key is not valid: server does not recognize this encoded version "),
+            (&RAW_URL.encode("[]"), "valid: json: cannot unmarshal array into Go value of type storage.continueToken"),
+            (&RAW_URL.encode(r#"{"rv":"1"}"#), "unmarshal string into Go struct field continueToken.rv of type int64"),
+            (&RAW_URL.encode(r#"{"rv":1.5}"#), "unmarshal number 1.5 into Go struct field continueToken.rv of type"),
+            (&encode_token(1, "//a"), "continue key is not valid: //a"),
+            (&RAW_URL.encode(r#"{"v":"x","rv":1,"start":"a"}"#), "does not recognize"),
             (&encode_token(0, "a"), "incorrect encoded start resourceVersion"),
             (&encode_token(1, ""), "encoded start key empty"),
             (&encode_token(1, "../x"), "continue key is not valid: ../x"),

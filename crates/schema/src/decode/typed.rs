@@ -2,12 +2,12 @@
 
 use super::source::{Source, Token, skip, skip_rest};
 use super::{DecodeError, Decoded, Mode, TypeMeta};
+use crate::b64::{STANDARD, complaint};
 use crate::patch::Operation;
 use crate::quote::quoted;
 use crate::table::{Base, Field, Form, Type, Written, named};
 use crate::time;
 use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use pintle_api::quantity::Quantity;
 use serde_json::map::Entry;
 use serde_json::{Map, Number, Value};
@@ -515,11 +515,7 @@ impl<'a, 's, S: Source<'a>> Decoder<'s, S> {
         match STANDARD.decode(text) {
             Ok(bytes) => Value::String(STANDARD.encode(bytes)),
             Err(e) => {
-                let at = match e {
-                    base64::DecodeError::InvalidByte(at, _) | base64::DecodeError::InvalidLastSymbol(at, _) => at,
-                    base64::DecodeError::InvalidLength(_) | base64::DecodeError::InvalidPadding => text.len(),
-                };
-                self.save(format!("illegal base64 data at input byte {at}"));
+                self.save(complaint(text, true, &e));
                 Value::Null
             }
         }

@@ -158,7 +158,7 @@ fn scalar(text: &str, style: ScalarStyle, tag: Option<&Tag>) -> Result<Value, St
         Some("binary") => {
             use base64::Engine;
             let clean: String = text.chars().filter(|c| !c.is_whitespace()).collect();
-            let bytes = base64::engine::general_purpose::STANDARD.decode(clean);
+            let bytes = crate::b64::STANDARD.decode(clean);
             let bytes = bytes.map_err(|_| "!!binary value contains invalid base64 data".to_owned())?;
             Ok(Value::from(String::from_utf8_lossy(&bytes).into_owned()))
         }

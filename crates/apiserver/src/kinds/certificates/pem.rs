@@ -1,7 +1,7 @@
 //! Blocks of PEM as Go reads them: whatever stands around them, and what is none, is passed over.
 
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use pintle_schema::b64::STANDARD;
 
 /// One block.
 #[derive(Debug, PartialEq)]

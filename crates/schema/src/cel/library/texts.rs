@@ -44,7 +44,7 @@ const FORMATS: &[(&str, Check)] = &[
     ("labelValue", |s| list(names::label_value(s))),
     ("uuid", |s| wrong_unless(uuid(s), "does not match the UUID format")),
     ("byte", |s| {
-        let decoded = base64::engine::general_purpose::STANDARD.decode(s);
+        let decoded = crate::b64::STANDARD.decode(s);
         wrong_unless(!s.is_empty() && decoded.is_ok(), "invalid base64")
     }),
     ("date", |s| {
