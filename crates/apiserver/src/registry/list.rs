@@ -5,9 +5,8 @@ use std::sync::Arc;
 use base64::Engine;
 use pintle_api::Status;
 use pintle_api::object::Object;
-use pintle_schema::Mode;
 use pintle_schema::b64::{RAW_URL, complaint};
-use pintle_schema::decode::decode_json_untyped;
+use pintle_schema::decode::decode_raw;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -72,7 +71,7 @@ fn encode_token(revision: i64, start: &str) -> String {
 fn decode_token(text: &str) -> Result<Token, Status> {
     let bad = |why: String| Status::bad_request(format!("invalid continue token: continue key is not valid: {why}"));
     let bytes = RAW_URL.decode(text).map_err(|e| bad(complaint(text, false, &e)))?;
-    let token = decode_json_untyped(&bytes, Mode::Lenient).map_err(|e| bad(e.to_string()))?.value;
+    let token = decode_raw(&bytes).map_err(|e| bad(e.to_string()))?;
     let token = Token::of(&token).map_err(bad)?;
     if token.version != "meta.k8s.io/v1" {
         return Err(bad(format!("server does not recognize this encoded version {}", token.version)));

@@ -98,7 +98,7 @@ fn finish(
 }
 
 /// Decodes JSON of any kind, numbers as they are written.
-pub(crate) fn decode_raw(data: &[u8]) -> Result<Value, DecodeError> {
+pub fn decode_raw(data: &[u8]) -> Result<Value, DecodeError> {
     let mut source = json::Json::new(data);
     let value = typed::raw(&mut source)?;
     source.end()?;
