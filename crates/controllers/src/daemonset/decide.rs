@@ -164,8 +164,11 @@ fn is_rolling(set: &DaemonSet) -> bool {
     kind.is_none_or(|t| t == "RollingUpdate")
 }
 
-fn is_new(pod: &Pod, hash: &str) -> bool {
-    pod.metadata.labels.get(HASH_LABEL).is_some_and(|h| h == hash)
+/// Whether a pod is of the newest template: its text tells, or its number.
+fn is_new(pod: &Pod, s: &Snapshot<'_>) -> bool {
+    let label = |name: &str| pod.metadata.labels.get(name).map_or("", String::as_str);
+    let by_number = || template_generation(s.set).is_some_and(|n| label(GENERATION_LABEL) == n.to_string());
+    (!s.hash.is_empty() && label(HASH_LABEL) == s.hash) || by_number()
 }
 
 fn by_node(pods: &[Arc<Pod>]) -> BTreeMap<&str, Vec<Arc<Pod>>> {
@@ -229,7 +232,7 @@ fn manage(s: &Snapshot<'_>, pods: &[Arc<Pod>], surge: bool, now: Timestamp, plan
         plan.delete.extend(running.into_iter().skip(1));
         return;
     }
-    let (new, old): (Vec<_>, Vec<_>) = running.into_iter().partition(|p| is_new(p, s.hash));
+    let (new, old): (Vec<_>, Vec<_>) = running.into_iter().partition(|p| is_new(p, s));
     let replaced = new.first().is_some_and(|p| p.is_available(min_ready(s.set), now));
     plan.delete.extend(new.into_iter().skip(1));
     plan.delete.extend(old.into_iter().skip(usize::from(!replaced)));
@@ -248,8 +251,8 @@ fn roll(
     let (mut at_once, mut candidates) = (Vec::new(), Vec::new());
     for node in nodes {
         let pods = on.get(node.metadata.name.as_str()).map_or(&[][..], Vec::as_slice);
-        let new = pods.iter().find(|p| is_new(p, s.hash));
-        let old = pods.iter().find(|p| !is_new(p, s.hash));
+        let new = pods.iter().find(|p| is_new(p, s));
+        let old = pods.iter().find(|p| !is_new(p, s));
         match (new, old) {
             (None, None) => unavailable += 1,
             (Some(_), Some(old)) if surge == 0 => {
@@ -303,7 +306,7 @@ pub fn status(s: &Snapshot<'_>, now: Timestamp) -> DaemonSetStatus {
         let ready = pods.iter().find(|p| p.is_ready() && !p.is_deleting());
         out.number_ready += i32::from(ready.is_some());
         available += i32::from(pods.iter().any(|p| !p.is_deleting() && p.is_available(min_ready(s.set), now)));
-        updated += i32::from(pods.last().unwrap_or(first).metadata.labels.get(HASH_LABEL).is_some_and(|h| h == s.hash));
+        updated += i32::from(is_new(pods.last().unwrap_or(first), s));
     }
     let nonzero = |n: i32| (n > 0).then_some(n);
     out.updated_number_scheduled = nonzero(updated);
@@ -438,6 +441,24 @@ mod tests {
             (3, 2, 1, 1)
         );
         assert_eq!((s.updated_number_scheduled, s.number_available, s.number_unavailable), (Some(1), Some(1), Some(2)));
+    }
+
+    #[test]
+    fn a_pod_is_new_by_its_text_or_its_number() {
+        let mut set = set(json!({}));
+        set.metadata.annotations =
+            serde_json::from_value(json!({"deprecated.daemonset.template.generation": "7"})).unwrap();
+        let s = Snapshot { set: &set, hash: "v2", nodes: Vec::new(), pods: Vec::new() };
+        for (labels, new) in [
+            (json!({HASH_LABEL: "v2"}), true),
+            (json!({HASH_LABEL: "v1"}), false),
+            (json!({HASH_LABEL: "v1", GENERATION_LABEL: "7"}), true),
+            (json!({HASH_LABEL: "v1", GENERATION_LABEL: "6"}), false),
+            (json!({}), false),
+        ] {
+            let pod: Pod = serde_json::from_value(json!({"metadata": {"labels": labels}})).unwrap();
+            assert_eq!(is_new(&pod, &s), new, "{labels}");
+        }
     }
 
     #[test]

@@ -35,7 +35,7 @@ pub(super) fn check(parsed: &Parsed, lines: &Lines, env: &Env) -> Result<Types, 
 }
 
 /// `a.b.c`, if it is nothing but names.
-fn qualified(expr: &Expr) -> Option<String> {
+pub(super) fn qualified(expr: &Expr) -> Option<String> {
     match expr {
         Expr::Ident(name) => Some(name.clone()),
         Expr::Select(select) if !select.test => {

@@ -33,6 +33,11 @@ pub(super) fn function(name: &str, mutation: bool) -> Option<&'static [Overload]
     FUNCTIONS.get(name).filter(|f| mutation || !f.mutation).map(|f| &*f.overloads)
 }
 
+/// Whether there is a function of this name.
+pub(super) fn is_function(name: &str) -> bool {
+    FUNCTIONS.contains_key(name)
+}
+
 fn read(text: &'static str) -> HashMap<&'static str, Function> {
     let mut functions: HashMap<&'static str, Function> = HashMap::new();
     let mut mutation = false;

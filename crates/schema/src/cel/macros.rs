@@ -10,7 +10,8 @@ const RESULT: &str = "@result";
 const OLD_RESULT: &str = "__result__";
 /// The name of what is looked at twice.
 const TARGET: &str = "@target";
-const UNUSED: &str = "#unused";
+/// What the loop is over by which a variable is made.
+pub(super) const UNUSED: &str = "#unused";
 
 /// Why a macro cannot be expanded.
 pub(super) struct Wrong {

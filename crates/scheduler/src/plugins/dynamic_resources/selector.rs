@@ -10,6 +10,9 @@ use pintle_schema::cel::{self as expressions, Compiled};
 
 use crate::model::devices::Device;
 
+/// What looking at one device may cost, as upstream.
+const MOST: u64 = 1_000_000;
+
 fn string(s: &str) -> Value {
     Value::String(Arc::new(s.to_owned()))
 }
@@ -85,7 +88,7 @@ impl Selector {
                 ),
             ]),
         );
-        match library::evaluate(&self.program, &c)? {
+        match library::evaluate(&self.program, &c, &mut { MOST })? {
             Value::Bool(b) => Ok(b),
             other => Err(format!("unexpected result type {}", other.type_of())),
         }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use cel::objects::{Key, Map, OptionalValue, Value};
 use cel::{DeclarationError, Env, ExecutionError};
 
+use super::budget::charge;
 use super::{DYN_TYPE, LIST_TYPE, MAP_TYPE, Outcome, fail, functions, items, none, order, some, value_of};
 
 pub(super) fn declare(env: &mut Env) -> Result<(), DeclarationError> {
@@ -28,13 +29,14 @@ pub(super) fn declare(env: &mut Env) -> Result<(), DeclarationError> {
         m "last" (LIST_TYPE) |a| Ok(items(a, 0)?.last().cloned().map_or_else(none, some));
         m "unwrapOpt" (LIST_TYPE) |a| unwrapped(items(a, 0)?);
         g "optional.unwrap" (LIST_TYPE) |a| unwrapped(items(a, 0)?);
-        g "sets.contains" (LIST_TYPE, LIST_TYPE) |a| Ok(Value::Bool(contains(items(a, 0)?, items(a, 1)?)));
+        g "sets.contains" (LIST_TYPE, LIST_TYPE) |a| Ok(Value::Bool(contains(items(a, 0)?, items(a, 1)?)?));
         g "sets.equivalent" (LIST_TYPE, LIST_TYPE) |a| {
             let (a, b) = (items(a, 0)?, items(a, 1)?);
-            Ok(Value::Bool(contains(a, b) && contains(b, a)))
+            Ok(Value::Bool(contains(a, b)? && contains(b, a)?))
         };
         g "sets.intersects" (LIST_TYPE, LIST_TYPE) |a| {
             let (a, b) = (items(a, 0)?, items(a, 1)?);
+            pay(a, b)?;
             Ok(Value::Bool(a.iter().any(|i| b.contains(i))))
         };
         g "@pairs" (LIST_TYPE) |a| {
@@ -70,8 +72,14 @@ fn index(found: Option<usize>) -> Outcome {
     Ok(Value::Int(found.and_then(|i| i64::try_from(i).ok()).unwrap_or(-1)))
 }
 
-fn contains(list: &[Value], all: &[Value]) -> bool {
-    all.iter().all(|i| list.contains(i))
+fn contains(list: &[Value], all: &[Value]) -> Result<bool, ExecutionError> {
+    pay(list, all)?;
+    Ok(all.iter().all(|i| list.contains(i)))
+}
+
+/// Each of the ones is looked for among the others.
+fn pay(list: &[Value], others: &[Value]) -> Result<(), ExecutionError> {
+    charge((list.len() as u64).saturating_mul(others.len() as u64))
 }
 
 fn unwrapped(list: &[Value]) -> Outcome {

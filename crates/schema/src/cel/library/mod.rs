@@ -1,6 +1,7 @@
 //! What Kubernetes' functions do, for the evaluation of expressions.
 
 mod addresses;
+mod budget;
 mod lists;
 mod quantities;
 mod texts;
@@ -37,12 +38,13 @@ pub fn context<'v>() -> Context<'static, 'v> {
     Context::with_env(Arc::clone(&ENV))
 }
 
-/// Evaluates a compiled expression.
+/// Evaluates a compiled expression, which may cost what is left; what is left then is there afterwards. One unit is about
+/// one turn of a loop, or a look at ten characters.
 ///
 /// # Errors
-/// Why it has no result.
-pub fn evaluate(compiled: &super::Compiled, context: &Context<'_, '_>) -> Result<Value, String> {
-    Value::resolve(&compiled.expr, context).map_err(|e| e.to_string())
+/// Why it has no result: `operation cancelled: actual cost limit exceeded` when it would cost more.
+pub fn evaluate(compiled: &super::Compiled, context: &Context<'_, '_>, left: &mut u64) -> Result<Value, String> {
+    budget::within(left, || Value::resolve(&compiled.expr, context))
 }
 
 /// A value of a library.
@@ -72,6 +74,7 @@ pub fn from_json(value: &serde_json::Value) -> Value {
 fn declare(env: &mut cel::Env) -> Result<(), DeclarationError> {
     env.add_extension(extensions::strings)?;
     env.add_extension(extensions::lists)?;
+    budget::declare(env)?;
     quantities::declare(env)?;
     versions::declare(env)?;
     addresses::declare(env)?;
@@ -169,11 +172,15 @@ mod tests {
     use crate::cel::{Env, compile};
 
     fn result(source: &str) -> String {
+        costing(source, 1_000_000)
+    }
+
+    fn costing(source: &str, mut most: u64) -> String {
         let compiled = match compile(source, &Env::new().with_bind()) {
             Ok(compiled) => compiled,
             Err(issues) => return issues.to_string(),
         };
-        match evaluate(&compiled, &context()) {
+        match evaluate(&compiled, &context(), &mut most) {
             Ok(Value::String(s)) => s.to_string(),
             Ok(value) => format!("{value:?}"),
             Err(e) => e,
@@ -254,6 +261,7 @@ mod tests {
             "timestamp('2024-02-29T23:30:15.5Z').getFullYear() == 2024 && timestamp('2024-02-29T23:30:15Z').getMonth() == 1",
             "timestamp('2024-02-29T23:30:15Z').getDate() == 29 && timestamp('2024-02-29T23:30:15Z').getDayOfMonth() == 28",
             "timestamp('2024-03-01T00:00:00Z').getDayOfYear() == 60 && timestamp('2024-03-01T00:00:00Z').getDayOfWeek() == 5",
+            "timestamp('2024-07-01T12:00:00Z').getHours('America/New_York') == 8 && timestamp('2024-01-01T12:00:00Z').getHours('America/New_York') == 7",
             "timestamp('2024-02-29T23:30:15Z').getHours('+01:00') == 0 && timestamp('2024-02-29T23:30:15Z').getMinutes() == 30",
             "timestamp('2024-02-29T23:30:15.25Z').getMilliseconds() == 250 && timestamp('1969-12-31T23:59:59Z').getSeconds('UTC') == 59",
             "timestamp('2024-01-01T01:00:00Z') - timestamp('2024-01-01T00:00:00Z') == duration('1h')",
@@ -289,7 +297,7 @@ mod tests {
             "object.?spec.?missing.orValue('x') == 'x' && object.spec.names.exists(i, n, i == 0 && n == 'a')",
         ] {
             let compiled = compile(source, &env).unwrap();
-            assert_eq!(evaluate(&compiled, &context), Ok(Value::Bool(true)), "{source}");
+            assert_eq!(evaluate(&compiled, &context, &mut 1_000_000), Ok(Value::Bool(true)), "{source}");
         }
     }
 
@@ -312,5 +320,45 @@ mod tests {
             let found = result(source);
             assert!(found.contains(expect), "{source}: {found}");
         }
+    }
+
+    #[test]
+    fn costs_are_limited() {
+        const OVER: &str = "operation cancelled: actual cost limit exceeded";
+        let check = |source: &str, expect: &str| {
+            let found = costing(source, 100_000);
+            assert_eq!(found.get(..200).unwrap_or(&found), expect, "{}", source.get(..200).unwrap_or(source));
+        };
+        let numbers = "[0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23,24,25,26,27,28,29]";
+        let nested = |depth: usize, name: &str, inner: &str| {
+            (0..depth).fold(inner.to_owned(), |e, i| format!("{numbers}.{name}(v{i}, {e})"))
+        };
+        check(&format!("{}.size()", nested(2, "map", "1")), "Int(30)");
+        // Loops within loops, whatever of them looks past errors.
+        for (name, inner) in [("map", "1"), ("all", "true"), ("exists", "false"), ("exists_one", "true")] {
+            check(&nested(8, name, inner), OVER);
+        }
+        let filters = (0..8).fold("true".to_owned(), |e, i| format!("{numbers}.filter(v{i}, {e}).size() >= 0"));
+        check(&filters, OVER);
+        check(&format!("{} || true", nested(8, "all", "true")), OVER);
+        // Texts and lists that double.
+        let doubled = |first: &str, each: &dyn Fn(&str) -> String| {
+            let names = (0..60)
+                .rev()
+                .fold("v60.size()".to_owned(), |e, i| format!("cel.bind(v{}, {}, {e})", i + 1, each(&format!("v{i}"))));
+            format!("cel.bind(v0, {first}, {names})")
+        };
+        check(&doubled("'xy'", &|v| format!("{v} + {v}")), OVER);
+        check(&doubled("[1]", &|v| format!("{v} + {v}")), OVER);
+        check(&doubled("'xy'", &|v| format!("{v}.replace('x', 'xx')")), OVER);
+        check(&doubled("'xy'", &|v| format!("'%s%s'.format([{v}, {v}])")), OVER);
+        check(&doubled("'xy'", &|v| format!("['a', 'b', 'c'].join({v})")), OVER);
+        // What is compared with each other, and patterns.
+        let many = nested(2, "map", "v1 * 100 + v0");
+        let numbers = numbers.replace("29]", "29,30,31,32,33,34,35,36,37,38,39]");
+        check(&format!("{many}.map(l, l.map(x, [x])).distinct().size()"), OVER);
+        let texts = format!("{numbers}.map(i, string(i))");
+        check(&format!("{texts}.all(t, t.matches('^[0-9]+$'))"), "Bool(true)");
+        check(&format!("{texts}.map(t, {texts}.map(u, (t + u).matches(t + '(a{{1,9}}){{1,9}}' + u)))"), OVER);
     }
 }

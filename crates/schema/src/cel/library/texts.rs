@@ -1,5 +1,7 @@
 //! Patterns and named formats.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use base64::Engine;
@@ -8,6 +10,7 @@ use cel::{DeclarationError, Env};
 use pintle_api::names;
 use regex::Regex;
 
+use super::budget::charge;
 use super::{
     INT_TYPE, Outcome, Runtime, STRING_TYPE, fail, functions, int, none, opaque, some, string, text, value_of,
 };
@@ -72,6 +75,7 @@ fn format_of(name: &str) -> Option<&'static (&'static str, Check)> {
 pub(super) fn declare(env: &mut Env) -> Result<(), DeclarationError> {
     let format_type = || Runtime::new_opaque_type(FORMAT);
     functions!(env;
+        g "@matches" (STRING_TYPE, STRING_TYPE) |a| Ok(Value::Bool(pattern(text(a, 1)?)?.is_match(text(a, 0)?)));
         m "find" (STRING_TYPE, STRING_TYPE) |a| {
             Ok(string(pattern(text(a, 1)?)?.find(text(a, 0)?).map_or("", |m| m.as_str())))
         };
@@ -110,9 +114,29 @@ fn named(name: &'static str) -> Outcome {
     Ok(opaque(Format(name)))
 }
 
+thread_local! {
+    /// Patterns that were used of late: loops use the same again and again.
+    static PATTERNS: RefCell<HashMap<String, Regex>> = RefCell::default();
+}
+
+/// What a pattern costs that was not used of late.
+const NEW_PATTERN: u64 = 10_000;
+const PATTERNS_KEPT: usize = 64;
+
 fn pattern(text: &str) -> Result<Regex, cel::ExecutionError> {
+    if let Some(known) = PATTERNS.with_borrow(|all| all.get(text).cloned()) {
+        return Ok(known);
+    }
+    charge(NEW_PATTERN)?;
     let built = regex::RegexBuilder::new(text).size_limit(PATTERN).build();
-    built.map_err(|e| fail("find", format!("Illegal regex: {e}")))
+    let built = built.map_err(|e| fail("find", format!("Illegal regex: {e}")))?;
+    PATTERNS.with_borrow_mut(|all| {
+        if all.len() >= PATTERNS_KEPT {
+            all.clear();
+        }
+        all.insert(text.to_owned(), built.clone());
+    });
+    Ok(built)
 }
 
 fn all(args: &[Value], most: i64) -> Outcome {

@@ -8,6 +8,8 @@ use cel::common::types::{CelInt, CelString, DURATION_TYPE, TIMESTAMP_TYPE, Type 
 use cel::common::value::{CowVal, StaticVal, Val};
 use cel::{DeclarationError, Env, ExecutionError};
 
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
 use pintle_api::duration::nanoseconds;
 
 use super::{INT_TYPE, STRING_TYPE, fail};
@@ -254,11 +256,16 @@ impl Civil {
     }
 }
 
-/// The seconds that a zone is ahead: `UTC`, or `-08:00`. Zones by other names are not known.
-fn offset(zone: &str) -> Result<i64, ExecutionError> {
+/// The seconds that a zone is ahead at a time: `UTC`, `-08:00` or `America/New_York`.
+fn offset(zone: &str, at: CelTime) -> Result<i64, ExecutionError> {
     let unknown = || fail("timestamp", format!("unknown time zone {zone}"));
     let Some((hours, minutes)) = zone.split_once(':') else {
-        return if matches!(zone, "" | "UTC") { Ok(0) } else { Err(unknown()) };
+        if matches!(zone, "" | "UTC") {
+            return Ok(0);
+        }
+        let zone = TimeZone::get(zone).map_err(|_| unknown())?;
+        let at = Timestamp::from_second(at.seconds).map_err(|e| fail("timestamp", e))?;
+        return Ok(zone.to_offset(at).seconds().into());
     };
     let (h, m): (i64, i64) = (hours.parse().map_err(|_| unknown())?, minutes.parse().map_err(|_| unknown())?);
     if h.abs() > 24 || m.abs() > 60 {
@@ -275,7 +282,8 @@ macro_rules! parts {
             Ok(number((PART.of_time)(&Civil::of(*arg(&a, 0)?, 0))))
         })?;
         $env.add_member_overload(PART.name, concat!("timestamp.", $name, "(tz)"), TIMESTAMP_TYPE, vec![STRING_TYPE], |a| {
-            Ok(number((PART.of_time)(&Civil::of(*arg(&a, 0)?, offset(text(&a, 1)?)?))))
+            let at = *arg(&a, 0)?;
+            Ok(number((PART.of_time)(&Civil::of(at, offset(text(&a, 1)?, at)?))))
         })?;
         if PART.of_span.is_some() {
             $env.add_member_overload(PART.name, concat!("duration.", $name), DURATION_TYPE, vec![], |a| {
