@@ -8,6 +8,8 @@ use std::borrow::Cow;
 /// Reads one JSON text.
 pub struct Json<'a> {
     data: &'a [u8],
+    /// The same, when all of it is text: looked at once, not string by string.
+    text: Option<&'a str>,
     pos: usize,
     depth: usize,
 }
@@ -15,7 +17,7 @@ pub struct Json<'a> {
 impl<'a> Json<'a> {
     /// A reader at the start of `data`.
     pub fn new(data: &'a [u8]) -> Self {
-        Json { data, pos: 0, depth: 0 }
+        Json { data, text: std::str::from_utf8(data).ok(), pos: 0, depth: 0 }
     }
 
     /// Checks that nothing but white space follows.
@@ -33,7 +35,10 @@ impl<'a> Json<'a> {
     pub fn text(&mut self) -> Result<&'a str, DecodeError> {
         self.peek();
         let end = pintle_api::scan::skip_value(self.data, self.pos);
-        let text = end.and_then(|end| std::str::from_utf8(&self.data[self.pos..end]).ok());
+        let text = end.and_then(|end| match self.text {
+            Some(text) => text.get(self.pos..end),
+            None => std::str::from_utf8(&self.data[self.pos..end]).ok(),
+        });
         let text = text.ok_or_else(|| self.unexpected("looking for beginning of value"))?;
         self.pos += text.len();
         Ok(text)
@@ -125,9 +130,17 @@ impl<'a> Json<'a> {
         let end = self.plain_run();
         if self.data.get(end) == Some(&b'"') {
             self.pos = end + 1;
-            return Ok(lossy(&self.data[start..end]));
+            return Ok(self.part(start, end));
         }
         self.escaped(start, end).map(Cow::Owned)
+    }
+
+    /// A part that begins and ends at ASCII characters.
+    fn part(&self, start: usize, end: usize) -> Cow<'a, str> {
+        match self.text.and_then(|text| text.get(start..end)) {
+            Some(part) => Cow::Borrowed(part),
+            None => lossy(&self.data[start..end]),
+        }
     }
 
     /// Where the run of bytes that stand for themselves ends.
@@ -143,7 +156,7 @@ impl<'a> Json<'a> {
     fn escaped(&mut self, mut start: usize, mut end: usize) -> Result<String, DecodeError> {
         let mut out = String::new();
         loop {
-            out.push_str(&lossy(&self.data[start..end]));
+            out.push_str(&self.part(start, end));
             self.pos = end;
             match self.data.get(self.pos) {
                 Some(b'"') => {
