@@ -6,6 +6,7 @@ pub mod addresses;
 pub mod cron;
 pub mod duration;
 pub mod features;
+pub mod labels;
 pub mod metrics;
 pub mod names;
 pub mod object;
@@ -19,5 +20,6 @@ pub mod status;
 pub mod time;
 
 pub use k8s_openapi;
+pub use labels::Labels;
 pub use object::Object;
 pub use status::Status;

@@ -6,6 +6,7 @@ use std::fmt;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
+use crate::Labels;
 use crate::names;
 use crate::object::Object;
 
@@ -185,6 +186,12 @@ impl Selector {
     #[must_use]
     pub fn matches_object(&self, object: &Object) -> bool {
         self.matches(|k| object.label(k))
+    }
+
+    /// Whether these labels match.
+    #[must_use]
+    pub fn matches_labels(&self, labels: &Labels) -> bool {
+        self.matches(|k| labels.get(k))
     }
 
     /// Whether a map of labels matches.

@@ -1,10 +1,9 @@
 //! `Meta`: the part of an object's metadata that controllers look at, decoded once an event.
 
-use std::collections::BTreeMap;
 use std::ops::Not;
 
 use jiff::Timestamp;
-use pintle_api::Object;
+use pintle_api::{Labels, Object};
 use serde::{Deserialize, Serialize};
 
 /// One owner reference, which is written as it was read.
@@ -42,13 +41,13 @@ pub struct Meta {
     /// Its generation.
     pub generation: i64,
     /// Its labels.
-    pub labels: BTreeMap<String, String>,
+    pub labels: Labels,
     /// Its annotations.
-    pub annotations: BTreeMap<String, String>,
+    pub annotations: Labels,
     /// Its owners.
-    pub owner_references: Vec<OwnerRef>,
+    pub owner_references: Box<[OwnerRef]>,
     /// Its finalizers.
-    pub finalizers: Vec<String>,
+    pub finalizers: Box<[String]>,
     /// When it was made.
     pub creation_timestamp: Option<Timestamp>,
     /// When its deletion was asked for, or will end.

@@ -29,7 +29,7 @@ async fn set(client: &Client, name: &str, value: &str) {
 async fn next(events: &mut Subscription<MetaOnly>) -> String {
     let change =
         tokio::time::timeout(Duration::from_secs(600), events.next()).await.expect("a change").expect("a change");
-    let label = |m: &MetaOnly| m.metadata.labels.get("v").cloned().unwrap_or_default();
+    let label = |m: &MetaOnly| m.metadata.labels.get("v").map(str::to_owned).unwrap_or_default();
     match change {
         Change::Added(k, v) => format!("+{k} {}", label(&v)),
         Change::Modified(k, a, b) => format!("~{k} {}>{}", label(&a), label(&b)),

@@ -47,7 +47,7 @@ impl Node {
     /// Whether it is a simulated node of this group. Those that kwok's manifests make say nothing of a group.
     pub(crate) fn is_of(&self, group: &str) -> bool {
         let fake = self.metadata.annotations.get(FAKE.0).is_some_and(|v| v == FAKE.1);
-        fake && self.metadata.labels.get(GROUP).map_or(DEFAULT_GROUP, String::as_str) == group
+        fake && self.metadata.labels.get(GROUP).unwrap_or(DEFAULT_GROUP) == group
     }
 
     pub(crate) fn is_ready(&self) -> bool {

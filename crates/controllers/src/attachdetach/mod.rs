@@ -19,7 +19,7 @@ use pintle_client::{Error, Informer, Key, Patch, UnlessGone, WorkQueue};
 use serde_json::json;
 
 use crate::context::{Context, Outcome, listen};
-use crate::support::volumes::{self, BY_CLAIM, PodVolumes};
+use crate::support::pods::{self, BY_CLAIM, Pod};
 
 use decide::{Attachment, NodeState, Step, Use};
 
@@ -34,7 +34,7 @@ const BY_NODE: &str = "node";
 
 struct Controller {
     cx: Context,
-    pods: View<PodVolumes>,
+    pods: View<Pod>,
     claims: Informer,
     volumes: Informer,
     drivers: Informer,
@@ -51,7 +51,7 @@ pub async fn run(cx: Context) {
     attachments.add_index(BY_VOLUME, |a| a.spec.source.persistent_volume_name.clone().into_iter().collect());
     attachments.add_index(BY_NODE, |a| vec![a.spec.node_name.clone()]);
     let me = Arc::new(Controller {
-        pods: volumes::view(&cx.informers),
+        pods: pods::view(&cx.informers),
         claims: cx.informers.of::<PersistentVolumeClaim>(),
         volumes: cx.informers.of::<PersistentVolume>(),
         drivers: cx.informers.of::<CSIDriver>(),
@@ -62,7 +62,7 @@ pub async fn run(cx: Context) {
         cx: cx.clone(),
     });
     listen(&me.pods, &me, |me, change| {
-        let placed = |p: &PodVolumes| (p.spec.node_name.clone(), p.is_terminal());
+        let placed = |p: &Pod| (p.spec.node_name.clone(), p.is_terminal());
         if change.before().zip(change.now()).is_none_or(|(a, b)| placed(a) != placed(b)) {
             for claim in change.last().claims() {
                 me.add_volume_of(&claim);

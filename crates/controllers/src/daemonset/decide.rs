@@ -166,7 +166,7 @@ fn is_rolling(set: &DaemonSet) -> bool {
 
 /// Whether a pod is of the newest template: its text tells, or its number.
 fn is_new(pod: &Pod, s: &Snapshot<'_>) -> bool {
-    let label = |name: &str| pod.metadata.labels.get(name).map_or("", String::as_str);
+    let label = |name: &str| pod.metadata.labels.get(name).unwrap_or_default();
     let by_number = || template_generation(s.set).is_some_and(|n| label(GENERATION_LABEL) == n.to_string());
     (!s.hash.is_empty() && label(HASH_LABEL) == s.hash) || by_number()
 }

@@ -127,7 +127,7 @@ impl Controller {
             |r: &ControllerRevision| r.metadata.labels.as_ref().and_then(|l| l.get(history::HASH_LABEL)).cloned();
         let used = |r: &ControllerRevision| {
             r.metadata.name == current.metadata.name
-                || snapshot.pods.iter().any(|p| p.metadata.labels.get(history::HASH_LABEL) == pods_hash(r).as_ref())
+                || snapshot.pods.iter().any(|p| p.metadata.labels.get(history::HASH_LABEL) == pods_hash(r).as_deref())
         };
         history::truncate(&self.cx.client, &revisions, spec.revision_history_limit.unwrap_or(10), used).await?;
         let new = decide::status(&snapshot, now);

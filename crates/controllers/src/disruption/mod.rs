@@ -53,7 +53,7 @@ pub async fn run(cx: Context) {
             return;
         }
         let states = [change.before(), change.now()];
-        let matches = |s: &Selector| states.iter().flatten().any(|p| s.matches_map(Some(&p.metadata.labels)));
+        let matches = |s: &Selector| states.iter().flatten().any(|p| s.matches_labels(&p.metadata.labels));
         for (k, selector) in selectors.namespace_entries(&change.last().metadata.namespace) {
             if selector.as_ref().as_ref().is_some_and(matches) {
                 q.add(k);
@@ -202,7 +202,7 @@ impl Controller {
         let Some(object) = self.budgets.get(k) else { return Ok(None) };
         let budget: PodDisruptionBudget = decode(&object)?;
         let (Some(spec), Some(selector)) = (&budget.spec, selector(&budget)) else { return Ok(None) };
-        let mut pods = self.pods.select(object.namespace(), |p| selector.matches_map(Some(&p.metadata.labels)));
+        let mut pods = self.pods.select(object.namespace(), |p| selector.matches_labels(&p.metadata.labels));
         if pods.is_empty() {
             self.cx.recorder.normal(&reference_of(&budget), "NoPods", "No matching pods found");
         }

@@ -104,7 +104,7 @@ fn truncate(subsets: &mut [EndpointSubset]) -> bool {
 pub fn endpoints(service: &Service, there: Option<Endpoints>, mut subsets: Vec<EndpointSubset>) -> Option<Endpoints> {
     let cut = truncate(&mut subsets);
     subsets.retain(|s| s.addresses.is_some() || s.not_ready_addresses.is_some());
-    let mut labels = service.metadata.labels.clone();
+    let mut labels = service.metadata.labels.to_map();
     labels.insert(MANAGED_BY.into(), MANAGER.into());
     if service.is_headless() {
         labels.insert(HEADLESS.into(), String::new());

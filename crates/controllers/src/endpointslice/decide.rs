@@ -62,7 +62,7 @@ pub fn owner_reference(kind: &str, meta: &Meta) -> OwnerReference {
 
 impl Owner {
     pub fn of(service: &Service, manager: &str) -> Self {
-        let mut labels = service.metadata.labels.clone();
+        let mut labels = service.metadata.labels.to_map();
         labels.retain(|k, _| ![SERVICE_NAME, MANAGED_BY, HEADLESS].contains(&k.as_str()));
         if service.is_headless() {
             labels.insert(HEADLESS.into(), String::new());

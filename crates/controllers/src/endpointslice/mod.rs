@@ -72,7 +72,7 @@ pub async fn run(cx: Context) {
         }
     });
     listen(&me.nodes, &me, |me, change| {
-        let zone = |m: Option<&Arc<MetaOnly>>| m.and_then(|m| m.metadata.labels.get(decide::ZONE).cloned());
+        let zone = |m: Option<&Arc<MetaOnly>>| m.and_then(|m| m.metadata.labels.get(decide::ZONE).map(str::to_owned));
         // A node's zone is copied to its endpoints; it rarely changes.
         if zone(change.before()) != zone(change.now()) {
             me.services.keys().into_iter().for_each(|k| me.queue.add(k));
@@ -155,7 +155,8 @@ impl Controller {
             return Ok(Some(LOST));
         }
         let existing = slices_of(&self.slice_metas, &self.slices, k, MANAGER)?;
-        let zone = |node: &str| self.nodes.get(node).and_then(|n| n.metadata.labels.get(decide::ZONE).cloned());
+        let zone =
+            |node: &str| self.nodes.get(node).and_then(|n| n.metadata.labels.get(decide::ZONE).map(str::to_owned));
         let wanted = decide::wanted(&service, &self.members.of(&service), zone);
         let writes = reconcile(&decide::Owner::of(&service, MANAGER), wanted, existing);
         match apply(&self.cx, &service.metadata.namespace, writes).await {

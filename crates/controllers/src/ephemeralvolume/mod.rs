@@ -11,7 +11,7 @@ use pintle_client::typed::decode;
 use pintle_client::{Error, Informer, Key};
 
 use crate::context::{Context, Outcome, listen};
-use crate::support::volumes::{self, BY_CLAIM, PodVolumes};
+use crate::support::pods::{self, BY_CLAIM, Pod};
 
 const WORKERS: usize = 10;
 
@@ -34,7 +34,7 @@ struct Controller {
     cx: Context,
     pods: Informer,
     claims: Informer,
-    views: View<PodVolumes>,
+    views: View<Pod>,
 }
 
 /// The controller.
@@ -43,7 +43,7 @@ pub async fn run(cx: Context) {
     let me = Arc::new(Controller {
         pods: cx.informers.of::<TypedPod>(),
         claims: cx.informers.of::<PersistentVolumeClaim>(),
-        views: volumes::view(&cx.informers),
+        views: pods::view(&cx.informers),
         cx: cx.clone(),
     });
     let q = queue.clone();

@@ -429,13 +429,13 @@ impl Controller {
         if selectors.len() < 2 {
             return BTreeSet::new();
         }
-        let pods = self.pod_views.select(namespace, |p| selector.matches_map(Some(&p.metadata.labels)));
+        let pods = self.pod_views.select(namespace, |p| selector.matches_labels(&p.metadata.labels));
         let ours = pods.iter().map(|p| &p.metadata.labels);
-        ours.flat_map(|l| selectors.iter().filter(|(_, s)| s.matches_map(Some(l))).map(|(k, _)| k.clone())).collect()
+        ours.flat_map(|l| selectors.iter().filter(|(_, s)| s.matches_labels(l)).map(|(k, _)| k.clone())).collect()
     }
 
     fn pods_of(&self, target: &Target<'_>) -> Result<Vec<TypedPod>, String> {
-        let views = self.pod_views.select(target.namespace, |p| target.selector.matches_map(Some(&p.metadata.labels)));
+        let views = self.pod_views.select(target.namespace, |p| target.selector.matches_labels(&p.metadata.labels));
         let pods: Vec<TypedPod> = views
             .iter()
             .filter_map(|p| self.pods.get(&p.metadata.key()))

@@ -19,7 +19,7 @@ const LATER: Duration = Duration::from_secs(30);
 
 /// The zone of a node, region included.
 pub fn zone_of(node: &Node) -> String {
-    let label = |k: &str| node.metadata.labels.get(k).map(String::as_str).unwrap_or_default();
+    let label = |k: &str| node.metadata.labels.get(k).unwrap_or_default();
     format!("{}:\0:{}", label("topology.kubernetes.io/region"), label("topology.kubernetes.io/zone"))
 }
 

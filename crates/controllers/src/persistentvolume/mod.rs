@@ -21,7 +21,7 @@ use pintle_client::typed::{Kind, decode};
 use pintle_client::{Change, Error, Informer, Key, WorkQueue};
 
 use crate::context::{Context, Outcome, listen};
-use crate::support::volumes::{self, BY_CLAIM, PodVolumes};
+use crate::support::pods::{self, BY_CLAIM, Pod};
 
 use decide::{ClaimPlan, VolumePlan, World};
 
@@ -61,7 +61,7 @@ struct Controller {
     claims: Known<PersistentVolumeClaim>,
     volumes: Known<PersistentVolume>,
     classes: Informer,
-    pods: View<PodVolumes>,
+    pods: View<Pod>,
     queue: WorkQueue<Key>,
 }
 
@@ -79,7 +79,7 @@ pub async fn run(cx: Context) {
         claims: Known(Mutex::default()),
         volumes: Known(Mutex::default()),
         classes: cx.informers.of::<StorageClass>(),
-        pods: volumes::view(&cx.informers),
+        pods: pods::view(&cx.informers),
         queue: cx.queue("claims"),
         cx: cx.clone(),
     });
@@ -92,7 +92,7 @@ pub async fn run(cx: Context) {
     });
     listen(&me.pods, &me, |me, change| {
         // Claims that wait for their first pod say which one they wait for.
-        let bound = |p: &PodVolumes| !p.spec.node_name.is_empty();
+        let bound = |p: &Pod| !p.spec.node_name.is_empty();
         if change.before().is_none() || change.now().is_none_or(|p| bound(p)) {
             for claim in change.last().claims() {
                 if me.claims.get(&claim).is_some_and(|c| !is_bound(&c)) {

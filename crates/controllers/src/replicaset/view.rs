@@ -65,7 +65,7 @@ impl HasMeta for Owner {
 
 impl Selects for Owner {
     fn wants(&self, object: &Meta) -> bool {
-        self.selector.matches_map(Some(&object.labels))
+        self.selector.matches_labels(&object.labels)
     }
 }
 

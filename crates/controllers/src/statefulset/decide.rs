@@ -49,7 +49,7 @@ fn name_of(r: &ControllerRevision) -> &str {
 }
 
 fn revision(pod: &Pod) -> &str {
-    pod.metadata.labels.get(HASH_LABEL).map_or("", String::as_str)
+    pod.metadata.labels.get(HASH_LABEL).unwrap_or_default()
 }
 
 /// Most pods that a rolling update makes unavailable.

@@ -14,4 +14,3 @@ pub mod ownership;
 pub mod pods;
 pub mod services;
 pub mod status;
-pub mod volumes;

@@ -1,8 +1,7 @@
 //! Whether a pod's node selector and required node affinity let it run on a node.
 
-use std::collections::BTreeMap;
-
 use k8s_openapi::api::core::v1::{NodeSelectorRequirement, NodeSelectorTerm, PodSpec};
+use pintle_api::Labels;
 
 fn holds(r: &NodeSelectorRequirement, value: Option<&str>) -> bool {
     let values = r.values.as_deref().unwrap_or_default();
@@ -22,19 +21,19 @@ fn holds(r: &NodeSelectorRequirement, value: Option<&str>) -> bool {
     }
 }
 
-fn term_matches(term: &NodeSelectorTerm, name: &str, labels: &BTreeMap<String, String>) -> bool {
+fn term_matches(term: &NodeSelectorTerm, name: &str, labels: &Labels) -> bool {
     let expressions = term.match_expressions.as_deref().unwrap_or_default();
     let fields = term.match_fields.as_deref().unwrap_or_default();
     // A term without conditions matches nothing.
     !(expressions.is_empty() && fields.is_empty())
-        && expressions.iter().all(|r| holds(r, labels.get(&r.key).map(String::as_str)))
+        && expressions.iter().all(|r| holds(r, labels.get(&r.key)))
         && fields.iter().all(|r| r.key == "metadata.name" && holds(r, Some(name)))
 }
 
 /// Whether the pod may run on the node of this name with these labels.
 #[must_use]
-pub fn matches(spec: &PodSpec, name: &str, labels: &BTreeMap<String, String>) -> bool {
-    let selected = spec.node_selector.iter().flatten().all(|(k, v)| labels.get(k) == Some(v));
+pub fn matches(spec: &PodSpec, name: &str, labels: &Labels) -> bool {
+    let selected = spec.node_selector.iter().flatten().all(|(k, v)| labels.get(k) == Some(v.as_str()));
     let required = spec
         .affinity
         .as_ref()
@@ -50,7 +49,7 @@ mod tests {
 
     #[test]
     fn terms() {
-        let labels: BTreeMap<String, String> = [("zone".into(), "a".into()), ("size".into(), "5".into())].into();
+        let labels = Labels::from([("zone", "a"), ("size", "5")]);
         for (spec, want) in [
             (json!({"containers": []}), true),
             (json!({"containers": [], "nodeSelector": {"zone": "a"}}), true),

@@ -79,7 +79,7 @@ impl HasMeta for Workload {
 
 impl Selects for Workload {
     fn wants(&self, object: &Meta) -> bool {
-        self.selector.matches_map(Some(&object.labels))
+        self.selector.matches_labels(&object.labels)
     }
 }
 

@@ -133,7 +133,7 @@ impl Claimer<'_> {
     }
 
     async fn adopt(&self, meta: &Meta) -> Result<(), Error> {
-        let mut owners = meta.owner_references.clone();
+        let mut owners = meta.owner_references.to_vec();
         owners.push(controller_ref(self.owner_resource, self.owner));
         self.set_owners(meta, &owners).await
     }

@@ -5,9 +5,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use pintle_client::clock::since;
 use pintle_client::informers::{View, index_by_controller};
-use pintle_client::meta::HasMeta;
+use pintle_client::meta::{HasMeta, key};
 use pintle_client::{Informers, Meta};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 /// A Pod as controllers look at it.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -32,14 +32,43 @@ pub struct Spec {
     /// Subdomain asked for.
     pub subdomain: String,
     /// Taints it bears.
-    pub tolerations: Vec<Toleration>,
+    pub tolerations: Box<[Toleration]>,
     /// Containers, for their named ports.
-    pub containers: Vec<Container>,
+    pub containers: Box<[Container]>,
     /// Init containers, for those of side-cars.
-    pub init_containers: Vec<Container>,
+    pub init_containers: Box<[Container]>,
     /// Restart policy.
     pub restart_policy: String,
+    /// Those of its volumes that are claims'.
+    #[serde(deserialize_with = "of_claims")]
+    pub volumes: Box<[Volume]>,
     affinity: Affinity,
+}
+
+/// A volume that is a claim's.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Volume {
+    /// Its name.
+    pub name: String,
+    /// The claim it uses.
+    pub persistent_volume_claim: Option<ClaimRef>,
+    /// Whether it has a claim of its own, named after the pod.
+    pub ephemeral: Option<serde::de::IgnoredAny>,
+}
+
+/// The name of a claim.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ClaimRef {
+    /// The claim.
+    pub claim_name: String,
+}
+
+fn of_claims<'de, D: Deserializer<'de>>(d: D) -> Result<Box<[Volume]>, D::Error> {
+    let mut all: Vec<Volume> = Vec::deserialize(d)?;
+    all.retain(|v| v.persistent_volume_claim.is_some() || v.ephemeral.is_some());
+    Ok(all.into())
 }
 
 /// As much of an affinity as names the one node a daemon pod is for.
@@ -59,20 +88,20 @@ struct NodeAffinity {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct Required {
-    node_selector_terms: Vec<Term>,
+    node_selector_terms: Box<[Term]>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct Term {
-    match_fields: Vec<Field>,
+    match_fields: Box<[Field]>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 struct Field {
     key: String,
-    values: Vec<String>,
+    values: Box<[String]>,
 }
 
 /// One container.
@@ -82,7 +111,7 @@ pub struct Container {
     /// Its name.
     pub name: String,
     /// Its ports.
-    pub ports: Vec<Port>,
+    pub ports: Box<[Port]>,
     /// `Always` makes an init container a side-car.
     pub restart_policy: String,
 }
@@ -124,17 +153,17 @@ pub struct Status {
     /// Reason.
     pub reason: String,
     /// Conditions.
-    pub conditions: Vec<Condition>,
+    pub conditions: Box<[Condition]>,
     /// First address.
     #[serde(rename = "podIP")]
     pub pod_ip: String,
     /// All addresses.
     #[serde(rename = "podIPs")]
-    pub pod_ips: Vec<PodIp>,
+    pub pod_ips: Box<[PodIp]>,
     /// Containers' states.
-    pub container_statuses: Vec<ContainerStatus>,
+    pub container_statuses: Box<[ContainerStatus]>,
     /// Init containers' states.
-    pub init_container_statuses: Vec<ContainerStatus>,
+    pub init_container_statuses: Box<[ContainerStatus]>,
 }
 
 /// One address.
@@ -198,6 +227,8 @@ impl HasMeta for Pod {
 
 /// Index of pods by the node they are bound to.
 pub const BY_NODE: &str = "node";
+/// Index of pods by the keys of the claims they use.
+pub const BY_CLAIM: &str = "claim";
 
 /// The shared view of all pods.
 #[must_use]
@@ -205,6 +236,7 @@ pub fn view(informers: &Informers) -> View<Pod> {
     let view = informers.of::<k8s_openapi::api::core::v1::Pod>().view::<Pod>();
     index_by_controller(&view);
     view.add_index(BY_NODE, |p| if p.spec.node_name.is_empty() { vec![] } else { vec![p.spec.node_name.clone()] });
+    view.add_index(BY_CLAIM, Pod::claims);
     view
 }
 
@@ -223,6 +255,17 @@ impl Pod {
         }
         let fields = self.spec.affinity.node_affinity.required.node_selector_terms.iter().flat_map(|t| &t.match_fields);
         fields.filter(|f| f.key == "metadata.name").find_map(|f| f.values.first()).map_or("", String::as_str)
+    }
+
+    /// Keys of the claims it uses.
+    #[must_use]
+    pub fn claims(&self) -> Vec<String> {
+        let of = |v: &Volume| match (&v.persistent_volume_claim, &v.ephemeral) {
+            (Some(c), _) => Some(c.claim_name.clone()),
+            (None, Some(_)) => Some(format!("{}-{}", self.metadata.name, v.name)),
+            (None, None) => None,
+        };
+        self.spec.volumes.iter().filter_map(of).map(|c| key(&self.metadata.namespace, &c)).collect()
     }
 
     /// Whether it is ready.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use parking_lot::Mutex;
+use pintle_api::Labels;
 use pintle_client::informers::View;
 use pintle_client::meta::HasMeta;
 use pintle_client::{Cache, Change, Informers, Key, Meta};
@@ -82,15 +83,15 @@ impl Service {
 
     /// Whether it selects pods with these labels.
     #[must_use]
-    pub fn selects(&self, labels: &BTreeMap<String, String>) -> bool {
-        self.has_selector() && self.spec.selector.iter().all(|(k, v)| labels.get(k) == Some(v))
+    pub fn selects(&self, labels: &Labels) -> bool {
+        self.has_selector() && self.spec.selector.iter().all(|(k, v)| labels.get(k) == Some(v.as_str()))
     }
 }
 
 /// Index of Services by a label that their pods have: to a pod only those matter that are found under one of its own.
 const BY_LABEL: &str = "label";
 
-fn label(namespace: &str, (key, value): (&String, &String)) -> String {
+fn label(namespace: &str, key: &str, value: &str) -> String {
     format!("{namespace}/{key}={value}")
 }
 
@@ -105,7 +106,7 @@ pub fn view(informers: &Informers) -> View<Service> {
 fn index_by_label(view: &View<Service>) {
     // One label of a selector is enough to find it by.
     view.add_index(BY_LABEL, |s| {
-        s.spec.selector.first_key_value().map(|l| label(&s.metadata.namespace, l)).into_iter().collect()
+        s.spec.selector.first_key_value().map(|(k, v)| label(&s.metadata.namespace, k, v)).into_iter().collect()
     });
 }
 
@@ -138,7 +139,7 @@ pub fn of_pod(change: &Change<Pod>, services: &Cache<Service>) -> Vec<Key> {
 
 /// Keys of the Services that select a pod. What that costs does not depend on how many others there are.
 fn selecting(services: &Cache<Service>, pod: &Meta) -> Vec<Key> {
-    let candidates = pod.labels.iter().flat_map(|l| services.by_index(BY_LABEL, &label(&pod.namespace, l)));
+    let candidates = pod.labels.iter().flat_map(|(k, v)| services.by_index(BY_LABEL, &label(&pod.namespace, k, v)));
     candidates.filter(|s| s.selects(&pod.labels)).map(|s| s.metadata.key().into()).collect()
 }
 

@@ -47,7 +47,7 @@ pub async fn run(cx: Context) {
             *at = new;
             me.nodes.keys().into_iter().for_each(|k| q.add(k));
         }
-        let annotated = |n: &Node| n.metadata.annotations.get(ANNOTATION).cloned();
+        let annotated = |n: &Node| n.metadata.annotations.get(ANNOTATION).map(str::to_owned);
         if let Some(now) = change.now()
             && change.before().is_none_or(|b| annotated(b) != annotated(now))
         {

@@ -13,8 +13,8 @@ use serde::Deserialize;
 use serde_json::json;
 
 use crate::context::{Context, Outcome};
+use crate::support::pods::{self, BY_CLAIM};
 use crate::support::status;
-use crate::support::volumes::{self, BY_CLAIM};
 
 const WORKERS: usize = 1;
 const CLAIM: &str = "kubernetes.io/pvc-protection";
@@ -46,7 +46,7 @@ impl HasMeta for Protected {
 pub async fn run_claims(cx: Context) {
     let queue = cx.queue("pvcprotection");
     let view = cx.informers.of::<PersistentVolumeClaim>().view::<Protected>();
-    let pods = volumes::view(&cx.informers);
+    let pods = pods::view(&cx.informers);
     let q = queue.clone();
     view.on_change(move |change| q.add(change.key().clone()));
     let q = queue.clone();

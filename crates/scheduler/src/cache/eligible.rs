@@ -1,6 +1,6 @@
 //! Which nodes count for pods that ask the same of nodes: the answers are kept until the node changes.
 
-use std::collections::BTreeMap;
+use pintle_api::Labels;
 
 use super::NodeId;
 use crate::model::{Pod, wire};
@@ -15,8 +15,8 @@ pub struct Eligible(Vec<Answers>);
 /// What pods ask of nodes, as far as it is heeded, and which nodes have it.
 #[derive(Debug, Default)]
 pub struct Answers {
-    affinity: Option<(BTreeMap<String, String>, Option<wire::NodeAffinity>)>,
-    tolerations: Option<Vec<wire::Toleration>>,
+    affinity: Option<(Labels, Option<wire::NodeAffinity>)>,
+    tolerations: Option<Box<[wire::Toleration]>>,
     nodes: Vec<Option<bool>>,
 }
 

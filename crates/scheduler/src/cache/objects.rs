@@ -293,7 +293,7 @@ impl Objects {
         let of = self.groupings.get(&pod.namespace)?;
         let mut all = Vec::new();
         let services = of.iter().take_while(|((kind, _), _)| *kind == GroupingKind::Service);
-        for (_, s) in services.filter(|(_, s)| s.matches_map(Some(&pod.labels))) {
+        for (_, s) in services.filter(|(_, s)| s.matches_labels(&pod.labels)) {
             all.extend_from_slice(s.requirements());
         }
         if let Some(owner) = &pod.controller {

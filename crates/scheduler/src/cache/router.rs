@@ -1,7 +1,8 @@
 //! Finds the terms that may mean a pod, by its namespace and labels, without trying them all.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
+use pintle_api::Labels;
 use pintle_api::selector::Op;
 
 use crate::model::affinity::Who;
@@ -58,12 +59,12 @@ impl Bucket {
         self.by_label.is_empty() && self.rest.is_empty()
     }
 
-    fn collect(&self, labels: &BTreeMap<String, String>, out: &mut Vec<usize>) {
+    fn collect(&self, labels: &Labels, out: &mut Vec<usize>) {
         out.extend(&self.rest);
         if self.by_label.is_empty() {
             return;
         }
-        for (k, v) in labels {
+        for (k, v) in labels.iter() {
             if let Some(ids) = self.by_label.get(k).and_then(|values| values.get(v)) {
                 out.extend(ids);
             }
@@ -98,7 +99,7 @@ impl Router {
 
     /// The terms that may mean a pod; each is still to be asked.
     #[must_use]
-    pub fn candidates(&self, namespace: &str, labels: &BTreeMap<String, String>) -> Vec<usize> {
+    pub fn candidates(&self, namespace: &str, labels: &Labels) -> Vec<usize> {
         let mut out = Vec::new();
         self.everywhere.collect(labels, &mut out);
         if let Some(bucket) = self.by_namespace.get(namespace) {

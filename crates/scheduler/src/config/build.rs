@@ -115,7 +115,7 @@ fn spread(args: &types::PodTopologySpreadArgs) -> PodTopologySpread {
     }
     let one = |c: &crate::model::wire::SpreadConstraint| Spread {
         who: None,
-        ..Spread::new("", &std::collections::BTreeMap::new(), c)
+        ..Spread::new("", &pintle_api::Labels::default(), c)
     };
     PodTopologySpread { defaults: args.default_constraints.iter().map(one).collect(), system_defaults: false }
 }

@@ -283,7 +283,7 @@ fn by_budget<'p>(pods: &'p [Arc<Pod>], cache: &Cache) -> (Vec<&'p Arc<Pod>>, Vec
         for (name, (budget, selector)) in budgets.into_iter().flatten() {
             let guards = !p.labels.is_empty()
                 && !selector.is_everything()
-                && selector.matches_map(Some(&p.labels))
+                && selector.matches_labels(&p.labels)
                 && !budget.status.disrupted_pods.contains_key(&p.name);
             if guards {
                 let allowed = left.entry((p.namespace.as_str(), name)).or_insert(budget.status.disruptions_allowed);

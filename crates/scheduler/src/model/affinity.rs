@@ -1,15 +1,16 @@
 //! Whom a pod wants beside it and how it wants to be spread, with selectors parsed once.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use pintle_api::Labels;
 use pintle_api::selector::{Op, Requirement, Selector};
 
 use super::wire;
 
 /// A namespace's labels, by its name.
-pub type Namespaces = std::collections::HashMap<String, BTreeMap<String, String>>;
+pub type Namespaces = std::collections::HashMap<String, Labels>;
 
 /// Which pods are meant: by namespace and labels.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,10 +54,10 @@ impl Who {
 
     /// Whether a pod with these labels in this namespace is meant.
     #[must_use]
-    pub fn matches(&self, namespace: &str, labels: &BTreeMap<String, String>, namespaces: &Namespaces) -> bool {
+    pub fn matches(&self, namespace: &str, labels: &Labels, namespaces: &Namespaces) -> bool {
         let here = self.namespaces.contains(namespace)
-            || self.namespace_selector.as_ref().is_some_and(|s| s.matches_map(namespaces.get(namespace)));
-        here && self.selector.matches_map(Some(labels))
+            || self.namespace_selector.as_ref().is_some_and(|s| s.matches(|k| namespaces.get(namespace)?.get(k)));
+        here && self.selector.matches_labels(labels)
     }
 }
 
@@ -175,12 +176,12 @@ impl PodAffinity {
 impl Spread {
     /// From a constraint of a pod with these labels.
     #[must_use]
-    pub fn new(namespace: &str, labels: &BTreeMap<String, String>, c: &wire::SpreadConstraint) -> Self {
+    pub fn new(namespace: &str, labels: &Labels, c: &wire::SpreadConstraint) -> Self {
         let mut who = selector(c.label_selector.as_ref());
         // The API server has merged them already; objects written before it did are served as well.
         let own = c.match_label_keys.iter().filter_map(|k| labels.get(k).map(|v| (k, v)));
         let extra: Vec<Requirement> =
-            own.map(|(k, v)| Requirement { key: k.clone(), op: Op::In, values: vec![v.clone()] }).collect();
+            own.map(|(k, v)| Requirement { key: k.clone(), op: Op::In, values: vec![v.to_owned()] }).collect();
         if !extra.is_empty() && c.label_selector.is_some() {
             let mut all = who.requirements().to_vec();
             all.extend(extra.into_iter().filter(|r| !who.requirements().contains(r)));

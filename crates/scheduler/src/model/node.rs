@@ -44,7 +44,7 @@ impl From<wire::Node> for Node {
             n.status.images.into_iter().flat_map(|i| i.names.into_iter().map(move |name| (name, i.size_bytes)));
         Self {
             name: n.metadata.name,
-            labels: n.metadata.labels,
+            labels: n.metadata.labels.to_map(),
             taints: n.spec.taints,
             unschedulable: n.spec.unschedulable,
             allocatable: Resources::from_list(&n.status.allocatable),
@@ -130,7 +130,7 @@ mod tests {
             Arc::new(Pod {
                 uid: uid.into(),
                 requests: Resources { milli_cpu: cpu, pods: 1, ..Resources::default() },
-                host_ports: ports.to_vec(),
+                host_ports: ports.into(),
                 ..Pod::default()
             })
         };

@@ -116,7 +116,7 @@ impl Claim {
     #[must_use]
     pub fn class(&self) -> &str {
         let annotated = self.metadata.annotations.get(BETA_CLASS);
-        annotated.map(String::as_str).or(self.spec.storage_class_name.as_deref()).unwrap_or("")
+        annotated.or(self.spec.storage_class_name.as_deref()).unwrap_or("")
     }
 
     /// Whether it is bound, and for good.

@@ -1,8 +1,6 @@
 //! A pod as the scheduler sees it.
 
-use std::collections::BTreeMap;
-
-use pintle_api::Object;
+use pintle_api::{Labels, Object};
 
 use super::affinity::{PodAffinity, Spread};
 use super::resources::{DEFAULT_MEMORY, DEFAULT_MILLI_CPU, Resources};
@@ -45,7 +43,7 @@ pub struct Pod {
     /// Uid.
     pub uid: String,
     /// Labels.
-    pub labels: BTreeMap<String, String>,
+    pub labels: Labels,
     /// The node it is bound to; empty while it waits.
     pub node_name: String,
     /// Which scheduler is to place it.
@@ -57,29 +55,29 @@ pub struct Pod {
     /// The same with upstream's assumption for containers that ask for no processor or memory; used for scores.
     pub scored_requests: Resources,
     /// Ports it takes on the node.
-    pub host_ports: Vec<HostPort>,
+    pub host_ports: Box<[HostPort]>,
     /// Labels its node must have.
-    pub node_selector: BTreeMap<String, String>,
+    pub node_selector: Labels,
     /// Node affinity.
     pub node_affinity: Option<wire::NodeAffinity>,
     /// Taints it bears.
-    pub tolerations: Vec<wire::Toleration>,
+    pub tolerations: Box<[wire::Toleration]>,
     /// Gates that keep it from being scheduled.
-    pub scheduling_gates: Vec<String>,
+    pub scheduling_gates: Box<[String]>,
     /// Images of its containers.
-    pub images: Vec<String>,
+    pub images: Box<[String]>,
     /// What it wants of other pods' places.
     pub affinity: PodAffinity,
     /// How it wants to be spread.
-    pub spread: Vec<Spread>,
+    pub spread: Box<[Spread]>,
     /// Volumes that bear on placement.
-    pub volumes: Vec<PodVolume>,
+    pub volumes: Box<[PodVolume]>,
     /// Its references to resource claims: the name of each and the claim made for it, when there is one.
-    pub resource_claims: Vec<(String, Option<String>)>,
+    pub resource_claims: Box<[(String, Option<String>)]>,
     /// The pod group it belongs to, as `namespace/name`.
     pub group: Option<String>,
     /// What its node must declare to know.
-    pub features: Vec<&'static str>,
+    pub features: Box<[&'static str]>,
     /// Its controller.
     pub controller: Option<wire::OwnerReference>,
     /// Whether it takes no room from others (`preemptionPolicy: Never`).
@@ -211,7 +209,7 @@ impl From<wire::Pod> for Pod {
             .into_iter()
             .find(|c| c.kind == "PodScheduled" && c.status == "False")
             .map(|c| (c.reason, c.message));
-        let features = features(&spec);
+        let features = features(&spec).into();
         let m = p.metadata;
         let group = spec.scheduling_group.and_then(|g| g.pod_group_name).map(|name| format!("{}/{name}", m.namespace));
         let affinity = PodAffinity::new(&m.namespace, spec.affinity.as_ref());
@@ -252,7 +250,7 @@ impl From<wire::Pod> for Pod {
             host_ports,
             node_selector: spec.node_selector,
             node_affinity: spec.affinity.and_then(|a| a.node_affinity),
-            tolerations: spec.tolerations,
+            tolerations: spec.tolerations.into(),
             scheduling_gates: spec.scheduling_gates.into_iter().map(|g| g.name).collect(),
             images: spec.containers.into_iter().map(|c| c.image).collect(),
             created: m.creation_timestamp.unwrap_or_default(),
@@ -423,6 +421,6 @@ mod tests {
             &json!({"containers": [{"ports": [{"hostPort": 80}, {"containerPort": 1}, {"hostPort": 53, "protocol": "UDP", "hostIP": "127.0.0.1"}]}]}),
         );
         let of = |protocol: &str, ip: &str, port| HostPort { protocol: protocol.into(), ip: ip.into(), port };
-        assert_eq!(p.host_ports, [of("TCP", "0.0.0.0", 80), of("UDP", "127.0.0.1", 53)]);
+        assert_eq!(&*p.host_ports, [of("TCP", "0.0.0.0", 80), of("UDP", "127.0.0.1", 53)]);
     }
 }

@@ -3,8 +3,8 @@
 #![allow(missing_docs, reason = "the fields are the API's own")]
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use pintle_api::Labels;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 
 use super::resources::ResourceList;
 
@@ -15,8 +15,8 @@ pub struct Metadata {
     pub name: String,
     pub namespace: String,
     pub uid: String,
-    pub labels: BTreeMap<String, String>,
-    pub annotations: BTreeMap<String, String>,
+    pub labels: Labels,
+    pub annotations: Labels,
     pub creation_timestamp: Option<String>,
     pub deletion_timestamp: Option<String>,
     pub generation: i64,
@@ -54,7 +54,7 @@ pub struct PodSpec {
     pub host_network: bool,
     pub overhead: ResourceList,
     pub resources: Option<Requirements>,
-    pub node_selector: BTreeMap<String, String>,
+    pub node_selector: Labels,
     pub affinity: Option<Affinity>,
     pub tolerations: Vec<Toleration>,
     pub scheduling_gates: Vec<Gate>,

@@ -46,7 +46,7 @@ fn required(pod: &Pod) -> Option<&NodeSelector> {
 /// Whether a node has what a pod's node selector and required node affinity ask for.
 #[must_use]
 pub fn matches(pod: &Pod, node: &Node) -> bool {
-    pod.node_selector.iter().all(|(k, v)| node.labels.get(k) == Some(v))
+    pod.node_selector.iter().all(|(k, v)| node.labels.get(k).is_some_and(|has| has == v))
         && required(pod).is_none_or(|s| selector(s, node))
 }
 

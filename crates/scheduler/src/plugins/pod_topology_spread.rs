@@ -96,7 +96,7 @@ impl PodTopologySpread {
     /// The pod's constraints of one kind, made ready.
     fn constraints(&self, pod: &Pod, hard: bool, cache: &mut Cache) -> Vec<Constraint> {
         let own = !pod.spread.is_empty();
-        let list = if own { &pod.spread } else { &self.defaults };
+        let list = if own { &pod.spread[..] } else { &self.defaults[..] };
         if !list.iter().any(|s| s.hard == hard) {
             return Vec::new();
         }
@@ -208,7 +208,7 @@ impl Plugin for PodTopologySpread {
             eligible.keep(cache);
         }
         let hard = constraints.into_iter().zip(counts).map(|(constraint, by_domain)| {
-            let self_match = constraint.who.selector.matches_map(Some(&pod.labels)).into();
+            let self_match = constraint.who.selector.matches_labels(&pod.labels).into();
             let domains = i64::try_from(by_domain.iter().flatten().count()).unwrap_or(i64::MAX);
             let mut h = Hard { constraint, by_domain, domains, min: 0, self_match };
             h.find_min();
@@ -247,7 +247,7 @@ impl Plugin for PodTopologySpread {
             return;
         }
         for h in all {
-            if h.constraint.who.selector.matches_map(Some(&other.labels))
+            if h.constraint.who.selector.matches_labels(&other.labels)
                 && h.constraint.counts(pod, node)
                 && let Some(d) = cache.index.topology(h.constraint.topology).of(info.id)
             {
@@ -358,11 +358,11 @@ impl Plugin for PodTopologySpread {
     }
 
     fn hint(&self, event: ClusterEvent<'_>, pod: &Pod, _: &Cache) -> bool {
-        let list = if pod.spread.is_empty() { &self.defaults } else { &pod.spread };
+        let list = if pod.spread.is_empty() { &self.defaults[..] } else { &pod.spread[..] };
         let hard = || list.iter().filter(|s| s.hard);
         let counted = |p: &Pod| {
             p.namespace == pod.namespace
-                && hard().any(|s| s.who.as_ref().is_none_or(|w| w.selector.matches_map(Some(&p.labels))))
+                && hard().any(|s| s.who.as_ref().is_none_or(|w| w.selector.matches_labels(&p.labels)))
         };
         let placed = |n: &Node| hard().all(|s| n.labels.contains_key(&s.topology_key));
         match event {

@@ -119,7 +119,7 @@ fn find_volume(claim: &Claim, node: &Node, taken: &BTreeSet<&str>, cache: &Cache
         }
         let fits = free()
             && v.class() == claim.class()
-            && selector.as_ref().is_none_or(|s| s.as_ref().is_ok_and(|s| s.matches_map(Some(&v.metadata.labels))))
+            && selector.as_ref().is_none_or(|s| s.as_ref().is_ok_and(|s| s.matches_labels(&v.metadata.labels)))
             && claim.spec.access_modes.iter().all(|m| v.spec.access_modes.contains(m))
             && usable_from(v, node);
         if fits && best.is_none_or(|b| v.size() < b.size()) {
@@ -168,9 +168,9 @@ fn decide(claims: &Claims, node: &Node, cache: &Cache) -> Result<Decision, Rejec
     let mut out = Decision { matched: Vec::new(), made: Vec::new() };
     let mut taken = BTreeSet::new();
     for claim in &claims.waiting {
-        let assumed = cache.objects.assumed_nodes.get(&claim.key()).map(|(node, _)| node);
+        let assumed = cache.objects.assumed_nodes.get(&claim.key()).map(|(node, _)| node.as_str());
         match claim.metadata.annotations.get(SELECTED_NODE).or(assumed) {
-            Some(selected) if *selected != node.name => return Err(Rejection::unresolvable(CONFLICT)),
+            Some(selected) if selected != node.name => return Err(Rejection::unresolvable(CONFLICT)),
             Some(_) => out.made.push(claim.clone()),
             None => match find_volume(claim, node, &taken, cache) {
                 Some(volume) => {

@@ -21,7 +21,7 @@ const LABELS: [(&str, Option<&str>); 4] = [
 ];
 
 fn labelled(volume: &Volume) -> impl Iterator<Item = (&'static str, Option<&'static str>, &str)> {
-    LABELS.iter().filter_map(|(key, other)| Some((*key, *other, volume.metadata.labels.get(*key)?.as_str())))
+    LABELS.iter().filter_map(|(key, other)| Some((*key, *other, volume.metadata.labels.get(key)?)))
 }
 
 impl Plugin for VolumeZone {
