@@ -177,6 +177,15 @@ impl Selector {
         &self.requirements
     }
 
+    /// A label that all have which it selects, when there is one.
+    #[must_use]
+    pub fn label(&self) -> Option<(&str, &str)> {
+        self.requirements.iter().find_map(|r| match (r.op, r.values.as_slice()) {
+            (Op::In, [value]) => Some((r.key.as_str(), value.as_str())),
+            _ => None,
+        })
+    }
+
     /// Whether labels looked up by `get` match.
     pub fn matches<'a>(&self, get: impl Fn(&str) -> Option<&'a str>) -> bool {
         !self.nothing && self.requirements.iter().all(|r| r.matches(get(&r.key)))
@@ -444,6 +453,21 @@ mod parse {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_label_that_all_have() {
+        for (text, label) in [
+            ("a=b", Some(("a", "b"))),
+            ("a in (b)", Some(("a", "b"))),
+            ("x,a!=c,a=b,c=d", Some(("a", "b"))),
+            ("a in (b,c)", None),
+            ("a!=b", None),
+            ("a", None),
+            ("", None),
+        ] {
+            assert_eq!(Selector::parse(text).unwrap().label(), label, "{text}");
+        }
+    }
 
     #[test]
     fn label_text() {

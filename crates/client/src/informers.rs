@@ -35,15 +35,24 @@ pub const BY_CONTROLLER: &str = "controller";
 pub fn index_by_controller<T: meta::HasMeta>(view: &View<T>) {
     view.add_index(BY_CONTROLLER, |v| {
         let m = v.meta();
-        vec![m.controller().map_or_else(|| orphans_of(&m.namespace), |o| o.uid.clone())]
+        match m.controller() {
+            Some(controller) => vec![controller.uid.clone()],
+            None => {
+                let with = m.labels.iter().map(Some);
+                std::iter::once(None).chain(with).map(|label| orphans_of(&m.namespace, label)).collect()
+            }
+        }
     });
 }
 
-/// The value under which [`BY_CONTROLLER`] has the objects of a namespace that have no controller: those who may adopt
-/// them look there. No uid is like it.
+/// The value under which [`BY_CONTROLLER`] has the objects of a namespace that have no controller, all or those with a
+/// label: those who may adopt them look there. No uid is like it.
 #[must_use]
-pub fn orphans_of(namespace: &str) -> String {
-    format!("/{namespace}")
+pub fn orphans_of(namespace: &str, label: Option<(&str, &str)>) -> String {
+    match label {
+        Some((key, value)) => format!("/{namespace}/{key}={value}"),
+        None => format!("/{namespace}"),
+    }
 }
 
 /// A shared informer's cache of whole objects.

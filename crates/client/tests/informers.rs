@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use pintle_api::Status;
 use pintle_api::resources::by_kind;
 use pintle_api::service::UserInfo;
+use pintle_client::informers::{BY_CONTROLLER, index_by_controller, orphans_of};
 use pintle_client::meta::MetaOnly;
 use pintle_client::testing::{FakeApi, Fault};
 use pintle_client::{Change, Client, Informers, Patch, Scope, Subscription};
@@ -121,4 +122,25 @@ async fn one_informer_for_all_and_scopes_apart() {
     assert!(client.of::<ConfigMap>().delete("n", "b", Some("other")).await.unwrap_err().is_conflict());
     client.of::<ConfigMap>().delete("n", "b", Some(&uid)).await.unwrap();
     assert_eq!(next(&mut events).await, "-n/b 1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn orphans_are_found_by_each_label() {
+    let api = FakeApi::new();
+    let client = Client::in_process(api.service(), UserInfo::default());
+    let informers = Informers::new(client.clone());
+    let view = informers.view::<ConfigMap, MetaOnly>();
+    index_by_controller(&view);
+    let mut events = view.subscribe();
+    let owned = json!({"metadata": {"name": "owned", "namespace": "n", "labels": {"v": "1"}, "ownerReferences": [
+        {"apiVersion": "v1", "kind": "Secret", "name": "s", "uid": "u", "controller": true}]}});
+    for map in [config_map("a", "1"), config_map("b", "2"), serde_json::from_value(owned).unwrap()] {
+        client.of::<ConfigMap>().create(&map).await.unwrap();
+        next(&mut events).await;
+    }
+    let found = |value: &str| view.index_keys(BY_CONTROLLER, value).iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(found(&orphans_of("n", None)), ["n/a", "n/b"]);
+    assert_eq!(found(&orphans_of("n", Some(("v", "1")))), ["n/a"]);
+    assert_eq!(found(&orphans_of("n", Some(("v", "3")))), Vec::<String>::new());
+    assert_eq!(found("u"), ["n/owned"]);
 }

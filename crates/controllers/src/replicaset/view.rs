@@ -64,8 +64,8 @@ impl HasMeta for Owner {
 }
 
 impl Selects for Owner {
-    fn wants(&self, object: &Meta) -> bool {
-        self.selector.matches_labels(&object.labels)
+    fn selector(&self) -> &Selector {
+        &self.selector
     }
 }
 

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet, StatefulSetStatus};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod as TypedPod};
 use pintle_api::metrics::{Family, Kind, Stability};
+use pintle_api::selector::Selector;
 use pintle_client::informers::View;
 use pintle_client::meta::{HasMeta, MetaOnly, key};
 use pintle_client::recorder::reference_of;
@@ -75,6 +76,10 @@ impl HasMeta for Set {
 }
 
 impl Selects for Set {
+    fn selector(&self) -> &Selector {
+        self.0.selector()
+    }
+
     fn wants(&self, object: &Meta) -> bool {
         self.0.wants(object) && pod::split_name(&object.name).is_some_and(|(s, _)| s == self.0.metadata.name)
     }

@@ -25,8 +25,13 @@ use crate::support::pods::Pod;
 
 /// An owner: it says which objects it may claim.
 pub trait Selects: HasMeta + Send + Sync + 'static {
+    /// Its selector: nothing else is wanted.
+    fn selector(&self) -> &Selector;
+
     /// Whether an object of its namespace with this metadata is one it wants.
-    fn wants(&self, object: &Meta) -> bool;
+    fn wants(&self, object: &Meta) -> bool {
+        self.selector().matches_labels(&object.labels)
+    }
 }
 
 /// The narrow form of a workload: its metadata and its label selector.
@@ -78,8 +83,8 @@ impl HasMeta for Workload {
 }
 
 impl Selects for Workload {
-    fn wants(&self, object: &Meta) -> bool {
-        self.selector.matches_labels(&object.labels)
+    fn selector(&self) -> &Selector {
+        &self.selector
     }
 }
 
@@ -185,7 +190,9 @@ impl<O: Selects, T: HasMeta + Send + Sync + 'static> Owned<O, T> {
             resource: self.resource,
         };
         let mut candidates = self.objects.by_index(BY_CONTROLLER, &meta.uid);
-        candidates.extend(self.objects.by_index(BY_CONTROLLER, &orphans_of(&meta.namespace)));
+        // There may be any number of orphans that others made; those it wants have this label.
+        let orphans = orphans_of(&meta.namespace, owner.selector().label());
+        candidates.extend(self.objects.by_index(BY_CONTROLLER, &orphans));
         claimer.claim(candidates, |m| owner.wants(m), adoptable).await
     }
 }
