@@ -6,7 +6,7 @@ use crate::pod::conditions;
 use crate::pod::spec::{self, PodRef};
 use crate::pod::state::labels;
 use crate::pod::status::Ending;
-use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use k8s_openapi::api::core::v1::{Pod, PodCondition, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{DeleteOptions, Preconditions, Time};
 use pintle_client::Patch;
 use pintle_runtime::ContainerStatus;
@@ -33,8 +33,39 @@ struct Wanted {
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Target {
     r: PodRef,
+    /// The version of the object that has it.
+    version: u64,
     /// Its status as the API has it.
     status: PodStatus,
+}
+
+impl Target {
+    fn of(pod: &Pod) -> Self {
+        let version = pod.metadata.resource_version.as_deref().and_then(|v| v.parse().ok()).unwrap_or(0);
+        Self { r: PodRef::of(pod), version, status: pod.status.clone().unwrap_or_default() }
+    }
+
+    fn own_conditions(&self) -> impl Iterator<Item = &PodCondition> {
+        self.status.conditions.iter().flatten().filter(|c| conditions::is_own(&c.type_))
+    }
+
+    /// The same once somebody else has written over the node's conditions, as in a newer state of the object: the node
+    /// controller marks pods unready when it has not heard of their node for a while.
+    fn overwritten(mut self, newer: &Self) -> Self {
+        if newer.version > self.version {
+            self.version = newer.version;
+            let mut all = self.status.conditions.take().unwrap_or_default();
+            all.retain(|c| !conditions::is_own(&c.type_) || newer.own_conditions().any(|n| n.type_ == c.type_));
+            for condition in newer.own_conditions() {
+                match all.iter_mut().find(|c| c.type_ == condition.type_) {
+                    Some(known) => condition.clone_into(known),
+                    None => all.push(condition.clone()),
+                }
+            }
+            self.status.conditions = Some(all);
+        }
+        self
+    }
 }
 
 /// Hands statuses to a task that writes them.
@@ -46,8 +77,7 @@ pub struct Reporter {
 impl Reporter {
     /// A reporter for this pod; a static pod has no object until [`Reporter::saw`] is told of its mirror.
     pub fn new(k: Arc<Shared>, pod: &Pod, tx: mpsc::UnboundedSender<Message>) -> Self {
-        let target = (!spec::is_static(pod))
-            .then(|| Target { r: PodRef::of(pod), status: pod.status.clone().unwrap_or_default() });
+        let target = (!spec::is_static(pod)).then(|| Target::of(pod));
         let (wanted, target) = (watch::Sender::new(None), watch::Sender::new(target));
         tokio::spawn(write(k, wanted.subscribe(), target.subscribe(), tx));
         Self { wanted, target }
@@ -75,13 +105,15 @@ impl Reporter {
 
     /// The object that stands for a static pod.
     pub fn aim(&self, pod: &Pod) {
-        let r = PodRef::of(pod);
+        let new = Target::of(pod);
         self.target.send_if_modified(|t| {
-            let other = t.as_ref().is_none_or(|t| t.r != r);
-            if other {
-                *t = Some(Target { r, status: pod.status.clone().unwrap_or_default() });
+            let news = t.as_ref().is_none_or(|t| {
+                t.r != new.r || (new.version > t.version && !t.own_conditions().eq(new.own_conditions()))
+            });
+            if news {
+                *t = Some(new);
             }
-            other
+            news
         });
     }
 }
@@ -102,11 +134,16 @@ async fn write(
     loop {
         let (w, t) = (wanted.borrow_and_update().clone(), target.borrow_and_update().clone());
         if let (Some(w), Some(t)) = (w, t) {
-            let base = written.take().filter(|b| b.r == t.r).unwrap_or(t);
+            let base = match written.take().filter(|b| b.r == t.r) {
+                Some(base) => base.overwritten(&t),
+                None => t,
+            };
             let outcome = async {
                 let mut base = base.clone();
                 if let Some(patch) = status_patch(&base.status, &w.status, &base.r.uid) {
-                    pods.patch_status(&base.r.namespace, &base.r.name, Patch::strategic(&patch)?).await?;
+                    let (namespace, name) = (&base.r.namespace, &base.r.name);
+                    let now = pods.patch_status(namespace, name, Patch::strategic(&patch)?).await?;
+                    base.version = Target::of(&now).version;
                     base.status = w.status;
                 }
                 if w.delete && !asked {
@@ -260,6 +297,23 @@ pub fn last_words(c: &ContainerStatus) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_somebody_wrote_over_is_written_again() {
+        let seen = |version: u64, ready: &str, other: &str| {
+            let pod = json!({"metadata": {"name": "p", "resourceVersion": version.to_string()}, "status": {"conditions": [
+                {"type": "Ready", "status": ready}, {"type": "example.com/gate", "status": other}]}});
+            Target::of(&serde_json::from_value(pod).unwrap())
+        };
+        let written = seen(7, "True", "False");
+        let patch = |newer: Target| {
+            let base = written.clone().overwritten(&newer);
+            status_patch(&base.status, &written.status, "u").map(|p| p["status"]["conditions"][0]["status"].clone())
+        };
+        assert_eq!(patch(seen(6, "False", "False")), None, "older than what was written");
+        assert_eq!(patch(seen(8, "True", "True")), None, "another's condition");
+        assert_eq!(patch(seen(8, "False", "False")), Some(json!("True")));
+    }
 
     #[test]
     fn patches_say_only_what_changed() {
