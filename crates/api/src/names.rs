@@ -175,8 +175,9 @@ pub fn path_segment(s: &str) -> Vec<String> {
     ["/", "%"].iter().filter(|c| s.contains(**c)).map(|c| format!("may not contain '{c}'")).collect()
 }
 
-/// A name that begins others, as `generateName` does, in the form in which it is looked at: it may end in a dash, since more
-/// follows, so upstream puts an `a` for its last two bytes. A name in which that splits a character is invalid as it is.
+/// A name that begins others, as `generateName` does, in the form in which it is looked at: it may end in a dash, since
+/// more follows, so upstream puts an `a` for its last two bytes. A name in which that splits a character is invalid as it
+/// is.
 #[must_use]
 pub fn beginning(prefix: &str) -> Cow<'_, str> {
     let rest = if prefix.len() > 1 && prefix.ends_with('-') { prefix.get(..prefix.len() - 2) } else { None };

@@ -4,6 +4,8 @@ use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
+use pintle_client::api::addresses::masked;
+
 /// Networks that addresses are of: one of each family at most, the first family first. Address number *n* is the *n*th
 /// of each.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,9 +34,7 @@ fn like(ip: IpAddr, bits: u128) -> IpAddr {
 fn network(text: &str) -> Option<(IpAddr, u8)> {
     let (ip, length) = text.split_once('/')?;
     let (ip, length): (IpAddr, u8) = (ip.parse().ok()?, length.parse().ok()?);
-    let free = width(ip).checked_sub(length)?;
-    let mask = 1_u128.checked_shl(free.into()).map_or(0, |size| !(size - 1));
-    (bits(ip) & mask == bits(ip)).then_some((ip, length))
+    (length <= width(ip) && masked(ip, length) == ip).then_some((ip, length))
 }
 
 impl FromStr for Pool {

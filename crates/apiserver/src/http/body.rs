@@ -14,8 +14,8 @@ pub(crate) const MAX_BODY: usize = 3 * 1024 * 1024;
 const UNWANTED: usize = 64 * 1024;
 const PATIENCE: Duration = Duration::from_millis(200);
 
-/// Takes what is left of a small body before its request is answered with an error: some clients (curl 7.88 by HTTP/2) do not look at an
-/// answer that comes while they still send.
+/// Takes what is left of a small body before its request is answered with an error: some clients (curl 7.88 by HTTP/2)
+/// do not look at an answer that comes while they still send.
 pub(crate) async fn drain(body: &mut Body) {
     let all = async {
         let mut taken = 0;

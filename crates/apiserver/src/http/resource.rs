@@ -123,10 +123,7 @@ impl Server {
         {
             let items: Vec<Bytes> = found.items.iter().map(|o| codec::protobuf_body(o, ty).clone()).collect();
             let lengths = items.iter().map(Bytes::len);
-            let List { head, tail } = List::new(&res.api_version, &res.list_kind(), &metadata, lengths);
-            let size = head.len()
-                + tail.len()
-                + items.iter().map(|i| List::before(i.len()).as_ref().len() + i.len()).sum::<usize>();
+            let List { head, tail, size } = List::new(&res.api_version, &res.list_kind(), &metadata, lengths);
             let put = move |out: &mut BytesMut, i: usize| {
                 let Some(item) = items.get(i) else { return false };
                 out.put_slice(List::before(item.len()).as_ref());

@@ -72,9 +72,8 @@ pub async fn run(cx: Context) {
         }
     });
     listen(&me.nodes, &me, |me, change| {
-        let zone = |m: Option<&Arc<MetaOnly>>| m.and_then(|m| m.metadata.labels.get(decide::ZONE).map(str::to_owned));
         // A node's zone is copied to its endpoints; it rarely changes.
-        if zone(change.before()) != zone(change.now()) {
+        if change.before().and_then(|m| zone(m)) != change.now().and_then(|m| zone(m)) {
             me.services.keys().into_iter().for_each(|k| me.queue.add(k));
         }
     });
@@ -126,6 +125,10 @@ pub(crate) async fn apply(cx: &Context, namespace: &str, writes: Vec<Write>) -> 
     Ok(out)
 }
 
+fn zone(node: &MetaOnly) -> Option<&str> {
+    node.metadata.labels.get(decide::ZONE)
+}
+
 impl Controller {
     /// Whether the cache has caught up with what was written for this Service. Until it has, its event will come.
     fn caught_up(&self, service: &str) -> bool {
@@ -155,8 +158,7 @@ impl Controller {
             return Ok(Some(LOST));
         }
         let existing = slices_of(&self.slice_metas, &self.slices, k, MANAGER)?;
-        let zone =
-            |node: &str| self.nodes.get(node).and_then(|n| n.metadata.labels.get(decide::ZONE).map(str::to_owned));
+        let zone = |node: &str| self.nodes.get(node).and_then(|n| zone(&n).map(str::to_owned));
         let wanted = decide::wanted(&service, &self.members.of(&service), zone);
         let writes = reconcile(&decide::Owner::of(&service, MANAGER), wanted, existing);
         match apply(&self.cx, &service.metadata.namespace, writes).await {

@@ -47,9 +47,10 @@ pub async fn run(cx: Context) {
             *at = new;
             me.nodes.keys().into_iter().for_each(|k| q.add(k));
         }
-        let annotated = |n: &Node| n.metadata.annotations.get(ANNOTATION).map(str::to_owned);
         if let Some(now) = change.now()
-            && change.before().is_none_or(|b| annotated(b) != annotated(now))
+            && change
+                .before()
+                .is_none_or(|b| b.metadata.annotations.get(ANNOTATION) != now.metadata.annotations.get(ANNOTATION))
         {
             q.add(change.key().clone());
         }

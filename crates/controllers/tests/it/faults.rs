@@ -25,6 +25,10 @@ use super::common::{Cluster, start_controllers};
 /// Everything but what has to do with the time nodes are silent.
 const ALL: &[&str] = &["*", "-node-lifecycle-controller", "-horizontal-pod-autoscaler-controller"];
 
+/// Of the Job.
+const COMPLETIONS: usize = 9;
+const PARALLELISM: usize = 4;
+
 /// A cluster whose controllers come and go.
 struct Shaken {
     c: Cluster,
@@ -140,7 +144,7 @@ async fn run(seed: u64) {
         json!({"updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 1, "maxSurge": 0}}}),
     ))
     .await;
-    let mut job = workload("work", json!({"completions": 9, "parallelism": 4, "backoffLimit": 6}));
+    let mut job = workload("work", json!({"completions": COMPLETIONS, "parallelism": PARALLELISM, "backoffLimit": 6}));
     job["spec"]["template"]["spec"]["containers"][0]["image"] = json!("succeeds");
     s.c.create::<Job>(job).await;
     s.c.create::<Service>(json!({"metadata": {"name": "web", "namespace": "n"}, "spec": {"selector": {"app": "web"}, "ipFamilies": ["IPv4"], "ports": [{"port": 80, "protocol": "TCP"}]}})).await;
@@ -242,9 +246,13 @@ async fn settled(c: &Cluster, seed: u64, lost: usize) {
         })
         .await;
     let counted = jobs[0].status.clone().unwrap();
-    // An answer that was lost, or that nobody lived to hear, may have made one too many; each end counts once all the same.
+    // An answer that was lost, or that nobody lived to hear, may have made one too many; each end counts once all the
+    // same. Who dies has asked for no more than run beside each other.
     let succeeded = usize::try_from(counted.succeeded.unwrap()).unwrap();
-    assert!((9..=9 + 4 + lost).contains(&succeeded), "seed {seed}: {counted:?}, {lost} lost");
+    assert!(
+        (COMPLETIONS..=COMPLETIONS + PARALLELISM + lost).contains(&succeeded),
+        "seed {seed}: {counted:?}, {lost} lost"
+    );
     c.until::<PersistentVolumeClaim>("n", &format!("seed {seed}: claims are bound"), |p| {
         p.len() == 3 && p.iter().all(|p| p.status.as_ref().and_then(|s| s.phase.as_deref()) == Some("Bound"))
     })

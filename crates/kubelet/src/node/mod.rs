@@ -225,7 +225,13 @@ pub async fn run(k: Arc<Shared>, port: u16) {
 struct Reported {
     status: Option<k8s_openapi::api::core::v1::NodeStatus>,
     at: Option<tokio::time::Instant>,
+    /// Until then a node that was ready when it was taken over is not said to be unready: its parts start, and all its pods
+    /// would be marked unready with it.
+    starts_until: Option<tokio::time::Instant>,
 }
+
+/// How long the parts of a node agent may take to start.
+const START: Duration = Duration::from_secs(10);
 
 /// Makes the Node object, or takes over the one that is there. Tries until it works.
 async fn register(k: &Shared, port: u16, reported: &mut Reported) {
@@ -246,7 +252,13 @@ async fn register(k: &Shared, port: u16, reported: &mut Reported) {
             Err(e) => Err(e),
         };
         match outcome {
-            Ok(()) => return,
+            Ok(found) => {
+                k.node.saw(&found);
+                let ready = found.status.as_ref().is_some_and(status::is_ready);
+                reported.starts_until = ready.then(|| tokio::time::Instant::now() + START);
+                reported.status = found.status;
+                return;
+            }
             Err(e) => tracing::warn!(node = k.config.node_name, error = %e, "cannot register the node"),
         }
         tokio::time::sleep(retry).await;
@@ -255,19 +267,17 @@ async fn register(k: &Shared, port: u16, reported: &mut Reported) {
 }
 
 /// Brings the labels of an existing Node up to date that the node agent owns.
-async fn take_over(k: &Shared, wanted: &Node) -> Result<(), pintle_client::Error> {
+async fn take_over(k: &Shared, wanted: &Node) -> Result<Node, pintle_client::Error> {
     let nodes = k.client.of::<Node>();
     let name = &k.config.node_name;
     let found = nodes.get("", name).await?;
     let have = found.metadata.labels.clone().unwrap_or_default();
     let want = wanted.metadata.labels.clone().unwrap_or_default();
-    if want.iter().any(|(key, v)| have.get(key) != Some(v)) {
-        let patch = json!({"metadata": {"labels": want, "annotations": wanted.metadata.annotations}});
-        k.node.saw(&nodes.patch("", name, Patch::strategic(&patch)?).await?);
-    } else {
-        k.node.saw(&found);
+    if want.iter().all(|(key, v)| have.get(key) == Some(v)) {
+        return Ok(found);
     }
-    Ok(())
+    let patch = json!({"metadata": {"labels": want, "annotations": wanted.metadata.annotations}});
+    nodes.patch("", name, Patch::strategic(&patch)?).await
 }
 
 /// Writes the status if it changed or was not written for long. Answers when to look again.
@@ -279,6 +289,9 @@ async fn report(k: &Shared, port: u16, reported: &mut Reported) -> Duration {
     }
     let ready = status::is_ready(&status);
     let again = if ready { k.config.node_status_update_frequency } else { IMPATIENT };
+    if !ready && reported.starts_until.is_some_and(|until| tokio::time::Instant::now() < until) {
+        return again;
+    }
     let changed = reported.status.as_ref().is_none_or(|old| status::differs(old, &status));
     let due = reported.at.is_none_or(|at| at.elapsed() >= k.config.node_status_report_frequency);
     if !changed && !due && extended.gone.is_empty() {
@@ -292,8 +305,7 @@ async fn report(k: &Shared, port: u16, reported: &mut Reported) -> Duration {
     match patched {
         Ok(_) => {
             status::tell_conditions(k, reported.status.as_ref(), &status);
-            reported.status = Some(status);
-            reported.at = Some(tokio::time::Instant::now());
+            *reported = Reported { status: Some(status), at: Some(tokio::time::Instant::now()), starts_until: None };
             again
         }
         Err(e) => {

@@ -41,12 +41,15 @@ struct Target {
 
 impl Target {
     fn of(pod: &Pod) -> Self {
-        let version = pod.metadata.resource_version.as_deref().and_then(|v| v.parse().ok()).unwrap_or(0);
-        Self { r: PodRef::of(pod), version, status: pod.status.clone().unwrap_or_default() }
+        Self { r: PodRef::of(pod), version: version(pod), status: pod.status.clone().unwrap_or_default() }
     }
 
-    fn own_conditions(&self) -> impl Iterator<Item = &PodCondition> {
-        self.status.conditions.iter().flatten().filter(|c| conditions::is_own(&c.type_))
+    /// Whether a state of the object tells something that is not known: it is another object, or newer and somebody has
+    /// written over the node's conditions.
+    fn is_outdone_by(&self, pod: &Pod) -> bool {
+        let newer = version(pod) > self.version;
+        self.r != PodRef::of(pod)
+            || (newer && !own_conditions(Some(&self.status)).eq(own_conditions(pod.status.as_ref())))
     }
 
     /// The same once somebody else has written over the node's conditions, as in a newer state of the object: the node
@@ -55,8 +58,9 @@ impl Target {
         if newer.version > self.version {
             self.version = newer.version;
             let mut all = self.status.conditions.take().unwrap_or_default();
-            all.retain(|c| !conditions::is_own(&c.type_) || newer.own_conditions().any(|n| n.type_ == c.type_));
-            for condition in newer.own_conditions() {
+            let own = || own_conditions(Some(&newer.status));
+            all.retain(|c| !conditions::is_own(&c.type_) || own().any(|n| n.type_ == c.type_));
+            for condition in own() {
                 match all.iter_mut().find(|c| c.type_ == condition.type_) {
                     Some(known) => condition.clone_into(known),
                     None => all.push(condition.clone()),
@@ -66,6 +70,14 @@ impl Target {
         }
         self
     }
+}
+
+fn version(pod: &Pod) -> u64 {
+    pod.metadata.resource_version.as_deref().and_then(|v| v.parse().ok()).unwrap_or(0)
+}
+
+fn own_conditions(status: Option<&PodStatus>) -> impl Iterator<Item = &PodCondition> {
+    status.and_then(|s| s.conditions.as_ref()).into_iter().flatten().filter(|c| conditions::is_own(&c.type_))
 }
 
 /// Hands statuses to a task that writes them.
@@ -103,15 +115,12 @@ impl Reporter {
         self.aim(pod);
     }
 
-    /// The object that stands for a static pod.
+    /// The object that the status is written to; for a static pod the one that stands for it.
     pub fn aim(&self, pod: &Pod) {
-        let new = Target::of(pod);
         self.target.send_if_modified(|t| {
-            let news = t.as_ref().is_none_or(|t| {
-                t.r != new.r || (new.version > t.version && !t.own_conditions().eq(new.own_conditions()))
-            });
+            let news = t.as_ref().is_none_or(|t| t.is_outdone_by(pod));
             if news {
-                *t = Some(new);
+                *t = Some(Target::of(pod));
             }
             news
         });
@@ -143,7 +152,7 @@ async fn write(
                 if let Some(patch) = status_patch(&base.status, &w.status, &base.r.uid) {
                     let (namespace, name) = (&base.r.namespace, &base.r.name);
                     let now = pods.patch_status(namespace, name, Patch::strategic(&patch)?).await?;
-                    base.version = Target::of(&now).version;
+                    base.version = version(&now);
                     base.status = w.status;
                 }
                 if w.delete && !asked {
@@ -303,11 +312,13 @@ mod tests {
         let seen = |version: u64, ready: &str, other: &str| {
             let pod = json!({"metadata": {"name": "p", "resourceVersion": version.to_string()}, "status": {"conditions": [
                 {"type": "Ready", "status": ready}, {"type": "example.com/gate", "status": other}]}});
-            Target::of(&serde_json::from_value(pod).unwrap())
+            serde_json::from_value::<Pod>(pod).unwrap()
         };
-        let written = seen(7, "True", "False");
-        let patch = |newer: Target| {
-            let base = written.clone().overwritten(&newer);
+        let written = Target::of(&seen(7, "True", "False"));
+        let patch = |newer: Pod| {
+            let told = written.is_outdone_by(&newer);
+            let base = written.clone().overwritten(&Target::of(&newer));
+            assert_eq!(told, base.status != written.status, "who writes is told just of what is to be written");
             status_patch(&base.status, &written.status, "u").map(|p| p["status"]["conditions"][0]["status"].clone())
         };
         assert_eq!(patch(seen(6, "False", "False")), None, "older than what was written");

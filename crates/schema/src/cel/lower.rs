@@ -1,5 +1,5 @@
-//! What is evaluated instead of what was written: loops with two variables become what the interpreter knows, loops over
-//! pairs; and everything that may take long says what it costs.
+//! What is evaluated instead of what was written: loops with two variables become what the interpreter knows, loops
+//! over pairs; and everything that may take long says what it costs.
 
 use cel::common::ast::{CallExpr, ComprehensionExpr, EntryExpr, Expr, IdedExpr, ListExpr, LiteralValue};
 
@@ -116,8 +116,12 @@ fn call(id: u64, call: &mut CallExpr) -> Option<Expr> {
     let target = call.target.take()?;
     let parts = std::iter::once(*target).chain(std::mem::take(&mut call.args));
     let parts: Vec<(&str, IdedExpr)> = NAMES.into_iter().zip(parts).collect();
-    let names: Vec<IdedExpr> = parts.iter().map(|(name, _)| ident(id, name)).collect();
+    let mut names: Vec<IdedExpr> = parts.iter().map(|(name, _)| ident(id, name)).collect();
     let args = names[1..].to_vec();
+    if args.is_empty() {
+        // It is compared with itself.
+        names.push(ident(id, NAMES[0]));
+    }
     let target = Some(Box::new(made(id, FITS, names)));
     let product = CallExpr { func_name: call.func_name.clone(), target, args };
     let body = IdedExpr { id, expr: Expr::Call(product) };

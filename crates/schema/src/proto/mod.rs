@@ -135,6 +135,8 @@ pub struct List {
     pub head: Vec<u8>,
     /// What comes after the last item.
     pub tail: Vec<u8>,
+    /// The bytes of all of it.
+    pub size: usize,
 }
 
 impl List {
@@ -157,7 +159,9 @@ impl List {
         let mut tail = wire::Writer::with_capacity(8);
         tail.bytes_field(4, b"");
         tail.bytes_field(3, b"");
-        Self { head: head.finish(), tail: tail.finish() }
+        let (head, tail) = (head.finish(), tail.finish());
+        let size = head.len() + size + tail.len();
+        Self { head, tail, size }
     }
 
     /// What comes before an item of this length.

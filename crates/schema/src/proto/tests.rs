@@ -86,6 +86,7 @@ fn lists_and_frames() {
     let before = List::before(body.len());
     let got = [&parts.head, before.as_ref(), &body, before.as_ref(), &body, &parts.tail].concat();
     assert_eq!(got, to_proto(&whole, list));
+    assert_eq!(got.len(), parts.size);
     for (len, want) in [(0, &[18, 0][..]), (127, &[18, 127]), (128, &[18, 128, 1]), (300, &[18, 172, 2])] {
         assert_eq!(List::before(len).as_ref(), want, "{len}");
     }

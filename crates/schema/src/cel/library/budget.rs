@@ -1,5 +1,5 @@
-//! What an evaluation may cost. [`super::super::lower`] puts calls of these functions into every expression, so that none
-//! goes on for ever or makes more than memory holds, whatever values it meets.
+//! What an evaluation may cost. [`super::super::lower`] puts calls of these functions into every expression, so that
+//! none goes on for ever or makes more than memory holds, whatever values it meets.
 
 use std::cell::Cell;
 
@@ -27,6 +27,7 @@ thread_local! {
 pub(super) fn within<T>(left: &mut u64, run: impl FnOnce() -> Result<T, ExecutionError>) -> Result<T, String> {
     LEFT.set(Some(*left));
     let result = run();
+    super::texts::forget();
     let rest = LEFT.replace(None);
     *left = rest.unwrap_or(0);
     if rest.is_none() {
@@ -77,14 +78,9 @@ pub(super) fn declare(env: &mut Env) -> Result<(), DeclarationError> {
         charge(0)?;
         last(args)
     })?;
-    for (id, count) in [("@fits(dyn)", 1), ("@fits(dyn, dyn)", 2), ("@fits(dyn, dyn, dyn)", 3), ("@fits(dyn, …)", 4)]
-    {
+    for (id, count) in [("@fits(dyn, dyn)", 2), ("@fits(dyn, dyn, dyn)", 3), ("@fits(dyn, dyn, dyn, dyn)", 4)] {
         env.add_overload(FITS, id, (0..count).map(|_| DYN_TYPE).collect(), |mut args| {
-            let product = |all: u64, a: &CowVal<'_, '_>| all.saturating_mul(size(&**a));
-            // What is compared with itself is squared.
-            let all =
-                if args.len() == 1 { args.iter().chain(&args).fold(1, product) } else { args.iter().fold(1, product) };
-            charge(all)?;
+            charge(args.iter().fold(1, |all, a| all.saturating_mul(size(&**a))))?;
             args.truncate(1);
             last(args)
         })?;

@@ -38,8 +38,8 @@ pub fn context<'v>() -> Context<'static, 'v> {
     Context::with_env(Arc::clone(&ENV))
 }
 
-/// Evaluates a compiled expression, which may cost what is left; what is left then is there afterwards. One unit is about
-/// one turn of a loop, or a look at ten characters.
+/// Evaluates a compiled expression, which may cost what is left; what is left then is there afterwards. One unit is
+/// about one turn of a loop, or a look at ten characters.
 ///
 /// # Errors
 /// Why it has no result: `operation cancelled: actual cost limit exceeded` when it would cost more.
@@ -297,7 +297,12 @@ mod tests {
             "object.?spec.?missing.orValue('x') == 'x' && object.spec.names.exists(i, n, i == 0 && n == 'a')",
         ] {
             let compiled = compile(source, &env).unwrap();
-            assert_eq!(evaluate(&compiled, &context, &mut 1_000_000), Ok(Value::Bool(true)), "{source}");
+            let mut left = 1_000_000;
+            assert_eq!(evaluate(&compiled, &context, &mut left), Ok(Value::Bool(true)), "{source}");
+            let whole = compile("object == object", &env).unwrap();
+            let mut of_whole = 1_000_000;
+            assert_eq!(evaluate(&whole, &context, &mut of_whole), Ok(Value::Bool(true)));
+            assert!(of_whole < 1_000_000 - 10, "what is given costs as what is made does");
         }
     }
 
@@ -353,6 +358,20 @@ mod tests {
         check(&doubled("'xy'", &|v| format!("{v}.replace('x', 'xx')")), OVER);
         check(&doubled("'xy'", &|v| format!("'%s%s'.format([{v}, {v}])")), OVER);
         check(&doubled("'xy'", &|v| format!("['a', 'b', 'c'].join({v})")), OVER);
+        // What one call makes of much, though none of what it is given is too much.
+        let large = |first: &str, body: &str| {
+            let sums = (0..12)
+                .rev()
+                .fold(body.replace("BIG", "v12"), |e, i| format!("cel.bind(v{}, v{i} + v{i}, {e})", i + 1));
+            format!("cel.bind(v0, {first}, {sums})")
+        };
+        check(&large("'x'", "BIG.size()"), "Int(4096)");
+        check(&large("'x'", "BIG.replace('x', BIG).size()"), OVER);
+        check(&large("'x'", "BIG.indexOf(BIG)"), OVER);
+        check(&large("'x'", "['a', 'b', 'c'].join(BIG).size()"), "Int(8195)");
+        check(&large("['x']", &format!("BIG.join('{}').size()", "0123456789".repeat(20))), OVER);
+        check(&large("'%s'", "BIG.format([BIG])"), OVER);
+        check(&large("[1]", "sets.contains(BIG, BIG) || sets.intersects(BIG, [2])"), OVER);
         // What is compared with each other, and patterns.
         let many = nested(2, "map", "v1 * 100 + v0");
         let numbers = numbers.replace("29]", "29,30,31,32,33,34,35,36,37,38,39]");

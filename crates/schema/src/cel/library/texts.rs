@@ -115,13 +115,18 @@ fn named(name: &'static str) -> Outcome {
 }
 
 thread_local! {
-    /// Patterns that were used of late: loops use the same again and again.
+    /// Patterns that the evaluation at work has used: its loops use the same again and again.
     static PATTERNS: RefCell<HashMap<String, Regex>> = RefCell::default();
 }
 
-/// What a pattern costs that was not used of late.
+/// What a pattern costs that is not kept.
 const NEW_PATTERN: u64 = 10_000;
-const PATTERNS_KEPT: usize = 64;
+const PATTERNS_KEPT: usize = 16;
+
+/// Forgets the patterns: what the next evaluation costs does not depend on this one.
+pub(super) fn forget() {
+    PATTERNS.with_borrow_mut(HashMap::clear);
+}
 
 fn pattern(text: &str) -> Result<Regex, cel::ExecutionError> {
     if let Some(known) = PATTERNS.with_borrow(|all| all.get(text).cloned()) {

@@ -36,7 +36,7 @@ pub(super) fn validate(_: &Ctx<'_>, service: &Cursor<'_>, old: Option<&Cursor<'_
     meta::labels(&spec.get("selector"), errors);
     session_affinity(&spec, errors);
     cluster_ip_fields(service, old, errors);
-    let stored = stored(old.map(|o| o.get("spec").get("externalIPs")));
+    let stored = stored(old, "externalIPs");
     for ip in spec.get("externalIPs").items() {
         let before = errors.len();
         checks::legacy_ip(&ip, &stored, errors);
@@ -166,9 +166,10 @@ fn node_ports(spec: &Cursor<'_>, errors: &mut Errors) {
     }
 }
 
-/// The texts of a list that is stored.
-fn stored<'a>(list: Option<Cursor<'a>>) -> HashSet<&'a str> {
-    list.iter().flat_map(Cursor::items).map(|text| text.str()).collect()
+/// The texts of a list of the stored object's spec.
+fn stored<'a>(old: Option<&Cursor<'a>>, field: &'static str) -> HashSet<&'a str> {
+    let list = old.map(|o| o.get("spec").get(field));
+    list.iter().flat_map(Cursor::items).map(|text| text.str().trim()).collect()
 }
 
 fn source_ranges(service: &Cursor<'_>, old: Option<&Cursor<'_>>, errors: &mut Errors) {
@@ -182,8 +183,7 @@ fn source_ranges(service: &Cursor<'_>, old: Option<&Cursor<'_>>, errors: &mut Er
         if !balancer {
             errors.forbidden(path, ONLY_LOAD_BALANCER);
         }
-        let stored = stored(old.map(|o| o.get("spec").get("loadBalancerSourceRanges")));
-        let stored: HashSet<&str> = stored.into_iter().map(str::trim).collect();
+        let stored = stored(old, "loadBalancerSourceRanges");
         for (i, range) in ranges.items().enumerate() {
             let text = range.str().trim();
             if let Some(wrong) = checks::cidr_text(text).filter(|_| !stored.contains(text)) {
@@ -262,7 +262,7 @@ pub(super) fn cluster_ip_fields(service: &Cursor<'_>, old: Option<&Cursor<'_>>, 
     if policy.is_present() {
         checks::one_of(&policy, &["PreferDualStack", "RequireDualStack", "SingleStack"], false, errors);
     }
-    let stored = stored(old.map(|o| o.get("spec").get("clusterIPs")));
+    let stored = stored(old, "clusterIPs");
     let mut invalid = false;
     for (i, ip) in ips.items().enumerate() {
         if i == 0 && ip.str() == "None" {
