@@ -57,30 +57,54 @@ pub fn skip_space(text: &[u8], mut at: usize) -> usize {
     at
 }
 
-/// Offset after the string that starts at `at`.
-fn skip_string(text: &[u8], at: usize) -> Option<usize> {
-    let mut i = at + 1;
+/// Offset after the string that starts at `at`, and whether anything in it is escaped.
+#[must_use]
+#[inline]
+pub fn skip_string(text: &[u8], at: usize) -> Option<(usize, bool)> {
+    let (mut i, mut escaped) = (at + 1, false);
     loop {
+        // Eight bytes at once where there are as many.
+        while let Some(eight) = text.get(i..)?.first_chunk() {
+            let plain = plain_bytes(u64::from_le_bytes(*eight));
+            i += plain;
+            if plain < 8 {
+                break;
+            }
+        }
         match text.get(i)? {
-            b'"' => return Some(i + 1),
-            b'\\' => i += 2,
+            b'"' => return Some((i + 1, escaped)),
+            b'\\' => {
+                escaped = true;
+                i += 2;
+            }
             _ => i += 1,
         }
     }
+}
+
+/// How many of eight bytes, the lowest first, come before the first quote or backslash.
+#[inline]
+fn plain_bytes(eight: u64) -> usize {
+    const ONES: u64 = u64::from_le_bytes([1; 8]);
+    const HIGH: u64 = u64::from_le_bytes([0x80; 8]);
+    // The lowest bit that is left is that of the lowest byte that is zero; above it some that are not may have theirs.
+    let zeros = |bytes: u64| bytes.wrapping_sub(ONES) & !bytes & HIGH;
+    let found = zeros(eight ^ (ONES * u64::from(b'"'))) | zeros(eight ^ (ONES * u64::from(b'\\')));
+    (found.trailing_zeros() / 8) as usize
 }
 
 /// Offset after the value that starts at `at`.
 #[must_use]
 pub fn skip_value(text: &[u8], at: usize) -> Option<usize> {
     match text.get(at)? {
-        b'"' => skip_string(text, at),
+        b'"' => skip_string(text, at).map(|(end, _)| end),
         b'{' | b'[' => {
             let mut depth = 0usize;
             let mut i = at;
             loop {
                 match text.get(i)? {
                     b'"' => {
-                        i = skip_string(text, i)?;
+                        i = skip_string(text, i)?.0;
                         continue;
                     }
                     b'{' | b'[' => depth += 1,
@@ -122,7 +146,7 @@ fn walk(text: &[u8], at: usize, mut f: impl FnMut(&[u8], usize) -> Step) -> Opti
         if *text.get(i)? != b'"' {
             return None;
         }
-        let key_end = skip_string(text, i)?;
+        let key_end = skip_string(text, i)?.0;
         let key = text.get(i + 1..key_end - 1)?;
         i = skip_space(text, key_end);
         if *text.get(i)? != b':' {
@@ -249,6 +273,22 @@ mod tests {
         check(&["e"], Some("null"));
         check(&["a", "z"], None);
         check(&["e", "z"], None);
+    }
+
+    #[test]
+    fn strings_end_where_their_quotes_do() {
+        for len in 0..20 {
+            for at in 0..len {
+                for (within, escaped) in [("\u{ff}", false), ("!", false), ("#", false), ("\\\"", true), ("\\\\", true)]
+                {
+                    let text = format!("x\"{}{within}{}\"y\"", "a".repeat(at), "[".repeat(len - at));
+                    assert_eq!(skip_string(text.as_bytes(), 1), Some((text.len() - 2, escaped)), "{text}");
+                    let open = &text[..text.len() - 3];
+                    assert_eq!(skip_string(open.as_bytes(), 1), None, "{open}");
+                }
+            }
+        }
+        assert_eq!(skip_string(b"\"a\\", 0), None);
     }
 
     #[test]

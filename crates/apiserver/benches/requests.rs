@@ -13,6 +13,10 @@ use pintle_apiserver::{ApiServer, Config};
 use pintle_store::MemoryStore;
 use tower::ServiceExt;
 
+/// As in the program.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// CPU time of this process so far.
 fn cpu() -> Duration {
     let t = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);

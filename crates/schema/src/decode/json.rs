@@ -28,22 +28,6 @@ impl<'a> Json<'a> {
         }
     }
 
-    /// The text of the next value, which is not looked into.
-    ///
-    /// # Errors
-    /// When there is no end to it.
-    pub fn text(&mut self) -> Result<&'a str, DecodeError> {
-        self.peek();
-        let end = pintle_api::scan::skip_value(self.data, self.pos);
-        let text = end.and_then(|end| match self.text {
-            Some(text) => text.get(self.pos..end),
-            None => std::str::from_utf8(&self.data[self.pos..end]).ok(),
-        });
-        let text = text.ok_or_else(|| self.unexpected("looking for beginning of value"))?;
-        self.pos += text.len();
-        Ok(text)
-    }
-
     fn peek(&mut self) -> Option<u8> {
         while let Some(&b) = self.data.get(self.pos) {
             if !matches!(b, b' ' | b'\t' | b'\n' | b'\r') {

@@ -13,8 +13,6 @@ use crate::table::Type;
 use serde_json::Value;
 use std::fmt;
 
-pub(crate) use json::Json;
-pub(crate) use source::{Source, Token};
 pub(crate) use typed::kept;
 pub use yaml::yaml_to_value;
 

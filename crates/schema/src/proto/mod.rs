@@ -3,7 +3,7 @@
 //! A body holds no `kind` and `apiVersion`; the envelope does. Custom resources and Tables are never protobuf.
 
 mod read;
-mod tape;
+mod transcode;
 mod wire;
 mod write;
 
@@ -12,7 +12,8 @@ use serde_json::Value;
 use std::fmt;
 
 pub use read::from_body;
-pub use write::{json_to_body, to_body};
+pub use transcode::json_to_body;
+pub use write::to_body;
 
 /// What every enveloped object begins with.
 pub const MAGIC: &[u8; 4] = b"k8s\0";

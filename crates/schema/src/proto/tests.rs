@@ -136,6 +136,107 @@ fn malformed_input_is_refused() {
     assert_eq!(from_body(&deep, schema).unwrap_err().to_string(), "exceeded max depth");
 }
 
+/// A value's text with the entries of every map in some order, and white space.
+fn shuffled(value: &Value, turn: &mut u64, out: &mut String) {
+    let mut below = |n: usize| {
+        *turn = turn.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (*turn >> 33) as usize % n
+    };
+    let space = ["", " ", "\n\t"][below(3)];
+    match value {
+        Value::Object(map) => {
+            let mut entries: Vec<_> = map.iter().collect();
+            for i in 0..entries.len() {
+                entries.swap(i, below(i + 1));
+            }
+            for (i, (key, value)) in entries.into_iter().enumerate() {
+                *out += if i > 0 { "," } else { "{" };
+                *out += &format!("{space}{} :{space}", json!(key));
+                // These are held as the text they are.
+                if key == "fieldsV1" { *out += &value.to_string() } else { shuffled(value, turn, out) }
+            }
+            *out += if map.is_empty() { "{ }" } else { "}" };
+        }
+        Value::Array(items) => {
+            *out += "[";
+            for (i, item) in items.iter().enumerate() {
+                *out += if i > 0 { "," } else { space };
+                shuffled(item, turn, out);
+            }
+            *out += "]";
+        }
+        other => *out += &other.to_string(),
+    }
+}
+
+#[test]
+fn text_is_written_as_its_tree() {
+    let check = |text: &str, ty: &'static Type| {
+        let tree: Value = serde_json::from_str(text).unwrap();
+        assert_eq!(json_to_body(text.as_bytes(), ty).unwrap(), to_body(&tree, ty), "{} {text}", ty.name);
+    };
+    let mut turn = 1;
+    for ty in types() {
+        for depth in 0..3 {
+            let mut text = String::new();
+            shuffled(&filled(ty, depth), &mut turn, &mut text);
+            check(&text, ty);
+        }
+        check("{}", ty);
+    }
+    let pod = kind("v1", "Pod").unwrap();
+    for text in [
+        // What is there twice, null, of another type, unknown, empty, or escaped.
+        r#"{"metadata":{"name":"a","namespace":"b","name":"c"}}"#,
+        r#"{"metadata":{"name":"a","uid":"u","name":null}}"#,
+        r#"{"metadata":{"name":null,"labels":null,"namespace":"b"},"spec":null}"#,
+        r#"{"metadata":{"name":5,"generation":"x","labels":[1],"finalizers":{"a":1}},"spec":[],"status":7}"#,
+        r#"{"metadata":{"generation":1.5},"spec":{"priority":99999999999999999999,"hostNetwork":"yes"}}"#,
+        r#"{"other":{"a":[1,{"b":"}"}]},"metadata":{"name":"a"},"more":[[],{}],"x":-1.5e3}"#,
+        r#"{"metadata":{"labels":{},"finalizers":[]},"spec":{"containers":[],"nodeSelector":{}}}"#,
+        r#"{"metadata":{"name":"\u00e9\"\\","labels":{"b\n":"2","a\t":"1"},"l\u0061bels":{"z":""}}}"#,
+        r#"{"metadata":{"labels":{"a":"1","c":"3","b":"2"},"annotations":{"a":"1","a":"2"}}}"#,
+        r#"{"spec":{"containers":[{"ports":[{"containerPort":80}],"name":"c"},null,{"image":"i","args":["",null,"b"]}]}}"#,
+        r#"{"metadata":{"creationTimestamp":null,"deletionTimestamp":"2024-01-01T00:00:00Z","managedFields":[{"fieldsV1":{"f:a":{}}}]}}"#,
+        // Names that begin as others do.
+        r#"{"metadata":{"namespaces":"x","name":"a","name1":"b","generate":"c","generateName":"d","nam":"e"}}"#,
+        r#"{"metadata":{"name":"a","namespace":"b","n":"c","":"d","resourceVersion":"7","resourceVersio":"x"}}"#,
+        r#"{"metadata":{"creationTimestamp":"soon"},"status":{"startTime":"0001-01-01T00:00:00Z"}}"#,
+    ] {
+        check(text, pod);
+    }
+    let service = kind("v1", "Service").unwrap();
+    check(
+        r#"{"spec":{"ports":[{"targetPort":80},{"targetPort":"http"},{"targetPort":-1.5},{"targetPort":true}]}}"#,
+        service,
+    );
+    // Lengths that take one byte, two and three.
+    for len in [0, 1, 113, 114, 115, 127, 128, 16_360, 16_370, 16_380, 16_383, 16_384, 70_000] {
+        check(
+            &json!({"metadata": {"name": "a".repeat(len)}, "spec": {"nodeSelector": {"k": "v".repeat(len)}}})
+                .to_string(),
+            pod,
+        );
+    }
+}
+
+#[test]
+fn text_that_is_no_object_is_refused() {
+    let pod = kind("v1", "Pod").unwrap();
+    let check = |text: &[u8], expect: &str| assert_eq!(json_to_body(text, pod).unwrap_err().to_string(), expect);
+    check(b"", "unexpected end of JSON input");
+    check(b"[]", "invalid character '[' at byte 0 of a JSON text");
+    check(b"{} x", "invalid character 'x' at byte 3 of a JSON text");
+    check(br#"{"metadata":{"name":"a"}"#, "unexpected end of JSON input");
+    check(br#"{"metadata":{"name":"a"#, "unexpected end of JSON input");
+    check(br#"{"metadata":{name:1}}"#, "invalid character 'n' at byte 13 of a JSON text");
+    check(br#"{"spec":{"containers":[{} {}]}}"#, "invalid character '{' at byte 26 of a JSON text");
+    check(br#"{"spec":{"hostNetwork":truth}}"#, "invalid character 't' at byte 23 of a JSON text");
+    let schema = crate::table::named("apiextensions/v1", "JSONSchemaProps").unwrap();
+    let deep = [r#"{"not":"#.repeat(1000), "}".repeat(1000)].concat();
+    assert_eq!(json_to_body(deep.as_bytes(), schema).unwrap_err().to_string(), "exceeded max depth");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 

@@ -88,9 +88,14 @@ impl Writer {
         self.tag(number, BYTES);
     }
 
+    /// What was written.
+    pub fn written(&self) -> &[u8] {
+        &self.buf[self.start..]
+    }
+
     /// What was written, in as much memory as it takes: bodies are kept.
     pub fn finish(self) -> Vec<u8> {
-        self.buf[self.start..].to_vec()
+        self.written().to_vec()
     }
 }
 
