@@ -11,6 +11,16 @@ fn pintle(machine: &Machine, args: &[&str]) -> pintle_testkit::Output {
     run(c, "")
 }
 
+/// A demonstration, which must succeed.
+fn demo(machine: &Machine, data: &str, more: &[&str]) {
+    let args = [&["up", "--demo", "--exit", "--data-dir", data, "--node-name=demo"], more].concat();
+    let out = pintle(machine, &args);
+    assert_eq!(out.code, 0, "{}", out.stderr);
+    let answers = out.stderr.matches("Hello from Pintle! This is pod hello-").count();
+    assert_eq!(answers, 2, "by DNS name from a pod and by node port from the host:\n{}", out.stderr);
+    assert!(out.stderr.contains("on node demo."), "{}", out.stderr);
+}
+
 /// What a cluster would leave on the machine: links, rules, mounts, control groups, processes.
 fn left_behind(machine: &Machine, dir: &str, cgroup: &str) -> String {
     let mut out = String::new();
@@ -42,17 +52,47 @@ fn the_demo_answers_and_leaves_nothing() {
     let data = dir.path().join("data");
     let data = data.to_str().unwrap();
     let cgroup = dir.path().file_name().unwrap().to_str().unwrap();
-    let root = format!("--cgroup-root=/{cgroup}");
     // The second finds the sample running, on a node that has just gone and come.
     for more in [&[][..], &["--rm"]] {
-        let args = [&["up", "--demo", "--exit", "--data-dir", data, "--node-name=demo", &root], more].concat();
-        let out = pintle(&machine, &args);
-        assert_eq!(out.code, 0, "{}", out.stderr);
-        let answers = out.stderr.matches("Hello from Pintle! This is pod hello-").count();
-        assert_eq!(answers, 2, "by DNS name from a pod and by node port from the host:\n{}", out.stderr);
-        assert!(out.stderr.contains("on node demo."), "{}", out.stderr);
+        demo(&machine, data, &[&[&*format!("--cgroup-root=/{cgroup}")], more].concat());
     }
     assert_eq!(left_behind(&machine, data, cgroup), "");
+}
+
+/// A program that ends with the test.
+struct Beside(std::process::Child);
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// All of a cluster on etcd, which keeps the objects from one start to the next.
+#[test]
+fn a_cluster_on_etcd() {
+    let machine = Machine::new();
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let cgroup = format!("--cgroup-root=/{}", dir.path().file_name().unwrap().to_str().unwrap());
+    let url = "http://127.0.0.1:2379";
+    let mut etcd = machine.command("/usr/bin/etcd");
+    etcd.args(["--data-dir", &path("etcd"), "--listen-client-urls", url, "--advertise-client-urls", url]);
+    etcd.args(["--listen-peer-urls", "http://127.0.0.1:0", "--log-level=error"]);
+    let _etcd = Beside(etcd.spawn().unwrap());
+    let open = "timeout 1 bash -c '</dev/tcp/127.0.0.1/2379'";
+    until("etcd", std::time::Duration::from_secs(30), || {
+        let out = machine.sh(open);
+        if out.code == 0 { Ok(()) } else { Err(out.stderr) }
+    });
+    let data = path("data");
+    demo(&machine, &data, &["--etcd-servers", url, &cgroup]);
+    let files: Vec<_> = std::fs::read_dir(&data).unwrap().map(|f| f.unwrap().file_name()).collect();
+    assert!(!files.iter().any(|f| f == "store"), "the embedded store is not used: {files:?}");
+    // Nothing is known of the sample now but what etcd holds: the machine keeps its containers.
+    demo(&machine, &data, &["--etcd-servers", url, &cgroup, "--rm"]);
+    assert!(!std::path::Path::new(&data).exists());
 }
 
 #[test]

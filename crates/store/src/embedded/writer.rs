@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use redb::{Durability, ReadableTable, WriteTransaction};
+use redb::{Durability, ReadableDatabase, ReadableTable, WriteTransaction};
 use tokio::sync::oneshot;
 
 use super::file::db_error;
@@ -59,6 +59,9 @@ pub(super) struct Writer {
     /// From when on which revision was reached; the oldest first.
     ages: VecDeque<(Instant, Revision)>,
     buffer: Vec<u8>,
+    /// A reader of the last commit. While there is one, the file's library frees the pages that a commit replaces in the
+    /// next commit, as part of it; otherwise it adds a commit of its own to each to do so at once.
+    last: Option<redb::ReadTransaction>,
 }
 
 /// Requests that go into one commit.
@@ -91,7 +94,7 @@ impl Writer {
         if numbers.revision > numbers.compacted {
             ages.push_back((Instant::now(), numbers.revision));
         }
-        Ok(Self { shared, requests, numbers, next_expiry, trimming: true, ages, buffer: Vec::new() })
+        Ok(Self { shared, requests, numbers, next_expiry, trimming: true, ages, buffer: Vec::new(), last: None })
     }
 
     pub(super) fn shared(&self) -> Arc<Shared> {
@@ -131,6 +134,7 @@ impl Writer {
                     let _ = reply.send(restored);
                 }
                 Some(Request::Close { reply }) => {
+                    self.last = None;
                     self.shared.shut(&Error::Closed);
                     let _ = reply.send(());
                     return;
@@ -138,6 +142,7 @@ impl Writer {
                 Some(Request::Txn { .. } | Request::Compact { .. }) | None => {}
             }
         }
+        self.last = None;
         self.shared.shut(&Error::Closed);
     }
 
@@ -237,7 +242,11 @@ impl Writer {
             return Ok(effect);
         }
         match tx.commit() {
-            Ok(()) => Ok(effect),
+            Ok(()) => {
+                // Without one the next commit does more, and nothing else is different.
+                self.last = db.begin_read().ok();
+                Ok(effect)
+            }
             Err(error) => Err(Box::new((db_error(error), Some(effect)))),
         }
     }
@@ -285,6 +294,7 @@ impl Writer {
             let error = Error::Io(format!(
                 "{error}; the operating system could not make writes durable: check the disk, then start again"
             ));
+            self.last = None;
             self.shared.shut(&error);
             return Err(error);
         }
@@ -297,6 +307,7 @@ impl Writer {
             self.shared.set_trouble(error.clone());
             error
         };
+        self.last = None;
         let mut slot = self.shared.db.write();
         drop(slot.take());
         let db = self.shared.open_file().map_err(trouble)?;
