@@ -23,7 +23,6 @@ use std::sync::{LazyLock, OnceLock};
 /// # Errors
 /// For what is no JSON object. Text is not looked through for every mistake: who has it from elsewhere has read it.
 pub fn json_to_body(text: &[u8], ty: &'static Type) -> Result<Vec<u8>, ProtoError> {
-    let text = std::str::from_utf8(text).map_err(|e| ProtoError::new(e.to_string()))?;
     let mut it =
         Transcoder { text, at: 0, depth: 0, out: Vec::with_capacity(text.len() + 64), pieces: Vec::with_capacity(256) };
     it.space();
@@ -109,7 +108,7 @@ const NEAR: usize = 16;
 const WORD: usize = size_of::<u64>();
 
 struct Transcoder<'a> {
-    text: &'a str,
+    text: &'a [u8],
     at: usize,
     depth: usize,
     out: Vec<u8>,
@@ -138,7 +137,7 @@ impl<'a> Transcoder<'a> {
                 continue;
             };
             next = at + 1;
-            if self.null() {
+            if self.literal(b"null") {
                 self.pieces[base + at] = (0, 0);
                 // Were it written before, it would have to go.
                 ordered &= place >= member;
@@ -246,11 +245,10 @@ impl<'a> Transcoder<'a> {
                 self.bytes(number, &text);
             }
             (Base::Bool, Some(b't' | b'f')) => {
-                let is = self.text[self.at..].starts_with("true");
-                if !is && !self.text[self.at..].starts_with("false") {
+                let is = self.literal(b"true");
+                if !is && !self.literal(b"false") {
                     return Err(self.wrong());
                 }
-                self.at += if is { 4 } else { 5 };
                 self.varint_field(number, u64::from(is));
             }
             (Base::Struct(id), Some(b'{')) => {
@@ -259,11 +257,11 @@ impl<'a> Transcoder<'a> {
                 self.close(open);
             }
             (Base::Int32 | Base::Int64, Some(b'-' | b'0'..=b'9')) => {
-                let value = self.number().parse::<i64>().unwrap_or(0);
+                let value = self.number::<i64>().unwrap_or(0);
                 self.varint_field(number, value as u64);
             }
             (Base::Double, Some(b'-' | b'0'..=b'9')) => {
-                let value = self.number().parse::<f64>().unwrap_or(0.0);
+                let value = self.number::<f64>().unwrap_or(0.0);
                 self.tag(number, FIXED64);
                 self.out.extend_from_slice(&value.to_le_bytes());
             }
@@ -280,7 +278,7 @@ impl<'a> Transcoder<'a> {
                 self.close(open);
             }
             (Base::IntOrString, Some(b'-' | b'0'..=b'9')) => {
-                let value = self.number().parse::<i64>().unwrap_or(0);
+                let value = self.number::<i64>().unwrap_or(0);
                 let open = self.open(number);
                 self.varint_field(1, 0);
                 self.varint_field(2, value as u64);
@@ -305,7 +303,7 @@ impl<'a> Transcoder<'a> {
             }
             (Base::Fields, Some(b'{')) => {
                 let text = self.skip()?;
-                self.message_of(number, text.as_bytes());
+                self.message_of(number, text);
             }
             _ => return self.by_tree(|out, value| write::item(out, number, Some(value), base)),
         }
@@ -315,7 +313,7 @@ impl<'a> Transcoder<'a> {
     /// Reads a value as a tree and has it written.
     fn by_tree(&mut self, write: impl for<'v> FnOnce(&mut Body<'v>, &'v Value)) -> Result<(), ProtoError> {
         let text = self.skip()?;
-        let value = serde_json::from_str(text).map_err(|e| ProtoError::new(e.to_string()))?;
+        let value = serde_json::from_slice(text).map_err(|e| ProtoError::new(e.to_string()))?;
         let written = write::part(text.len() + 16, |out| write(out, &value));
         self.out.extend_from_slice(written.written());
         Ok(())
@@ -387,10 +385,12 @@ impl Transcoder<'_> {
 /// Reading.
 impl<'a> Transcoder<'a> {
     fn wrong(&self) -> ProtoError {
-        ProtoError::new(match self.text.get(self.at..).and_then(|rest| rest.chars().next()) {
-            Some(c) => format!("invalid character {c:?} at byte {} of a JSON text", self.at),
-            None => return unending(),
-        })
+        match self.peek() {
+            Some(b) => {
+                ProtoError::new(format!("invalid character {:?} at byte {} of a JSON text", char::from(b), self.at))
+            }
+            None => unending(),
+        }
     }
 
     fn deeper(&mut self) -> Result<(), ProtoError> {
@@ -399,7 +399,7 @@ impl<'a> Transcoder<'a> {
     }
 
     fn peek(&self) -> Option<u8> {
-        self.text.as_bytes().get(self.at).copied()
+        self.text.get(self.at).copied()
     }
 
     fn space(&mut self) {
@@ -443,7 +443,7 @@ impl<'a> Transcoder<'a> {
 
     /// The field whose key begins here, if it is one of the next few and written without white space; at its value then.
     fn near(&mut self, ty: &'static Type, layout: &Layout, next: usize) -> Option<usize> {
-        let rest = &self.text.as_bytes()[self.at..];
+        let rest = &self.text[self.at..];
         let word = u64::from_le_bytes(*rest.first_chunk()?);
         let at = next + layout.starts[0][next..].iter().take(NEAR).position(|start| start.begins(word))?;
         let name = ty.fields[at].name;
@@ -460,28 +460,28 @@ impl<'a> Transcoder<'a> {
         Some(at)
     }
 
-    /// Reads null, if that is what comes.
-    fn null(&mut self) -> bool {
-        let null = self.text.as_bytes()[self.at..].starts_with(b"null");
-        if null {
-            self.at += 4;
+    /// Reads these bytes, if they are what comes.
+    fn literal(&mut self, bytes: &[u8]) -> bool {
+        let comes = self.text[self.at..].starts_with(bytes);
+        if comes {
+            self.at += bytes.len();
         }
-        null
+        comes
     }
 
-    /// The text of a number.
-    fn number(&mut self) -> &'a str {
+    /// The number that begins here, in some form; none if it is not of that.
+    fn number<T: std::str::FromStr>(&mut self) -> Option<T> {
         let from = self.at;
         while matches!(self.peek(), Some(b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E')) {
             self.at += 1;
         }
-        &self.text[from..self.at]
+        std::str::from_utf8(&self.text[from..self.at]).ok()?.parse().ok()
     }
 
     /// The string that begins here.
     #[inline]
     fn string(&mut self) -> Result<Cow<'a, [u8]>, ProtoError> {
-        let (from, text) = (self.at, self.text.as_bytes());
+        let (from, text) = (self.at, self.text);
         match scan::skip_string(text, from) {
             Some((end, false)) => {
                 self.at = end;
@@ -495,15 +495,15 @@ impl<'a> Transcoder<'a> {
     /// The string that ends there, with its escapes read.
     #[cold]
     fn escaped(&mut self, end: usize) -> Result<Cow<'a, [u8]>, ProtoError> {
-        let text = serde_json::from_str::<String>(&self.text[self.at..end]);
+        let text = serde_json::from_slice::<String>(&self.text[self.at..end]);
         self.at = end;
         text.map(|text| Cow::Owned(text.into_bytes())).map_err(|e| ProtoError::new(e.to_string()))
     }
 
     /// Goes past any value, which is not looked into.
-    fn skip(&mut self) -> Result<&'a str, ProtoError> {
+    fn skip(&mut self) -> Result<&'a [u8], ProtoError> {
         let from = self.at;
-        self.at = scan::skip_value(self.text.as_bytes(), from).ok_or_else(unending)?;
+        self.at = scan::skip_value(self.text, from).ok_or_else(unending)?;
         self.text.get(from..self.at).ok_or_else(unending)
     }
 }
