@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
 
+use super::cost::{ITEMS, KEYS, Sizes, VALUES};
 use super::decls::{Overload, function, type_of_name};
 use super::types::{Fields, Object, Type};
 
@@ -12,6 +13,8 @@ pub struct Env {
     variables: Vec<(String, Type)>,
     mutation: bool,
     pub(super) bind: bool,
+    /// How large values are, for what expressions cost.
+    pub(super) sizes: Option<Sizes>,
 }
 
 impl Env {
@@ -50,6 +53,13 @@ impl Env {
     #[must_use]
     pub fn with_bind(mut self) -> Self {
         self.bind = true;
+        self
+    }
+
+    /// With how large the values are that are reached by a path.
+    #[must_use]
+    pub(super) fn with_sizes(mut self, sizes: Sizes) -> Self {
+        self.sizes = Some(sizes);
         self
     }
 
@@ -241,5 +251,29 @@ pub static DEVICE: LazyLock<Env> = LazyLock::new(|| {
             ("allowMultipleAllocations", Type::Bool),
         ],
     );
-    Env::new().with("device", device).with_bind()
+    Env::new().with("device", device).with_bind().with_sizes(size_of_device)
 });
+
+/// How large the parts of a device are at most. Names below attributes are attributes' names; of what is no text, list
+/// or map upstream says none.
+fn size_of_device(path: &[String]) -> Option<u64> {
+    const ATTRIBUTES: u64 = 32;
+    const DOMAIN: u64 = 63;
+    const ID: u64 = 32;
+    const VALUE: u64 = 64;
+    let path: Vec<&str> = path.iter().map(String::as_str).collect();
+    let ["device", rest @ ..] = path.as_slice() else { return None };
+    let within = |name: &str| name == ITEMS || name == VALUES;
+    match rest {
+        [] => Some(0),
+        ["allowMultipleAllocations"] => Some(1),
+        ["driver"] => Some(DOMAIN),
+        ["attributes" | "capacity"] => Some(ATTRIBUTES),
+        ["attributes" | "capacity", KEYS] => Some(DOMAIN),
+        ["attributes" | "capacity", one] => within(one).then_some(ATTRIBUTES),
+        ["attributes" | "capacity", one, KEYS] if within(one) => Some(ID),
+        ["capacity", one, two] if within(one) => within(two).then_some(0),
+        ["attributes", one, _] if within(one) => Some(VALUE),
+        _ => None,
+    }
+}

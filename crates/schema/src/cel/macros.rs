@@ -5,9 +5,9 @@ use cel::common::ast::{CallExpr, ComprehensionExpr, Expr, IdedExpr, ListExpr, Li
 use super::parse::Places;
 
 /// The name of what a loop adds up.
-const RESULT: &str = "@result";
+pub(super) const RESULT: &str = "@result";
 /// What upstream called it once.
-const OLD_RESULT: &str = "__result__";
+pub(super) const OLD_RESULT: &str = "__result__";
 /// The name of what is looked at twice.
 const TARGET: &str = "@target";
 /// What the loop is over by which a variable is made.

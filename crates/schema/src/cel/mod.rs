@@ -2,6 +2,7 @@
 //! those that are wrong.
 
 mod check;
+mod cost;
 mod decls;
 mod env;
 mod formats;
@@ -22,6 +23,7 @@ mod tests;
 
 use cel::common::ast::IdedExpr;
 
+pub use cost::Estimate;
 pub use env::{Admission, DEVICE, Env, Variables, apply_configuration, json_patch};
 pub use issues::{Issue, Issues};
 pub use objects::{is_reserved, of_kind};
@@ -34,6 +36,8 @@ pub struct Compiled {
     pub expr: IdedExpr,
     /// What it results in.
     pub result: Type,
+    /// What evaluating it costs, in cel-go's units, if the environment says how large values are.
+    pub cost: Option<Estimate>,
 }
 
 /// Compiles an expression that speaks of `env`.
@@ -54,9 +58,10 @@ pub fn compile(source: &str, env: &Env) -> Result<Compiled, Issues> {
         return Err(failed(wrong));
     }
     let result = types.of(parsed.expr.id).clone();
+    let cost = env.sizes.map(|sizes| cost::estimate(&parsed.expr, &types, env, sizes));
     let mut expr = parsed.expr;
     lower::lower(&mut expr);
-    Ok(Compiled { expr, result })
+    Ok(Compiled { expr, result, cost })
 }
 
 /// Compiles an expression whose result has to be of one of these types.

@@ -20,6 +20,8 @@ const MOST_SELECTORS: usize = 32;
 const MOST_ALTERNATIVES: usize = 8;
 /// The longest expression, and the longest parameters of a driver, in bytes.
 const LONGEST_EXPRESSION: usize = 10 * 1024;
+/// What evaluating one may cost, in cel-go's units.
+const MOST_COST: u64 = 1_000_000;
 pub(super) const LONGEST_PARAMETERS: usize = 10 * 1024;
 /// The longest name of an attribute without its domain.
 const LONGEST_ID: usize = 32;
@@ -222,16 +224,21 @@ fn selectors(list: &Cursor<'_>, stored: bool, errors: &mut Errors) {
             errors.too_long(&expression, LONGEST_EXPRESSION);
         } else if expression.is_empty() {
             errors.required(&expression, "");
-        } else if let Err(detail) = selector_of_devices(expression.str()) {
-            errors.invalid(&expression, detail);
+        } else {
+            match selector_of_devices(expression.str()) {
+                Ok(cost) if cost > MOST_COST => errors.forbidden(&expression, "too complex, exceeds cost limit"),
+                Ok(_) => {}
+                Err(detail) => errors.invalid(&expression, detail),
+            }
         }
     }
 }
 
-fn selector_of_devices(expression: &str) -> Result<(), String> {
+/// What the expression costs at most.
+fn selector_of_devices(expression: &str) -> Result<u64, String> {
     let compiled = cel::compile(expression, &cel::DEVICE).map_err(|issues| format!("compilation failed: {issues}"))?;
     match compiled.result {
-        Type::Bool | Type::Any => Ok(()),
+        Type::Bool | Type::Any => Ok(compiled.cost.map_or(0, |cost| cost.max)),
         other => Err(format!("must evaluate to bool or the unknown type, not {}", other.declared())),
     }
 }
@@ -458,6 +465,14 @@ mod tests {
         assert_eq!(
             create_errors(&changed(&class, "spec/extendedResourceName", json!("cpu"))),
             "spec.extendedResourceName: Invalid value: \"cpu\": must be a valid extended resource name"
+        );
+        let list = "[1, 2, 3, 4, 5, 6, 7, 8, 9, 10]";
+        let nested = |depth: usize| (0..depth).fold("true".to_owned(), |e, i| format!("{list}.all(v{i}, {e})"));
+        let of_depth = |depth| changed(&class, "spec/selectors/0/cel/expression", json!(nested(depth)));
+        assert_eq!(create_errors(&of_depth(4)), "");
+        assert_eq!(
+            create_errors(&of_depth(6)),
+            "spec.selectors[0].cel.expression: Forbidden: too complex, exceeds cost limit"
         );
         // What was stored when more was allowed stays.
         let long = changed(&class, "spec/selectors/0/cel/expression", json!("x".repeat(10241)));
