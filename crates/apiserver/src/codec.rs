@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use pintle_api::Status;
 use pintle_api::object::Object;
+use pintle_schema::proto::Transcoder;
 use pintle_schema::{Decoded, Mode, Type, decode, proto};
 use serde_json::Value;
 
@@ -45,9 +46,14 @@ pub(crate) fn json_to_protobuf(body: &[u8]) -> Result<Bytes, Status> {
 
 /// The protobuf body of a stored object, made once.
 pub(crate) fn protobuf_body<'a>(object: &'a Object, ty: &'static Type) -> &'a Bytes {
+    protobuf_body_by(&mut Transcoder::default(), object, ty)
+}
+
+/// The same, by what has made others of its list.
+pub(crate) fn protobuf_body_by<'a>(by: &mut Transcoder, object: &'a Object, ty: &'static Type) -> &'a Bytes {
     object.protobuf(|| {
         // What is kept was encoded by the schema; were it not to read so, the slow way says more.
-        let body = proto::json_to_body(object.bytes(), ty);
+        let body = by.body(object.bytes(), ty);
         body.unwrap_or_else(|_| proto::to_body(&object.view().unwrap_or_default(), ty)).into()
     })
 }

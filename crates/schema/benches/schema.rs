@@ -104,9 +104,10 @@ fn json_texts_to_protobuf_of_ten_thousand(bencher: Bencher) {
     let texts: Vec<Vec<u8>> =
         (0..10_000).map(|i| include_str!("pod.json").trim().replace("4711", &i.to_string()).into_bytes()).collect();
     let bytes: usize = texts.iter().map(Vec::len).sum();
-    bencher
-        .counter(BytesCount::new(bytes))
-        .bench(|| texts.iter().filter_map(|text| proto::json_to_body(text, pod_type()).ok()).collect::<Vec<_>>());
+    bencher.counter(BytesCount::new(bytes)).bench(|| {
+        let mut transcoder = proto::Transcoder::default();
+        texts.iter().filter_map(|text| transcoder.body(text, pod_type()).ok()).collect::<Vec<_>>()
+    });
 }
 
 #[divan::bench]

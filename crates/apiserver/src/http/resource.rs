@@ -8,7 +8,7 @@ use pintle_api::object::Object;
 use pintle_api::selector::FieldSelector;
 use pintle_api::service::{Body, ObjectList, SharedObject};
 use pintle_api::status::Status;
-use pintle_schema::proto::List;
+use pintle_schema::proto::{List, Transcoder};
 use serde_json::{Value, json};
 
 use super::context::Ctx;
@@ -121,13 +121,15 @@ impl Server {
             && accepted.target.is_none()
             && let Some(ty) = res.ty
         {
-            let items: Vec<Bytes> = found.items.iter().map(|o| codec::protobuf_body(o, ty).clone()).collect();
-            let lengths = items.iter().map(Bytes::len);
+            let items = found.items;
+            let mut by = Transcoder::default();
+            let lengths = items.iter().map(|item| codec::protobuf_body_by(&mut by, item, ty).len());
             let List { head, tail, size } = List::new(&res.api_version, &res.list_kind(), &metadata, lengths);
             let put = move |out: &mut BytesMut, i: usize| {
                 let Some(item) = items.get(i) else { return false };
-                out.put_slice(List::before(item.len()).as_ref());
-                out.put_slice(item);
+                let body = codec::protobuf_body(item, ty);
+                out.put_slice(List::before(body.len()).as_ref());
+                out.put_slice(body);
                 true
             };
             let parts = Pieces { size, head, tail, put };

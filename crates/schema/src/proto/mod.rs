@@ -12,7 +12,7 @@ use serde_json::Value;
 use std::fmt;
 
 pub use read::from_body;
-pub use transcode::json_to_body;
+pub use transcode::{Transcoder, json_to_body};
 pub use write::to_body;
 
 /// What every enveloped object begins with.

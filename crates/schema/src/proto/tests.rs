@@ -221,6 +221,21 @@ fn text_is_written_as_its_tree() {
 }
 
 #[test]
+fn texts_are_written_alike_one_after_the_other() {
+    let pod = kind("v1", "Pod").unwrap();
+    let mut transcoder = Transcoder::default();
+    for i in 0..40 {
+        // Sets that are there again, that begin as others do, and more than are remembered.
+        let set = |n: usize| (0..n % 7).map(|f| (format!("f:{f}"), json!({"k:{\"a\":1}": {}}))).collect::<Map<_, _>>();
+        let managed: Vec<Value> = (0..3).map(|m| json!({"manager": "m", "fieldsV1": set(i * m)})).collect();
+        let text = json!({"metadata": {"name": format!("p{i}"), "managedFields": managed}}).to_string();
+        assert_eq!(transcoder.body(text.as_bytes(), pod), json_to_body(text.as_bytes(), pod), "{text}");
+        assert_eq!(json_to_body(text.as_bytes(), pod).unwrap(), to_body(&serde_json::from_str(&text).unwrap(), pod));
+        assert!(transcoder.body(&text.as_bytes()[..text.len() - i % 5 - 1], pod).is_err());
+    }
+}
+
+#[test]
 fn text_that_is_no_object_is_refused() {
     let pod = kind("v1", "Pod").unwrap();
     let check = |text: &[u8], expect: &str| assert_eq!(json_to_body(text, pod).unwrap_err().to_string(), expect);
