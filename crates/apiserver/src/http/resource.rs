@@ -23,6 +23,9 @@ use crate::registry::update::Change;
 use crate::registry::{Res, list, meta, table};
 use crate::{Server, codec};
 
+/// In longer lists it is worth while to look for what objects have in common.
+const A_FEW: usize = 16;
+
 /// The form in which a client takes an object or a list.
 pub(crate) fn accepted(ctx: &Ctx) -> Result<Accepted, Status> {
     negotiate::output(&ctx.headers, &ctx.query, Media::ALL, false, negotiate::resource_allows)
@@ -122,7 +125,7 @@ impl Server {
             && let Some(ty) = res.ty
         {
             let items = found.items;
-            let mut by = Transcoder::default();
+            let mut by = if items.len() > A_FEW { Transcoder::for_many() } else { Transcoder::default() };
             let lengths = items.iter().map(|item| codec::protobuf_body_by(&mut by, item, ty).len());
             let List { head, tail, size } = List::new(&res.api_version, &res.list_kind(), &metadata, lengths);
             let put = move |out: &mut BytesMut, i: usize| {

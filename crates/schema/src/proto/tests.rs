@@ -223,12 +223,17 @@ fn text_is_written_as_its_tree() {
 #[test]
 fn texts_are_written_alike_one_after_the_other() {
     let pod = kind("v1", "Pod").unwrap();
-    let mut transcoder = Transcoder::default();
-    for i in 0..40 {
+    let mut transcoder = Transcoder::for_many();
+    for i in 0..200 {
         // Sets that are there again, that begin as others do, and more than are remembered.
         let set = |n: usize| (0..n % 7).map(|f| (format!("f:{f}"), json!({"k:{\"a\":1}": {}}))).collect::<Map<_, _>>();
         let managed: Vec<Value> = (0..3).map(|m| json!({"manager": "m", "fieldsV1": set(i * m)})).collect();
-        let text = json!({"metadata": {"name": format!("p{i}"), "managedFields": managed}}).to_string();
+        let containers: Vec<Value> =
+            (0..i % 4).map(|c| json!({"name": format!("c{c}"), "ports": [{"containerPort": i % 3}]})).collect();
+        let spec =
+            json!({"containers": containers, "securityContext": {}, "tolerations": [{"key": "a"}, {"key": "b"}]});
+        let metadata = json!({"name": format!("p{i}"), "managedFields": managed});
+        let text = json!({"metadata": metadata, "spec": spec}).to_string();
         assert_eq!(transcoder.body(text.as_bytes(), pod), json_to_body(text.as_bytes(), pod), "{text}");
         assert_eq!(json_to_body(text.as_bytes(), pod).unwrap(), to_body(&serde_json::from_str(&text).unwrap(), pod));
         assert!(transcoder.body(&text.as_bytes()[..text.len() - i % 5 - 1], pod).is_err());

@@ -6,16 +6,18 @@
 
 mod layout;
 mod message;
+mod seen;
 mod text;
 
 use super::ProtoError;
 use super::wire::FIXED64;
 use super::write::{self, Body};
-use crate::table::{Base, Form, Member, Type};
+use crate::table::{Base, Form, Member, Type, types};
 use crate::time;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use layout::{Layout, Step};
+use seen::Seen;
 use serde_json::Value;
 use std::borrow::Cow;
 use std::ops::Range;
@@ -28,15 +30,24 @@ pub fn json_to_body(text: &[u8], ty: &'static Type) -> Result<Vec<u8>, ProtoErro
     Transcoder::default().body(text, ty)
 }
 
-/// Writes the bodies of many objects, one after the other. What they have in common is looked at once.
+/// Writes the bodies of objects, one after the other.
 #[derive(Debug, Default)]
 pub struct Transcoder {
     out: Vec<u8>,
     pieces: Vec<Piece>,
-    fields: Fields,
+    /// By the places of the types; empty for single objects. Sets of managers' fields stand where their type would.
+    seen: Vec<Seen>,
 }
 
 impl Transcoder {
+    /// For many objects of a list: what they have in common is read once.
+    #[must_use]
+    pub fn for_many() -> Self {
+        let mut seen = Vec::new();
+        seen.resize_with(types().len() + 1, Seen::default);
+        Self { seen, ..Self::default() }
+    }
+
     /// The body of one more object.
     ///
     /// # Errors
@@ -46,37 +57,10 @@ impl Transcoder {
         out.clear();
         out.reserve(text.len() + 64);
         pieces.clear();
-        let mut it = One { text, at: 0, depth: 0, out, pieces, fields: &mut self.fields, trusted: true };
+        let mut it = One { text, at: 0, depth: 0, out, pieces, seen: &mut self.seen, trusted: true };
         let body = it.whole(ty).map(|()| it.out.as_slice().into());
         (self.out, self.pieces) = (it.out, it.pieces);
         body
-    }
-}
-
-/// Texts of what managers own. They are a large part of most objects, and those of one list mostly have the same: where
-/// one stands again it need not be read, as the text of a JSON object says itself where it ends.
-#[derive(Debug, Default)]
-struct Fields {
-    texts: Vec<Box<[u8]>>,
-    next: usize,
-}
-
-impl Fields {
-    /// How many are remembered: objects have a few managers each.
-    const MOST: usize = 4;
-
-    /// How long the text is with which `rest` begins, if it is remembered.
-    fn length(&self, rest: &[u8]) -> Option<usize> {
-        self.texts.iter().find(|text| rest.starts_with(text)).map(|text| text.len())
-    }
-
-    fn remember(&mut self, text: &[u8]) {
-        if self.texts.len() < Self::MOST {
-            self.texts.push(text.into());
-        } else {
-            self.texts[self.next] = text.into();
-            self.next = (self.next + 1) % Self::MOST;
-        }
     }
 }
 
@@ -102,7 +86,7 @@ struct One<'a, 'f> {
     out: Vec<u8>,
     /// Of the structs being written.
     pieces: Vec<Piece>,
-    fields: &'f mut Fields,
+    seen: &'f mut [Seen],
     /// Whether fields have come in their order so far, where types have one.
     trusted: bool,
 }
@@ -301,7 +285,12 @@ impl<'a> One<'a, '_> {
             }
             (Base::Struct(id), Some(b'{')) => {
                 let open = self.open(number);
-                self.message(id.get())?;
+                let ty = id.get();
+                if !self.again(ty.index()) {
+                    let (from, written) = (self.at, self.out.len());
+                    self.message(ty)?;
+                    self.remember(ty.index(), from, written);
+                }
                 self.close(open);
             }
             (Base::Int32 | Base::Int64, Some(b'-' | b'0'..=b'9')) => {
@@ -350,19 +339,35 @@ impl<'a> One<'a, '_> {
                 self.bytes(number, &STANDARD.decode(&text).unwrap_or_default());
             }
             (Base::Fields, Some(b'{')) => {
-                let from = self.at;
-                match self.fields.length(&self.text[from..]) {
-                    Some(length) => self.at += length,
-                    None => {
-                        let text = self.skip()?;
-                        self.fields.remember(text);
-                    }
+                let open = self.open(number);
+                if !self.again(types().len()) {
+                    let (from, written) = (self.at, self.out.len());
+                    let text = self.skip()?;
+                    self.bytes(1, text);
+                    self.remember(types().len(), from, written);
                 }
-                self.message_of(number, &self.text[from..self.at]);
+                self.close(open);
             }
             _ => return self.by_tree(|out, value| write::item(out, number, Some(value), base)),
         }
         Ok(())
+    }
+
+    /// Writes the object that begins here, if it was met before.
+    #[inline]
+    fn again(&mut self, of: usize) -> bool {
+        let found = self.seen.get_mut(of).and_then(|seen| seen.find(&self.text[self.at..]));
+        let Some(known) = found else { return false };
+        self.out.extend_from_slice(&known.written);
+        self.at += known.text.len();
+        true
+    }
+
+    /// Remembers the object that was read and written from there on.
+    fn remember(&mut self, of: usize, from: usize, written: usize) {
+        if let Some(seen) = self.seen.get_mut(of) {
+            seen.remember(&self.text[from..self.at], &self.out[written..]);
+        }
     }
 
     /// Reads a value as a tree and has it written.
