@@ -69,43 +69,53 @@ impl Drop for Beside {
     }
 }
 
+#[test]
+fn a_second_up_finds_everything_as_it_was() {
+    finds_everything_as_it_was(Cluster::start_with(Options { args: vec!["--demo".into()], ..Options::default() }));
+}
+
 /// All of a cluster on etcd, which keeps the objects from one start to the next.
 #[test]
 fn a_cluster_on_etcd() {
     let machine = Machine::new();
     let dir = tempfile::tempdir().unwrap();
-    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
-    let cgroup = format!("--cgroup-root=/{}", dir.path().file_name().unwrap().to_str().unwrap());
     let url = "http://127.0.0.1:2379";
     let mut etcd = machine.command("/usr/bin/etcd");
-    etcd.args(["--data-dir", &path("etcd"), "--listen-client-urls", url, "--advertise-client-urls", url]);
+    etcd.args([
+        "--data-dir",
+        dir.path().to_str().unwrap(),
+        "--listen-client-urls",
+        url,
+        "--advertise-client-urls",
+        url,
+    ]);
     etcd.args(["--listen-peer-urls", "http://127.0.0.1:0", "--log-level=error"]);
     let _etcd = Beside(etcd.spawn().unwrap());
-    let open = "timeout 1 bash -c '</dev/tcp/127.0.0.1/2379'";
     until("etcd", std::time::Duration::from_secs(30), || {
-        let out = machine.sh(open);
+        let out = machine.sh("timeout 1 bash -c '</dev/tcp/127.0.0.1/2379'");
         if out.code == 0 { Ok(()) } else { Err(out.stderr) }
     });
-    let data = path("data");
-    demo(&machine, &data, &["--etcd-servers", url, &cgroup]);
-    let files: Vec<_> = std::fs::read_dir(&data).unwrap().map(|f| f.unwrap().file_name()).collect();
-    assert!(!files.iter().any(|f| f == "store"), "the embedded store is not used: {files:?}");
-    // Nothing is known of the sample now but what etcd holds: the machine keeps its containers.
-    demo(&machine, &data, &["--etcd-servers", url, &cgroup, "--rm"]);
-    assert!(!std::path::Path::new(&data).exists());
+    let args = vec!["--demo".into(), format!("--etcd-servers={url}")];
+    let cluster = Cluster::start_on(machine, Options { args, ..Options::default() });
+    assert!(!cluster.data_dir().join("store").exists(), "the embedded store is not used");
+    finds_everything_as_it_was(cluster);
 }
 
-#[test]
-fn a_second_up_finds_everything_as_it_was() {
-    let mut cluster = Cluster::start_with(Options { args: vec!["--demo".into()], ..Options::default() });
+/// Nothing of a cluster with the sample is different after it was stopped, or killed, and started again.
+fn finds_everything_as_it_was(mut cluster: Cluster) {
     let pods = "jsonpath={range .items[*]}{.metadata.name} {.metadata.uid} {.status.podIP} {.status.containerStatuses[0].containerID} {.status.conditions[?(@.type=='Ready')].status} {.status.conditions[?(@.type=='Ready')].lastTransitionTime} {.status.containerStatuses[0].restartCount}{\"\\n\"}{end}";
-    let look = |c: &Cluster| c.kubectl(&["get", "pods", "-l", "app=hello", "-o", pods]).ok();
+    let ready = "jsonpath={.items[0].status.conditions[?(@.type=='Ready')].lastTransitionTime}";
+    let look = |c: &Cluster| {
+        // A node that comes back has been ready all the time.
+        c.kubectl(&["get", "pods", "-l", "app=hello", "-o", pods]).ok()
+            + &c.kubectl(&["get", "nodes", "-o", ready]).ok()
+    };
     // The cluster is up before the sample is.
     let before = until("the sample's pods to be ready", std::time::Duration::from_secs(60), || {
         let now = look(&cluster);
         if now.matches(" True ").count() == 3 { Ok(now) } else { Err(now) }
     });
-    assert!(before.lines().all(|l| l.ends_with(" 0")), "{before}");
+    assert_eq!(before.lines().filter(|l| l.ends_with(" 0")).count(), 3, "{before}");
     assert_eq!(cluster.stop(), Some(0));
     cluster.up();
     assert_eq!(look(&cluster), before, "after an orderly stop");

@@ -102,34 +102,32 @@ async fn refused_bodies_are_taken() {
     let c = InProcess::start().await;
     let admin = c.user.clone();
     let nobody = c.by("nobody", &[]).user;
-    let taken_of =
-        async |path: &str, kind: &str, user: Option<&pintle_api::service::UserInfo>, frames: usize, size: usize| {
-            let taken = std::sync::Arc::new(AtomicUsize::new(0));
-            let count = taken.clone();
-            let frames = futures::stream::iter((0..frames).map(move |_| {
-                count.fetch_add(1, Ordering::Relaxed);
-                Ok(hyper::body::Frame::data(bytes::Bytes::from(vec![b' '; size])))
-            }));
-            let body = http_body_util::BodyExt::boxed_unsync(http_body_util::StreamBody::new(frames));
-            let mut request = http::Request::post(path)
-                .header("content-type", kind)
-                .header("authorization", "Bearer nonsense")
-                .body(body)
-                .unwrap();
-            if let Some(user) = user {
-                let user = pintle_api::service::InProcessUser(std::sync::Arc::new(user.clone()));
-                request.extensions_mut().insert(user);
-            }
-            let answer = tower::Service::call(&mut c.api.service(), request).await.unwrap();
-            (answer.status().as_u16(), taken.load(Ordering::Relaxed))
-        };
+    let taken_of = async |path: &str, user: Option<&pintle_api::service::UserInfo>, frames: usize, size: usize| {
+        let taken = std::sync::Arc::new(AtomicUsize::new(0));
+        let count = taken.clone();
+        let frames = futures::stream::iter((0..frames).map(move |_| {
+            count.fetch_add(1, Ordering::Relaxed);
+            Ok(hyper::body::Frame::data(bytes::Bytes::from(vec![b' '; size])))
+        }));
+        let body = http_body_util::BodyExt::boxed_unsync(http_body_util::StreamBody::new(frames));
+        let mut request = http::Request::post(path)
+            .header("content-type", "application/json")
+            .header("authorization", "Bearer nonsense")
+            .body(body)
+            .unwrap();
+        if let Some(user) = user {
+            let user = pintle_api::service::InProcessUser(std::sync::Arc::new(user.clone()));
+            request.extensions_mut().insert(user);
+        }
+        let answer = tower::Service::call(&mut c.api.service(), request).await.unwrap();
+        (answer.status().as_u16(), taken.load(Ordering::Relaxed))
+    };
     let maps = "/api/v1/namespaces/default/configmaps";
-    let json = "application/json";
-    assert_eq!(taken_of(maps, json, None, 5, 1000).await, (401, 5));
-    assert_eq!(taken_of(maps, json, Some(&nobody), 5, 1000).await, (403, 5));
-    assert_eq!(taken_of("/api/v1/nothing", json, Some(&admin), 5, 1000).await, (404, 5));
-    assert_eq!(taken_of("/nothing", json, Some(&admin), 5, 1000).await, (404, 5));
-    assert_eq!(taken_of(&format!("{maps}?dryRun=x"), json, Some(&admin), 5, 1000).await.1, 5);
-    let (code, taken) = taken_of(maps, json, None, 100, 16 * 1024).await;
+    assert_eq!(taken_of(maps, None, 5, 1000).await, (401, 5));
+    assert_eq!(taken_of(maps, Some(&nobody), 5, 1000).await, (403, 5));
+    assert_eq!(taken_of("/api/v1/nothing", Some(&admin), 5, 1000).await, (404, 5));
+    assert_eq!(taken_of("/nothing", Some(&admin), 5, 1000).await, (404, 5));
+    assert_eq!(taken_of(&format!("{maps}?dryRun=x"), Some(&admin), 5, 1000).await.1, 5);
+    let (code, taken) = taken_of(maps, None, 100, 16 * 1024).await;
     assert!(code == 401 && (1..10).contains(&taken), "{code} after {taken}");
 }

@@ -28,13 +28,11 @@ impl Scan<'_> {
     }
 
     fn number(&mut self, digits: usize, element: &str) -> Result<i64, String> {
-        let bytes = self.rest.as_bytes();
-        if bytes.len() < digits || !bytes[..digits].iter().all(u8::is_ascii_digit) {
-            return Err(self.fail(element));
-        }
-        let (number, rest) = self.rest.split_at(digits);
-        self.rest = rest;
-        number.parse().map_err(|_| self.fail(element))
+        let one = |n, b: &u8| b.is_ascii_digit().then(|| n * 10 + i64::from(b - b'0'));
+        let number = self.rest.as_bytes().get(..digits).and_then(|bytes| bytes.iter().try_fold(0, one));
+        let number = number.ok_or_else(|| self.fail(element))?;
+        self.rest = &self.rest[digits..];
+        Ok(number)
     }
 
     fn literal(&mut self, text: &'static str) -> Result<(), String> {
@@ -84,31 +82,8 @@ impl Scan<'_> {
     }
 }
 
-/// Seconds since 1970 of a time in UTC without a fraction, as most are written; none for all others.
-fn plain(text: &[u8; 20]) -> Option<i64> {
-    let number = |at: usize, len: usize| {
-        text[at..at + len].iter().try_fold(0, |n, b| b.is_ascii_digit().then(|| n * 10 + i64::from(b - b'0')))
-    };
-    let marks = [text[4], text[7], text[10], text[13], text[16], text[19]];
-    let (year, month, day) = (number(0, 4)?, number(5, 2)?, number(8, 2)?);
-    let (hour, minute, second) = (number(11, 2)?, number(14, 2)?, number(17, 2)?);
-    let valid = marks == *b"--T::Z"
-        && (1..=12).contains(&month)
-        && (1..=days_in(year, month)).contains(&day)
-        && hour <= 23
-        && minute <= 59
-        && second <= 59;
-    valid.then(|| days_from_civil(year, month, day) * 86_400 + hour * 3600 + minute * 60 + second)
-}
-
 /// Parses a time as Go does by the layout of `Time`, or (`micro`) of `MicroTime`, which demands six digits of fraction.
 pub fn parse(text: &str, micro: bool) -> Result<Instant, String> {
-    if let Ok(text) = text.as_bytes().try_into()
-        && !micro
-        && let Some(seconds) = plain(text)
-    {
-        return Ok(Instant { seconds, nanos: 0 });
-    }
     let layout = if micro { "2006-01-02T15:04:05.000000Z07:00" } else { "2006-01-02T15:04:05Z07:00" };
     let mut s = Scan { all: text, rest: text, layout };
     let year = s.number(4, "2006")?;

@@ -60,12 +60,21 @@ impl Cluster {
     /// When it does not start: the test has failed.
     #[must_use]
     pub fn start_with(options: Options) -> Self {
+        Self::start_on(Machine::new(), options)
+    }
+
+    /// Starts one on a machine that is there already.
+    ///
+    /// # Panics
+    /// When it does not start: the test has failed.
+    #[must_use]
+    pub fn start_on(machine: Machine, options: Options) -> Self {
         let dir = tempfile::Builder::new().prefix("pintle-test-").tempdir();
         assert!(dir.is_ok(), "a temporary directory: {dir:?}");
         let Ok(dir) = dir else { unreachable!("asserted above") };
         let written = std::fs::write(dir.path().join("kubelet.yaml"), KUBELET_CONFIG);
         assert!(written.is_ok(), "the node agent's configuration: {written:?}");
-        let mut cluster = Self { machine: Machine::new(), dir, options, child: None, said: Arc::default() };
+        let mut cluster = Self { machine, dir, options, child: None, said: Arc::default() };
         if let Some(size) = cluster.options.disk {
             let data = cluster.data_dir();
             let mut c = Command::new("sh");

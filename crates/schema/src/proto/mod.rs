@@ -168,17 +168,11 @@ impl List {
     /// What comes before an item of this length.
     #[must_use]
     pub fn before(len: usize) -> Before {
-        // The tag of field 2, and up to ten bytes of length.
-        let mut out = Before { bytes: [(2 << 3) | wire::BYTES; 11], len: 1 };
-        let mut left = len as u64;
-        loop {
-            out.bytes[out.len] = (left & 0x7f) as u8 | if left > 0x7f { 0x80 } else { 0 };
-            out.len += 1;
-            left >>= 7;
-            if left == 0 {
-                return out;
-            }
-        }
+        let length = wire::Varint::new(len as u64);
+        let length = length.as_ref();
+        let mut out = Before { bytes: [(2 << 3) | wire::BYTES; 11], len: 1 + length.len() };
+        out.bytes[1..out.len].copy_from_slice(length);
+        out
     }
 }
 

@@ -2,11 +2,11 @@
 
 use super::ProtoError;
 use super::wire::{BYTES, Reader};
+use crate::b64::STANDARD;
 use crate::decode::{MAX_DEPTH, decode_raw, kept};
 use crate::table::{Base, Field, Form, Member, Type, named};
 use crate::time::{self, Instant};
 use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use pintle_api::quantity::Quantity;
 use serde_json::{Map, Number, Value};
 

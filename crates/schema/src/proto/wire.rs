@@ -11,6 +11,32 @@ pub const BYTES: u8 = 2;
 /// Four bytes.
 pub const FIXED32: u8 = 5;
 
+/// A number as it is written.
+#[derive(Clone, Copy, Debug)]
+pub struct Varint {
+    bytes: [u8; 10],
+    len: usize,
+}
+
+impl Varint {
+    pub fn new(mut value: u64) -> Self {
+        let mut out = Self { bytes: [0; 10], len: 1 };
+        while value >= 0x80 {
+            out.bytes[out.len - 1] = value as u8 | 0x80;
+            value >>= 7;
+            out.len += 1;
+        }
+        out.bytes[out.len - 1] = value as u8;
+        out
+    }
+}
+
+impl AsRef<[u8]> for Varint {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+}
+
 /// Writes backwards: what is written last comes first.
 pub struct Writer {
     buf: Vec<u8>,
@@ -46,25 +72,14 @@ impl Writer {
         self.buf[self.start..end].copy_from_slice(bytes);
     }
 
-    pub fn varint(&mut self, mut value: u64) {
+    pub fn varint(&mut self, value: u64) {
         if value < 0x80 {
             self.reserve(1);
             self.start -= 1;
             self.buf[self.start] = value as u8;
-            return;
+        } else {
+            self.raw(Varint::new(value).as_ref());
         }
-        let mut bytes = [0; 10];
-        let mut len = 0;
-        loop {
-            bytes[len] = (value & 0x7f) as u8 | 0x80;
-            value >>= 7;
-            len += 1;
-            if value == 0 {
-                break;
-            }
-        }
-        bytes[len - 1] &= 0x7f;
-        self.raw(&bytes[..len]);
     }
 
     pub fn tag(&mut self, number: u32, wire: u8) {

@@ -1,10 +1,10 @@
 //! From a value to a body.
 
 use super::wire::{FIXED64, Writer};
+use crate::b64::STANDARD;
 use crate::table::{Base, Field, Form, Member, Type, named};
 use crate::time;
 use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
 /// The body of an object: what the envelope holds.

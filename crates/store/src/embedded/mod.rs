@@ -22,7 +22,7 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use parking_lot::{Mutex, RwLock};
-use redb::Database;
+use redb::{Database, ReadTransaction};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::oneshot;
 
@@ -67,6 +67,10 @@ pub struct EmbeddedStore {
 struct Shared {
     /// `None` after closing, or while the file cannot be opened again after a failed write.
     db: RwLock<Option<Database>>,
+    /// A reader of the last commit. While there is one, the file's library frees the pages that a commit replaces in the
+    /// next commit, as part of it; otherwise it adds a commit of its own to each to do so at once. It goes before the
+    /// file does.
+    last: Mutex<Option<ReadTransaction>>,
     hub: Arc<Hub>,
     place: Place,
     options: Options,
@@ -135,13 +139,18 @@ impl Shared {
         if self.shut.load(Ordering::Acquire) { Err(self.trouble().unwrap_or(Error::Closed)) } else { Ok(()) }
     }
 
+    fn close_file(&self, slot: &mut Option<Database>) {
+        drop(self.last.lock().take());
+        drop(slot.take());
+    }
+
     /// Ends everything for this reason and lets go of the file.
     fn shut(&self, reason: &Error) {
         if !self.shut.swap(true, Ordering::AcqRel) {
             self.set_trouble(reason.clone());
         }
         self.hub.close(reason);
-        drop(self.db.write().take());
+        self.close_file(&mut self.db.write());
         self.place.unlock();
     }
 }
@@ -157,6 +166,7 @@ impl EmbeddedStore {
     fn start(place: Place, options: Options, durable: bool) -> Result<Self> {
         let mut shared = Shared {
             db: RwLock::new(None),
+            last: Mutex::default(),
             hub: Arc::new(Hub::new(0)),
             place,
             options,

@@ -59,9 +59,6 @@ pub(super) struct Writer {
     /// From when on which revision was reached; the oldest first.
     ages: VecDeque<(Instant, Revision)>,
     buffer: Vec<u8>,
-    /// A reader of the last commit. While there is one, the file's library frees the pages that a commit replaces in the
-    /// next commit, as part of it; otherwise it adds a commit of its own to each to do so at once.
-    last: Option<redb::ReadTransaction>,
 }
 
 /// Requests that go into one commit.
@@ -94,7 +91,7 @@ impl Writer {
         if numbers.revision > numbers.compacted {
             ages.push_back((Instant::now(), numbers.revision));
         }
-        Ok(Self { shared, requests, numbers, next_expiry, trimming: true, ages, buffer: Vec::new(), last: None })
+        Ok(Self { shared, requests, numbers, next_expiry, trimming: true, ages, buffer: Vec::new() })
     }
 
     pub(super) fn shared(&self) -> Arc<Shared> {
@@ -134,7 +131,6 @@ impl Writer {
                     let _ = reply.send(restored);
                 }
                 Some(Request::Close { reply }) => {
-                    self.last = None;
                     self.shared.shut(&Error::Closed);
                     let _ = reply.send(());
                     return;
@@ -142,7 +138,6 @@ impl Writer {
                 Some(Request::Txn { .. } | Request::Compact { .. }) | None => {}
             }
         }
-        self.last = None;
         self.shared.shut(&Error::Closed);
     }
 
@@ -244,7 +239,7 @@ impl Writer {
         match tx.commit() {
             Ok(()) => {
                 // Without one the next commit does more, and nothing else is different.
-                self.last = db.begin_read().ok();
+                *shared.last.lock() = db.begin_read().ok();
                 Ok(effect)
             }
             Err(error) => Err(Box::new((db_error(error), Some(effect)))),
@@ -294,7 +289,6 @@ impl Writer {
             let error = Error::Io(format!(
                 "{error}; the operating system could not make writes durable: check the disk, then start again"
             ));
-            self.last = None;
             self.shared.shut(&error);
             return Err(error);
         }
@@ -307,9 +301,8 @@ impl Writer {
             self.shared.set_trouble(error.clone());
             error
         };
-        self.last = None;
         let mut slot = self.shared.db.write();
-        drop(slot.take());
+        self.shared.close_file(&mut slot);
         let db = self.shared.open_file().map_err(trouble)?;
         let mut numbers = read_numbers(&db).map_err(trouble)?;
         if numbers.revision > self.shared.hub.published() {

@@ -238,7 +238,7 @@ fn selectors(list: &Cursor<'_>, stored: bool, errors: &mut Errors) {
 fn selector_of_devices(expression: &str) -> Result<u64, String> {
     let compiled = cel::compile(expression, &cel::DEVICE).map_err(|issues| format!("compilation failed: {issues}"))?;
     match compiled.result {
-        Type::Bool | Type::Any => Ok(compiled.cost.map_or(0, |cost| cost.max)),
+        Type::Bool | Type::Any => Ok(compiled.cost.map_or(u64::MAX, |cost| cost.max)),
         other => Err(format!("must evaluate to bool or the unknown type, not {}", other.declared())),
     }
 }

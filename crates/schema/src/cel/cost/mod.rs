@@ -15,7 +15,7 @@ use super::env::Env;
 use super::macros::{OLD_RESULT, RESULT};
 use super::types::Type;
 
-/// What a constant, a name or a selection, and making a list, a map or an object cost.
+/// What a name or a selection costs, and making a list, a map or an object; constants are free.
 const NAME: u64 = 1;
 const LIST: u64 = 10;
 const MAP: u64 = 30;

@@ -1,16 +1,16 @@
 //! The message that is being written.
 
-use super::super::wire::{BYTES, VARINT};
+use super::super::wire::{BYTES, VARINT, Varint};
 use super::One;
 
 impl One<'_, '_> {
     #[inline]
-    pub(super) fn varint(&mut self, mut value: u64) {
-        while value >= 0x80 {
-            self.out.push(value as u8 | 0x80);
-            value >>= 7;
+    pub(super) fn varint(&mut self, value: u64) {
+        if value < 0x80 {
+            self.out.push(value as u8);
+        } else {
+            self.out.extend_from_slice(Varint::new(value).as_ref());
         }
-        self.out.push(value as u8);
     }
 
     #[inline]
@@ -32,10 +32,7 @@ impl One<'_, '_> {
 
     /// A field that is a message with nothing but a first field of these bytes.
     pub(super) fn message_of(&mut self, number: u32, bytes: &[u8]) {
-        let length = match bytes.len() {
-            0 => 1,
-            len => len.ilog2() as usize / 7 + 1,
-        };
+        let length = Varint::new(bytes.len() as u64).as_ref().len();
         self.tag(number, BYTES);
         self.varint((1 + length + bytes.len()) as u64);
         self.bytes(1, bytes);
@@ -57,12 +54,11 @@ impl One<'_, '_> {
             return;
         }
         // The length takes more than the one byte that was left for it.
-        self.varint(len as u64);
-        let more = self.out.len() - end - 1;
-        let mut length = [0; 10];
-        length[..=more].copy_from_slice(&self.out[end..]);
-        self.out.truncate(end + more);
+        let length = Varint::new(len as u64);
+        let length = length.as_ref();
+        let more = length.len() - 1;
+        self.out.resize(end + more, 0);
         self.out.copy_within(open..end, open + more);
-        self.out[open - 1..open + more].copy_from_slice(&length[..=more]);
+        self.out[open - 1..open + more].copy_from_slice(length);
     }
 }

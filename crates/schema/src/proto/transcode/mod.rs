@@ -12,10 +12,10 @@ mod text;
 use super::ProtoError;
 use super::wire::FIXED64;
 use super::write::{self, Body};
+use crate::b64::STANDARD;
 use crate::table::{Base, Form, Member, Type, types};
 use crate::time;
 use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use layout::{Layout, Step};
 use seen::Seen;
 use serde_json::Value;
@@ -35,17 +35,17 @@ pub fn json_to_body(text: &[u8], ty: &'static Type) -> Result<Vec<u8>, ProtoErro
 pub struct Transcoder {
     out: Vec<u8>,
     pieces: Vec<Piece>,
-    /// By the places of the types; empty for single objects. Sets of managers' fields stand where their type would.
+    /// By the places of the types; empty until many objects are written. Sets of managers' fields stand where their type
+    /// would.
     seen: Vec<Seen>,
+    many: bool,
 }
 
 impl Transcoder {
     /// For many objects of a list: what they have in common is read once.
     #[must_use]
     pub fn for_many() -> Self {
-        let mut seen = Vec::new();
-        seen.resize_with(types().len() + 1, Seen::default);
-        Self { seen, ..Self::default() }
+        Self { many: true, ..Self::default() }
     }
 
     /// The body of one more object.
@@ -53,6 +53,10 @@ impl Transcoder {
     /// # Errors
     /// As of [`json_to_body`].
     pub fn body(&mut self, text: &[u8], ty: &'static Type) -> Result<Vec<u8>, ProtoError> {
+        if self.many {
+            // Not before there is something to write: mostly all objects have been written before.
+            self.seen.resize_with(types().len() + 1, Seen::default);
+        }
         let (mut out, mut pieces) = (std::mem::take(&mut self.out), std::mem::take(&mut self.pieces));
         out.clear();
         out.reserve(text.len() + 64);
@@ -64,14 +68,12 @@ impl Transcoder {
     }
 }
 
-/// How many fields after the last one are tried before a key is looked up.
-const NEAR: usize = 16;
-
 /// Where in `out` a field is that has been written.
 #[derive(Clone, Copy, Debug)]
 struct Piece {
-    /// Of the field, as of its place in the type.
+    /// The field's, which says where it belongs in the message.
     rank: u8,
+    /// The field's place in the type.
     at: u8,
     from: u32,
     /// As where it begins, if it was null.

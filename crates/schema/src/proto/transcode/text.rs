@@ -1,12 +1,15 @@
 //! The text that is being read.
 
 use super::super::ProtoError;
+use super::One;
 use super::layout::{Layout, WORD};
-use super::{NEAR, One};
 use crate::decode::MAX_DEPTH;
 use crate::table::Type;
 use pintle_api::scan;
 use std::borrow::Cow;
+
+/// How many fields after the last one are tried before a key is looked up.
+const NEAR: usize = 16;
 
 impl<'a> One<'a, '_> {
     pub(super) fn wrong(&self) -> ProtoError {
@@ -58,7 +61,7 @@ impl<'a> One<'a, '_> {
         }
     }
 
-    pub(super) fn more_or_end(&mut self, first: bool, end: u8) -> Result<bool, ProtoError> {
+    fn more_or_end(&mut self, first: bool, end: u8) -> Result<bool, ProtoError> {
         self.space();
         if self.peek() == Some(end) {
             self.at += 1;
@@ -140,7 +143,7 @@ impl<'a> One<'a, '_> {
 
     /// The string that ends there, with its escapes read.
     #[cold]
-    pub(super) fn escaped(&mut self, end: usize) -> Result<Cow<'a, [u8]>, ProtoError> {
+    fn escaped(&mut self, end: usize) -> Result<Cow<'a, [u8]>, ProtoError> {
         let text = serde_json::from_slice::<String>(&self.text[self.at..end]);
         self.at = end;
         text.map(|text| Cow::Owned(text.into_bytes())).map_err(|e| ProtoError::new(e.to_string()))
